@@ -1,0 +1,1 @@
+//! The native prober and load generator.

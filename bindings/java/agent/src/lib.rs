@@ -1,0 +1,1 @@
+//! The JVMTI agent that makes a stock JVM take part in checkpoints.

@@ -1,0 +1,1 @@
+//! freeze, collect, write (internal to tubthumping).

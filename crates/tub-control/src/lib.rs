@@ -1,0 +1,1 @@
+//! The control protocol between engine and application (internal to tubthumping).

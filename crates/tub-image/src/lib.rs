@@ -1,0 +1,1 @@
+//! The image directory (internal to tubthumping).

@@ -1,0 +1,182 @@
+//! Descriptors and the open file descriptions behind them.
+
+use crate::FileIdentity;
+use alloc::{string::String, vec::Vec};
+use tub_units::FdNumber;
+
+/// A descriptor: a number that names an open file description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fd {
+    /// Its number.
+    pub number: FdNumber,
+    /// `FD_CLOEXEC`.
+    pub close_on_exec: bool,
+    /// Index into [`crate::Task::files`]; several descriptors may share one.
+    pub file: usize,
+}
+
+/// An open file description.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OpenFile {
+    /// `O_*` status flags and access mode as of `fcntl(F_GETFL)`, without `O_CLOEXEC`.
+    pub flags: i32,
+    /// What it is.
+    pub kind: FileKind,
+}
+
+/// What an open file description is, and what it takes to have it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file, opened again at its path.
+    Regular {
+        /// The file.
+        file: FileIdentity,
+        /// Read and write position in bytes.
+        offset_bytes: u64,
+    },
+    /// A directory.
+    Directory {
+        /// Its path.
+        path: String,
+        /// Read position, as of `lseek`.
+        offset_bytes: u64,
+    },
+    /// A character device without state: null, zero, full, random, urandom.
+    Device {
+        /// Its path.
+        path: String,
+    },
+    /// A terminal; only ever one of the standard streams, which the restoring process provides.
+    Terminal {
+        /// Its path, for messages.
+        path: String,
+    },
+    /// One end of a pipe.
+    Pipe {
+        /// Index into the pipes of the task by inode number: both ends carry the same one.
+        id: u64,
+        /// Whether this is the end to write to.
+        write_end: bool,
+        /// Capacity in bytes.
+        capacity_bytes: u32,
+        /// What lies in it; carried by the reading end only.
+        content: Vec<u8>,
+        /// Whether the other end is also in this task. Where it is not, only a standard stream
+        /// can be restored, from the restoring process.
+        both_ends: bool,
+    },
+    /// `eventfd(2)`.
+    EventFd {
+        /// Counter.
+        count: u64,
+        /// `EFD_SEMAPHORE`.
+        semaphore: bool,
+    },
+    /// `epoll_create1(2)`.
+    Epoll {
+        /// What it watches.
+        targets: Vec<EpollTarget>,
+    },
+    /// `timerfd_create(2)`.
+    TimerFd {
+        /// `CLOCK_*`.
+        clock: i32,
+        /// Expirations not read yet.
+        ticks: u64,
+        /// `TFD_TIMER_*` of the last `timerfd_settime`.
+        settime_flags: i32,
+        /// Nanoseconds until it next fires; 0 when disarmed.
+        value_ns: u64,
+        /// Period in nanoseconds.
+        interval_ns: u64,
+    },
+    /// `signalfd(2)`.
+    SignalFd {
+        /// Signals accepted, bit n-1 for signal n.
+        mask: u64,
+    },
+    /// `inotify_init1(2)`.
+    Inotify {
+        /// Its watches, ascending by number.
+        watches: Vec<InotifyWatch>,
+    },
+    /// A socket.
+    Socket(Socket),
+}
+
+/// One entry of an epoll set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpollTarget {
+    /// The descriptor watched.
+    pub fd: FdNumber,
+    /// `EPOLL*` bits.
+    pub events: u32,
+    /// The caller's word, verbatim.
+    pub data: u64,
+}
+
+/// One watch of an inotify instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InotifyWatch {
+    /// Watch number.
+    pub number: i32,
+    /// Path watched.
+    pub path: String,
+    /// `IN_*` mask.
+    pub mask: u32,
+}
+
+/// A socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Socket {
+    /// One of two connected unnamed unix sockets, both in this task, with nothing under way.
+    UnixPair {
+        /// `SOCK_*`.
+        kind: i32,
+        /// Own inode number.
+        id: u64,
+        /// Inode number of the other one.
+        peer: u64,
+    },
+    /// A unix socket whose peer has been closed: the JDK's pre-close marker.
+    UnixOrphan {
+        /// `SOCK_*`.
+        kind: i32,
+    },
+    /// A listening unix socket.
+    UnixListener {
+        /// `SOCK_*`.
+        kind: i32,
+        /// Path, or `@` and an abstract name.
+        address: String,
+        /// Permission bits of the path.
+        mode: u32,
+    },
+    /// A listening TCP socket.
+    TcpListener {
+        /// Address and port, as `std::net::SocketAddr` prints them.
+        address: String,
+        /// Length of the accept queue.
+        backlog: u32,
+        /// Options that differ from a fresh socket's.
+        options: Vec<SocketOption>,
+    },
+    /// A UDP socket, bound or not, that is not connected and holds no data.
+    Udp {
+        /// Address and port, as `std::net::SocketAddr` prints them.
+        address: String,
+        /// Options that differ from a fresh socket's.
+        options: Vec<SocketOption>,
+    },
+}
+
+/// A socket option, verbatim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SocketOption {
+    /// `SOL_*` or `IPPROTO_*`.
+    pub level: i32,
+    /// `SO_*`, `TCP_*`, ….
+    pub name: i32,
+    /// Value bytes.
+    pub value: Vec<u8>,
+}

@@ -1,0 +1,205 @@
+//! A task: one process with its threads.
+
+use crate::{Fd, FileIdentity, MmFields, OpenFile, Vma};
+use alloc::{string::String, vec::Vec};
+use tub_units::{NsPid, RemoteAddr};
+
+/// One process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Task {
+    /// Its process id, as it sees it itself.
+    pub pid: NsPid,
+    /// Whether it led its session.
+    pub session_leader: bool,
+    /// The executable.
+    pub exe: FileIdentity,
+    /// Working directory.
+    pub cwd: String,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// User, groups and capabilities.
+    pub credentials: Credentials,
+    /// `prctl(PR_GET_DUMPABLE)`: 0 or 1.
+    pub dumpable: u32,
+    /// `prctl(PR_GET_NO_NEW_PRIVS)`.
+    pub no_new_privs: bool,
+    /// `prctl(PR_GET_THP_DISABLE)`.
+    pub thp_disable: bool,
+    /// `prctl(PR_GET_CHILD_SUBREAPER)`.
+    pub child_subreaper: bool,
+    /// `personality(2)` bits.
+    pub personality: u32,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// Limits that differ from nothing: all of them, by `RLIMIT_*` number.
+    pub limits: Vec<Limit>,
+    /// The address space's bounds.
+    pub mm: MmFields,
+    /// Mappings, ascending, disjoint.
+    pub vmas: Vec<Vma>,
+    /// Signal actions other than the default, ascending by signal.
+    pub signal_actions: Vec<SignalAction>,
+    /// Signals pending for the process as a whole, as `siginfo_t`.
+    pub pending_signals: Vec<SigInfo>,
+    /// The three interval timers that run, by `ITIMER_*` number.
+    pub interval_timers: Vec<IntervalTimer>,
+    /// POSIX timers, ascending by id.
+    pub posix_timers: Vec<PosixTimer>,
+    /// Open file descriptions, each named by its index.
+    pub files: Vec<OpenFile>,
+    /// Descriptors, ascending by number, each naming a description.
+    pub fds: Vec<Fd>,
+    /// Threads, the main one first.
+    pub threads: Vec<Thread>,
+}
+
+/// One thread.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Thread {
+    /// Its id, as it sees it itself.
+    pub tid: NsPid,
+    /// `/proc/PID/task/TID/comm`, at most 15 bytes.
+    pub name: String,
+    /// Registers.
+    pub registers: Registers,
+    /// Blocked signals, bit n-1 for signal n.
+    pub signal_mask: u64,
+    /// Signals pending for this thread, as `siginfo_t`.
+    pub pending_signals: Vec<SigInfo>,
+    /// `sigaltstack(2)`.
+    pub alternate_stack: AlternateStack,
+    /// `set_tid_address(2)`; 0 for none.
+    pub clear_child_tid: RemoteAddr,
+    /// `set_robust_list(2)`: head, and length in bytes.
+    pub robust_list: (RemoteAddr, u64),
+    /// `rseq(2)` registration, if any.
+    pub rseq: Option<Rseq>,
+    /// Scheduling policy and priority.
+    pub scheduling: Scheduling,
+}
+
+/// User registers of an x86-64 thread, ready to go on: interrupted system calls are already settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registers {
+    /// `struct user_regs_struct` of `sys/user.h`, 27 words in its order.
+    pub general: [u64; 27],
+    /// NT_X86_XSTATE as PTRACE_GETREGSET gives it: an uncompacted xsave area.
+    pub xsave: Vec<u8>,
+}
+
+/// An alternate signal stack.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AlternateStack {
+    /// Lowest address.
+    pub address: u64,
+    /// `SS_*` flags as the kernel reports them.
+    pub flags: i32,
+    /// Size in bytes.
+    pub size_bytes: u64,
+}
+
+/// A registration for restartable sequences.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rseq {
+    /// Address of `struct rseq`.
+    pub address: RemoteAddr,
+    /// Its size in bytes, as registered.
+    pub size_bytes: u32,
+    /// The signature before each abort handler.
+    pub signature: u32,
+}
+
+/// How a thread is scheduled.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scheduling {
+    /// `SCHED_*`.
+    pub policy: u32,
+    /// Nice value.
+    pub nice: i32,
+    /// Real-time priority; 0 for ordinary policies.
+    pub priority: u32,
+}
+
+/// A signal action, as `rt_sigaction(2)` stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignalAction {
+    /// Signal number.
+    pub signal: i32,
+    /// Handler address, or SIG_IGN (1).
+    pub handler: u64,
+    /// `SA_*` flags.
+    pub flags: u64,
+    /// Address of the trampoline.
+    pub restorer: u64,
+    /// Signals blocked while it runs.
+    pub mask: u64,
+}
+
+/// A `siginfo_t`, verbatim.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SigInfo(pub [u8; 128]);
+
+impl core::fmt::Debug for SigInfo {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let word = |at: usize| {
+            i32::from_ne_bytes([self.0[at], self.0[at + 1], self.0[at + 2], self.0[at + 3]])
+        };
+        write!(f, "SigInfo {{ signo: {}, code: {} }}", word(0), word(8))
+    }
+}
+
+/// One of the three `setitimer(2)` timers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IntervalTimer {
+    /// `ITIMER_REAL` 0, `ITIMER_VIRTUAL` 1, `ITIMER_PROF` 2.
+    pub which: i32,
+    /// Microseconds until it next fires.
+    pub value_us: u64,
+    /// Period in microseconds, 0 for once.
+    pub interval_us: u64,
+}
+
+/// A `timer_create(2)` timer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PosixTimer {
+    /// The kernel's id.
+    pub id: i32,
+    /// `CLOCK_*`.
+    pub clock: i32,
+    /// `SIGEV_*`, with SIGEV_THREAD_ID already folded in.
+    pub notify: i32,
+    /// Signal sent.
+    pub signal: i32,
+    /// `sigev_value`.
+    pub value: u64,
+    /// Thread signalled where `notify` says so.
+    pub target: NsPid,
+    /// Nanoseconds until it next fires; 0 when disarmed.
+    pub value_ns: u64,
+    /// Period in nanoseconds.
+    pub interval_ns: u64,
+}
+
+/// User, groups and capabilities of a task.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Credentials {
+    /// Real, effective, saved and file-system user id.
+    pub uids: [u32; 4],
+    /// Real, effective, saved and file-system group id.
+    pub gids: [u32; 4],
+    /// Supplementary groups.
+    pub groups: Vec<u32>,
+    /// Effective, permitted and inheritable capabilities, bit n for capability n.
+    pub capabilities: [u64; 3],
+}
+
+/// A resource limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    /// `RLIMIT_*` number.
+    pub resource: u32,
+    /// Soft limit; `u64::MAX` for none.
+    pub soft: u64,
+    /// Hard limit; `u64::MAX` for none.
+    pub hard: u64,
+}

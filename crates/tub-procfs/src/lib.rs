@@ -1,0 +1,1 @@
+//! Bytes of /proc to records (internal to tubthumping).

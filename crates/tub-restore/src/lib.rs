@@ -1,0 +1,1 @@
+//! open, plan, launch, resume (internal to tubthumping).

@@ -1,0 +1,1 @@
+//! What plan and blob agree on (internal to tubthumping).

@@ -1,0 +1,1 @@
+//! System calls, documented and typed (internal to tubthumping).

@@ -1,0 +1,1 @@
+//! Freezing a process and looking into it (internal to tubthumping).

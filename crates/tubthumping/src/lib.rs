@@ -1,0 +1,1 @@
+//! Checkpoint and restore of processes, and coordination with them.

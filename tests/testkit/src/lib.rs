@@ -1,0 +1,1 @@
+//! Runs, checkpoints, restores and compares subjects.
