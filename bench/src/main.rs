@@ -1,0 +1,138 @@
+//! The `tub-prober` command: starts a service, says when it answered, and puts load on it.
+//!
+//! In: a command line; then one order per line on stdin: `load N`, `get`, `stop`.
+//! Out: one JSON object per line on stdout, the last of which is `stopped` or `failed`.
+//! Invariant: the service does not outlive the prober.
+//! Not here: what the numbers are for.
+#![forbid(unsafe_code)]
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+use std::error::Error;
+use std::ffi::OsString;
+use std::io::{self, BufRead, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+use tub_bench::clock::milliseconds;
+use tub_bench::http::Question;
+use tub_bench::start::{Service, ServiceOptions, describe, describe_answer};
+use tub_bench::{load, netns};
+
+/// Measure how long a command takes to become a service that answers, and how fast it is then.
+#[derive(Parser)]
+#[command(name = "tub-prober", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start CMD, wait for its first correct answer, then obey orders on stdin.
+    Run(RunOptions),
+}
+
+#[derive(clap::Args)]
+struct RunOptions {
+    /// Start it in a network namespace of its own, so that many instances can share a port.
+    #[arg(long)]
+    netns: bool,
+    /// Start it as this user (and as the group of the same number, without other groups).
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
+    /// The port on which it will listen.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The path to ask for.
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// The body that a correct answer has, exactly.
+    #[arg(long, value_name = "TEXT")]
+    expect: String,
+    /// Give up after this many seconds without a correct answer.
+    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+    deadline: u64,
+    /// Append the output of CMD to this file instead of our stderr.
+    #[arg(long, value_name = "FILE")]
+    log: Option<PathBuf>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+/// How long one request may take once the service has answered before.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a service may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(20);
+
+fn main() -> ExitCode {
+    let Command::Run(options) = Cli::parse().command;
+    match run(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = error.to_string();
+            let mut source = error.source();
+            while let Some(inner) = source {
+                text = format!("{text}: {inner}");
+                source = inner.source();
+            }
+            report(&json!({ "event": "failed", "error": text }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
+    if options.netns {
+        netns::enter()?;
+    }
+    let question = Question::new(options.port, &options.path, &options.expect);
+    let mut service = Service::start(&ServiceOptions {
+        command: options.command,
+        user: options.uid.map(|uid| (uid, uid)),
+        log: options.log,
+    })?;
+    let answer = service.wait_for_answer(&question, Duration::from_secs(options.deadline))?;
+    report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
+    report(&describe_answer(service.started_ns, &answer));
+
+    for line in io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match words[..] {
+            [] => {}
+            ["get"] => report(&get(&question)),
+            ["load", requests] => {
+                let requests =
+                    requests.parse().map_err(|_| format!("order {line:?}: no number"))?;
+                report(&load::run(&question, requests, PATIENCE).to_json());
+            }
+            ["stop"] => break,
+            _ => return Err(format!("order {line:?}: unknown").into()),
+        }
+    }
+    report(&describe(service.stop(GRACE)?));
+    Ok(())
+}
+
+/// One request on a connection of its own.
+fn get(question: &Question) -> Value {
+    let asked_ns = tub_bench::clock::monotonic_ns();
+    match question.connect(PATIENCE).and_then(|mut connection| connection.ask(question)) {
+        Ok(answer) => json!({
+            "event": "get",
+            "status": answer.status,
+            "correct": question.is_answered_by(&answer),
+            "ms": milliseconds(asked_ns, answer.complete_ns),
+        }),
+        Err(error) => json!({ "event": "get", "correct": false, "error": error.to_string() }),
+    }
+}
+
+/// Prints one line at once: whoever listens waits for it.
+fn report(value: &Value) {
+    let mut out = io::stdout().lock();
+    // Nobody reads any more: the end of stdin will tell us the same.
+    let _ = writeln!(out, "{value}").and_then(|()| out.flush());
+}
