@@ -1,0 +1,151 @@
+//! Parses `/proc/PID/smaps` into one record a mapping.
+//!
+//! In: bytes. Out: `Vec<SmapsRecord>`.
+//! Invariant: each mapping has its `VmFlags`; ranges as in [`crate::maps`].
+//! Not here: the counters (`Rss`, …). They cost time to parse, and nobody decides by them.
+
+use crate::error::{Place, Result};
+use crate::maps::{MapsRecord, check_order, parse_line};
+use crate::text::lines;
+use alloc::vec::Vec;
+use core::fmt;
+
+/// One mapping, with the kernel's flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmapsRecord {
+    /// What `maps` says as well.
+    pub map: MapsRecord,
+    /// The two-letter codes of the line `VmFlags`.
+    pub vm_flags: VmFlags,
+}
+
+/// The set of two-letter codes of a mapping, as `proc_pid_smaps(5)` lists them.
+///
+/// A flag that the kernel has no letters for appears as `"??"`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VmFlags(Vec<[u8; 2]>);
+
+impl VmFlags {
+    /// Whether `code` is among them: `has("gd")`.
+    pub fn has(&self, code: &str) -> bool {
+        self.0.iter().any(|found| found == code.as_bytes())
+    }
+
+    /// The codes in the kernel's order.
+    pub fn codes(&self) -> impl Iterator<Item = &str> {
+        // `parse_flags` lets only ASCII in, so none is passed over.
+        self.0.iter().filter_map(|code| core::str::from_utf8(code).ok())
+    }
+}
+
+impl fmt::Display for VmFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, code) in self.codes().enumerate() {
+            let blank = if index == 0 { "" } else { " " };
+            write!(f, "{blank}{code}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Parses all of `/proc/PID/smaps`.
+///
+/// # Errors
+/// The first line that is not as described in `proc_pid_smaps(5)`, or a mapping without `VmFlags`
+/// (a kernel before 3.8, or a file read in part).
+pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
+    // About 700 bytes a mapping on Linux 6.18.
+    let mut records = Vec::with_capacity(bytes.len() / 600);
+    let mut open: Option<MapsRecord> = None;
+    let mut end = 0;
+    let mut last = Place::file("smaps");
+    for (place, line) in lines("smaps", bytes) {
+        last = place;
+        match line.first() {
+            // The counters; no other line starts with a capital letter.
+            Some(b'A'..=b'Z') => {
+                if let Some(flags) = line.strip_prefix(b"VmFlags:") {
+                    let map = open.take().ok_or_else(|| place.missing("range"))?;
+                    records.push(SmapsRecord { map, vm_flags: parse_flags(place, flags)? });
+                }
+            }
+            _ => {
+                if open.is_some() {
+                    return Err(place.missing("VmFlags"));
+                }
+                let map = parse_line(place, line)?;
+                end = check_order(place, line, map.range, end)?;
+                open = Some(map);
+            }
+        }
+    }
+    match open {
+        Some(_) => Err(last.missing("VmFlags")),
+        None => Ok(records),
+    }
+}
+
+fn parse_flags(place: Place, text: &[u8]) -> Result<VmFlags> {
+    let mut codes = Vec::with_capacity(text.len() / 3);
+    for code in text.split(u8::is_ascii_whitespace).filter(|code| !code.is_empty()) {
+        match code {
+            &[first, second] if code.is_ascii() => codes.push([first, second]),
+            _ => return Err(place.malformed("VmFlags", code)),
+        }
+    }
+    Ok(VmFlags(codes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ErrorKind, maps};
+    use alloc::string::ToString;
+
+    const SUBJECT: &[u8] = include_bytes!("../../../tests/fixtures/proc/6.18/subject/smaps");
+    const JVM: &[u8] = include_bytes!("../../../tests/fixtures/proc/6.18/jvm/smaps");
+    const JVM_MAPS: &[u8] = include_bytes!("../../../tests/fixtures/proc/6.18/jvm/maps");
+
+    #[test]
+    fn a_subject_with_advice() {
+        let records = parse(SUBJECT).unwrap();
+        assert_eq!(records.len(), 94);
+        let wiped = records.iter().find(|r| r.vm_flags.has("wf")).unwrap();
+        assert_eq!(wiped.map.range.len(), 1 << 20);
+        assert_eq!(wiped.vm_flags.to_string(), "rd wr mr mw me dc ac wf");
+        let stack = records.iter().find(|r| r.map.path.as_deref() == Some("[stack]")).unwrap();
+        assert!(stack.vm_flags.has("gd") && !stack.vm_flags.has("nr"));
+    }
+
+    #[test]
+    fn a_jvm_and_its_maps_agree() {
+        let records = parse(JVM).unwrap();
+        let maps = maps::parse(JVM_MAPS).unwrap();
+        assert_eq!(records.len(), 208);
+        assert_eq!(
+            records.iter().map(|r| r.map.range).collect::<Vec<_>>(),
+            maps.iter().map(|r| r.range).collect::<Vec<_>>()
+        );
+        let archive = "/usr/lib/jvm/java-17-openjdk-amd64/lib/server/classes.jsa";
+        assert!(records.iter().any(|r| r.map.path.as_deref() == Some(archive)));
+        assert!(records.iter().any(|r| r.vm_flags.has("nr")));
+        assert!(records.iter().any(|r| r.map.path.as_deref() == Some("[vvar_vclock]")));
+    }
+
+    #[test]
+    fn a_file_read_in_part_is_an_error() {
+        let cut = SUBJECT.len() - "VmFlags: ex \n".len();
+        assert_eq!(parse(&SUBJECT[..cut]).unwrap_err().kind(), ErrorKind::Missing);
+        let end = SUBJECT.windows(8).position(|window| window == b"VmFlags:").unwrap();
+        let mut without = SUBJECT[..end].to_vec();
+        without.extend_from_slice(&SUBJECT[end + "VmFlags: rd mr mw me \n".len()..]);
+        assert_eq!(parse(&without).unwrap_err().kind(), ErrorKind::Missing);
+    }
+
+    #[test]
+    fn no_part_of_a_file_makes_it_panic() {
+        for end in (0..SUBJECT.len().min(4000)).chain(SUBJECT.len() - 200..SUBJECT.len()) {
+            let _ = parse(&SUBJECT[..end]);
+        }
+    }
+}
