@@ -1,0 +1,256 @@
+//! Conversations over a real socket, between a real client and a real server.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test panic as its body does")]
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{Mutex, MutexGuard};
+use std::thread;
+use std::time::{Duration, Instant};
+use tub_control::{
+    Application, Client, ClientError, MailboxPlace, OpenResource, OpenRule, Peer, Prepared,
+    Refusal, RefusalKind, State, Status,
+};
+use tub_units::HostPid;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// An application of one resource, which takes as long as it is told to.
+struct Scripted {
+    state: Mutex<State>,
+    prepare_takes: Duration,
+    told: Sender<String>,
+}
+
+impl Scripted {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl Application for Scripted {
+    fn status(&self) -> Status {
+        Status {
+            state: *self.state(),
+            runtime: "scripted".into(),
+            resources: vec!["one".into()],
+            generation: 0,
+            image: None,
+        }
+    }
+
+    fn prepare(&self, peer: Peer, timeout: Duration) -> Result<Prepared, Refusal> {
+        if *self.state() != State::Running {
+            return Err(Refusal::new(RefusalKind::Busy, "another checkpoint is under way"));
+        }
+        *self.state() = State::Preparing;
+        assert_eq!(peer.pid, i32::try_from(std::process::id()).unwrap());
+        thread::sleep(self.prepare_takes.min(timeout));
+        if self.prepare_takes > timeout {
+            *self.state() = State::Running;
+            return Err(Refusal::new(RefusalKind::TimedOut, "one did not return"));
+        }
+        *self.state() = State::Prepared;
+        Ok(Prepared {
+            mailbox: MailboxPlace { address: 0x10000, bytes: 1 << 20 },
+            private_fds: vec![],
+            open: OpenRule::Refuse,
+            allowed_paths: vec![],
+            runtime: "scripted".into(),
+            resources: vec!["one".into()],
+        })
+    }
+
+    fn abort(&self, message: &str, failures: &[OpenResource]) -> Result<(), Refusal> {
+        *self.state() = State::Running;
+        self.told.send(format!("abort {message} {}", failures.len())).unwrap();
+        Ok(())
+    }
+
+    fn commit(&self, deadline: Duration) {
+        self.told.send(format!("commit {deadline:?}")).unwrap();
+        thread::sleep(Duration::from_millis(200));
+        *self.state() = State::Running;
+    }
+}
+
+/// A directory that goes away with the test.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server on a thread of its own, which ends with the process.
+fn start(name: &str, prepare_takes: Duration) -> (Scratch, PathBuf, Receiver<String>) {
+    let base = std::env::temp_dir().join(format!("tubcontrol-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&base).unwrap();
+    let directory = base.join("tub-1");
+    let (told, heard) = mpsc::channel();
+    let served = directory.clone();
+    thread::spawn(move || {
+        let scripted = Scripted { state: Mutex::new(State::Running), prepare_takes, told };
+        let ended = tub_control::serve(&served, &scripted);
+        panic!("{ended:?}");
+    });
+    (Scratch(base), directory, heard)
+}
+
+fn sockets(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return vec![] };
+    entries.map(|entry| entry.unwrap().path()).collect()
+}
+
+fn socket(directory: &Path) -> PathBuf {
+    let start = Instant::now();
+    loop {
+        if let Some(path) = sockets(directory).pop() {
+            return path;
+        }
+        assert!(start.elapsed() < SOON, "no socket in {directory:?}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn client(directory: &Path) -> Client {
+    Client::connect(&socket(directory)).unwrap()
+}
+
+fn refusal(error: ClientError) -> Refusal {
+    match error {
+        ClientError::Refused(refusal) => refusal,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_commit_closes_everything_and_the_socket_comes_back() {
+    let (_scratch, directory, heard) = start("commit", Duration::ZERO);
+    let mut bystander = client(&directory);
+    assert_eq!(bystander.status().unwrap().state, State::Running);
+    let first = socket(&directory);
+
+    let mut engine = client(&directory);
+    let prepared = engine.prepare(SOON).unwrap();
+    assert_eq!(prepared.mailbox.range().unwrap().start(), 0x10000);
+    assert_eq!(bystander.status().unwrap().state, State::Prepared);
+    engine.commit(Duration::from_secs(7)).unwrap();
+
+    assert_eq!(sockets(&directory), Vec::<PathBuf>::new());
+    assert!(matches!(bystander.status(), Err(ClientError::Ended { .. })));
+    assert_eq!(heard.recv_timeout(SOON).unwrap(), "commit 7s");
+    let second = socket(&directory);
+    assert_ne!(first, second);
+    assert_eq!(client(&directory).status().unwrap().state, State::Running);
+}
+
+#[test]
+fn an_abort_is_passed_on_and_the_conversation_goes_on() {
+    let (_scratch, directory, heard) = start("abort", Duration::ZERO);
+    let mut engine = client(&directory);
+    engine.prepare(SOON).unwrap();
+    let failure = OpenResource {
+        kind: tub_control::OpenResourceKind::File,
+        fd: Some(3),
+        detail: "/a".into(),
+    };
+    engine.abort("cannot", &[failure]).unwrap();
+    assert_eq!(heard.recv_timeout(SOON).unwrap(), "abort cannot 1");
+    client(&directory).prepare(SOON).unwrap();
+}
+
+#[test]
+fn an_engine_that_goes_away_has_aborted() {
+    let (_scratch, directory, heard) = start("gone", Duration::ZERO);
+    let mut engine = client(&directory);
+    engine.prepare(SOON).unwrap();
+    drop(engine);
+    assert_eq!(heard.recv_timeout(SOON).unwrap(), "abort the engine went away 0");
+    assert_eq!(client(&directory).status().unwrap().state, State::Running);
+}
+
+#[test]
+fn of_two_engines_one_is_told_that_the_other_is_at_work() {
+    let (_scratch, directory, _heard) = start("two", Duration::from_millis(300));
+    let mut first = client(&directory);
+    let mut second = client(&directory);
+    let worker = thread::spawn(move || first.prepare(SOON).map(|_| first));
+    let start = Instant::now();
+    while second.status().unwrap().state == State::Running {
+        assert!(start.elapsed() < SOON);
+    }
+    assert_eq!(refusal(second.prepare(SOON).unwrap_err()).kind, RefusalKind::Busy);
+    let mut first = worker.join().unwrap().unwrap();
+    assert_eq!(refusal(first.prepare(SOON).unwrap_err()).kind, RefusalKind::Busy);
+    first.abort("done", &[]).unwrap();
+}
+
+#[test]
+fn a_round_that_takes_too_long_is_refused() {
+    let (_scratch, directory, _heard) = start("late", Duration::from_secs(3));
+    let mut engine = client(&directory);
+    let refused = refusal(engine.prepare(Duration::from_millis(50)).unwrap_err());
+    assert_eq!(refused.kind, RefusalKind::TimedOut);
+}
+
+#[test]
+fn verdicts_without_a_prepare_are_refused() {
+    let (_scratch, directory, _heard) = start("unasked", Duration::ZERO);
+    let refused = refusal(client(&directory).abort("no", &[]).unwrap_err());
+    assert_eq!(refused.kind, RefusalKind::Protocol);
+    let refused = refusal(client(&directory).commit(SOON).unwrap_err());
+    assert_eq!(refused.kind, RefusalKind::Protocol);
+}
+
+#[test]
+fn a_line_that_is_no_message_gets_an_answer_and_the_end() {
+    let (_scratch, directory, _heard) = start("garbage", Duration::ZERO);
+    for (line, kind) in [
+        ("{\"v\":9,\"op\":\"status\"}\n", "\"kind\":\"version\""),
+        ("{\"v\":1,\"op\":\"dance\"}\n", "\"kind\":\"protocol\""),
+        ("hello\n", "\"kind\":\"protocol\""),
+    ] {
+        let mut stream = UnixStream::connect(socket(&directory)).unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        stream.write_all(line.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.contains(kind), "{line:?} got {answer:?}");
+        assert!(answer.contains("\"ok\":false"), "{answer:?}");
+    }
+}
+
+#[test]
+fn a_process_is_found_by_its_descriptors() {
+    let (_scratch, directory, _heard) = start("found", Duration::ZERO);
+    socket(&directory);
+    // Other tests of this process may have sockets too; any of them answers.
+    let me = HostPid(i32::try_from(std::process::id()).unwrap());
+    let mut found = Client::find(me).unwrap().expect("this process has a control socket");
+    assert_eq!(found.status().unwrap().runtime, "scripted");
+    // This one has none.
+    let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let pid = HostPid(i32::try_from(other.id()).unwrap());
+    assert!(Client::find(pid).unwrap().is_none());
+    other.kill().unwrap();
+    other.wait().unwrap();
+    assert!(matches!(Client::find(pid), Err(ClientError::Io { .. })));
+}
+
+#[test]
+fn a_directory_that_others_may_enter_is_refused() {
+    let base = std::env::temp_dir().join(format!("tubcontrol-{}-open", std::process::id()));
+    let directory = base.join("tub-1");
+    std::fs::create_dir_all(&directory).unwrap();
+    let _scratch = Scratch(base);
+    std::fs::set_permissions(&directory, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .unwrap();
+    let (told, _heard) = mpsc::channel();
+    let scripted =
+        Scripted { state: Mutex::new(State::Running), prepare_takes: Duration::ZERO, told };
+    let error = tub_control::serve(&directory, &scripted).unwrap_err();
+    assert!(error.to_string().contains("0755"), "{error}");
+}
