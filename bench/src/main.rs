@@ -31,6 +31,8 @@ struct Cli {
 enum Command {
     /// Start CMD, wait for its first correct answer, then obey orders on stdin.
     Run(RunOptions),
+    /// Say whether network namespaces can be had here: exit status 0, or 1 and the reason.
+    Netns,
 }
 
 #[derive(clap::Args)]
@@ -67,8 +69,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const GRACE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
-    let Command::Run(options) = Cli::parse().command;
-    match run(options) {
+    let outcome = match Cli::parse().command {
+        Command::Run(options) => run(options),
+        Command::Netns => netns::enter().map_err(Box::from),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut text = error.to_string();
