@@ -28,21 +28,25 @@ fn main() -> io::Result<()> {
     let workers: Vec<_> = (0..THREADS)
         .map(|number| {
             let (listener, primes) = (listener.try_clone()?, Arc::clone(&primes));
-            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                loop {
-                    // One broken connection is no reason to stop serving the others.
-                    let served = listener.accept().and_then(|(stream, _)| serve(stream, &primes));
-                    if let Err(error) = served {
-                        eprintln!("connection lost: {error}");
-                    }
-                }
-            })
+            let name = format!("worker-{number}");
+            thread::Builder::new().name(name).spawn(move || work(&listener, &primes))
         })
         .collect::<io::Result<_>>()?;
     for worker in workers {
         worker.join().map_err(|_| io::Error::other("a worker panicked"))?;
     }
     Ok(())
+}
+
+/// Accepts and answers for ever.
+fn work(listener: &TcpListener, primes: &[u32]) {
+    loop {
+        // One broken connection is no reason to stop serving the others.
+        let served = listener.accept().and_then(|(stream, _)| serve(stream, primes));
+        if let Err(error) = served {
+            eprintln!("connection lost: {error}");
+        }
+    }
 }
 
 /// The sieve of Eratosthenes over the odd numbers.
