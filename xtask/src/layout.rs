@@ -1,0 +1,184 @@
+//! Where things are, and `cargo xtask build`, which puts the product together.
+//!
+//! In: the sources. Out: `target/tub/{bin,lib}`, as a user would install it.
+//! Invariant: `tub` and the prober are static, so that they start fast and run everywhere.
+//! Not here: archives (`dist`).
+
+use crate::failure::{Failure, Result};
+use crate::process::{run_quietly, step};
+use serde_json::Value;
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The only target until the `arch` twins of aarch64 do more than refuse.
+pub(crate) const TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// The root of the checkout.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask lies in the root of the checkout")
+        .to_path_buf()
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+/// A cargo of the toolchain that runs us, in the root of the checkout.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The product as it is installed.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    /// `bin/` and `lib/` lie in it.
+    pub(crate) dir: PathBuf,
+}
+
+impl Layout {
+    /// Where `build` puts it.
+    pub(crate) fn built() -> Self {
+        Self { dir: target_dir().join("tub") }
+    }
+
+    pub(crate) fn tub(&self) -> PathBuf {
+        self.dir.join("bin/tub")
+    }
+
+    pub(crate) fn prober(&self) -> PathBuf {
+        self.dir.join("bin/tub-prober")
+    }
+
+    pub(crate) fn native_service(&self) -> PathBuf {
+        self.dir.join("bin/native-service")
+    }
+}
+
+/// Builds the product, with the Java part if there is a JDK to compile it.
+pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
+    let layout = Layout::built();
+    for dir in [layout.dir.join("bin"), layout.dir.join("lib")] {
+        fs::create_dir_all(&dir).map_err(|error| Failure::io("create", &dir, &error))?;
+        open_to_all(&dir)?;
+    }
+    open_to_all(&layout.dir)?;
+    step("building tub, the prober and the native example", || build_static(&layout))?;
+    match java_home {
+        Some(home) => step("building the Java agent", || build_agent(&layout, home))?,
+        None => eprintln!("  no JDK: the Java agent is not built"),
+    }
+    Ok(layout)
+}
+
+fn build_static(layout: &Layout) -> Result<()> {
+    let packages = ["tub-cli", "tub-bench", "native-service"];
+    let mut command = cargo();
+    command.args(["build", "--release", "--quiet", "--bins", "--target", TARGET]);
+    for package in packages {
+        command.args(["--package", package]);
+    }
+    command.env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run_quietly(&mut command)?;
+    let release = target_dir().join(TARGET).join("release");
+    for name in ["tub", "tub-prober", "native-service"] {
+        install(&release.join(name), &layout.dir.join("bin").join(name))?;
+    }
+    Ok(())
+}
+
+fn build_agent(layout: &Layout, java_home: &Path) -> Result<()> {
+    let mut command = cargo();
+    command.args(["build", "--release", "--package", "tub-java-agent"]);
+    command.args(["--message-format", "json-render-diagnostics", "--quiet"]);
+    command.env("JAVA_HOME", java_home);
+    let messages = run_quietly(&mut command)?;
+    let mut library = None;
+    let mut jar = None;
+    for message in messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let id = message["package_id"].as_str().unwrap_or_default();
+        if !id.contains("bindings/java/agent") {
+            continue;
+        }
+        match message["reason"].as_str() {
+            Some("compiler-artifact") => {
+                let files = message["filenames"].as_array().into_iter().flatten();
+                library = files
+                    .filter_map(Value::as_str)
+                    .find(|file| file.ends_with(".so"))
+                    .map(PathBuf::from)
+                    .or(library);
+            }
+            Some("build-script-executed") => {
+                jar = message["out_dir"].as_str().map(|dir| Path::new(dir).join("tub-shim.jar"));
+            }
+            _ => {}
+        }
+    }
+    let library =
+        library.ok_or_else(|| Failure::new("tub-java-agent: cargo built no shared library"))?;
+    install(&library, &layout.dir.join("lib/libtub_java_agent.so"))?;
+    if let Some(jar) = jar.filter(|jar| jar.exists()) {
+        install(&jar, &layout.dir.join("lib/tub-shim.jar"))?;
+    }
+    Ok(())
+}
+
+/// Copies aside and renames: an instance that runs the old file keeps it.
+fn install(from: &Path, to: &Path) -> Result<()> {
+    let aside = to.with_extension("new");
+    fs::copy(from, &aside).map_err(|error| Failure::io("copy", from, &error))?;
+    open_to_all(&aside)?;
+    fs::rename(&aside, to).map_err(|error| Failure::io("rename", &aside, &error))
+}
+
+/// Lets every user read it, and run it if its owner may.
+pub(crate) fn open_to_all(path: &Path) -> Result<()> {
+    let metadata = fs::metadata(path).map_err(|error| Failure::io("stat", path, &error))?;
+    let owner = metadata.permissions().mode() & 0o700;
+    let mode = owner | (owner >> 3 | owner >> 6) & 0o055;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(|error| Failure::io("change mode of", path, &error))
+}
+
+/// Copies a directory of plain files and directories, readable by every user.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).map_err(|error| Failure::io("create", to, &error))?;
+    open_to_all(to)?;
+    let entries = fs::read_dir(from).map_err(|error| Failure::io("list", from, &error))?;
+    for entry in entries {
+        let entry = entry.map_err(|error| Failure::io("list", from, &error))?;
+        let (source, copy) = (entry.path(), to.join(entry.file_name()));
+        if source.is_dir() {
+            copy_tree(&source, &copy)?;
+        } else {
+            fs::copy(&source, &copy).map_err(|error| Failure::io("copy", &source, &error))?;
+            open_to_all(&copy)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_for_all() {
+        let path = env::temp_dir().join(format!("xtask-mode-{}", std::process::id()));
+        fs::write(&path, "").unwrap();
+        for (before, after) in [(0o600, 0o644), (0o700, 0o755), (0o400, 0o444)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(before)).unwrap();
+            open_to_all(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, after);
+        }
+        fs::remove_file(&path).unwrap();
+    }
+}
