@@ -1,0 +1,82 @@
+//! What a process is apart from memory and descriptors: directory, masks, limits, names, rights.
+
+use crate::stage::Stage;
+use crate::sys;
+use std::fs;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// ADDR_NO_RANDOMIZE of personality(2).
+const NO_RANDOMISATION: u64 = 0x0004_0000;
+
+static NAMED: AtomicBool = AtomicBool::new(false);
+
+/// Sets everything to something unusual that needs no right, and compares.
+pub(crate) fn attributes(stage: &'static Stage) -> io::Result<()> {
+    let directory = stage.path("deep/er");
+    fs::create_dir_all(&directory)?;
+    std::env::set_current_dir(&directory)?;
+    sys::set_umask(0o027);
+    sys::lead_session()?;
+    fs::write("/proc/self/comm", "tub: subject")?;
+    fs::write("/proc/self/oom_score_adj", "321")?;
+    let (_, hard) = sys::limit(libc::RLIMIT_NOFILE)?;
+    sys::set_limit(libc::RLIMIT_NOFILE, 517.min(hard), hard)?;
+    sys::set_limit(libc::RLIMIT_CORE, 0, sys::limit(libc::RLIMIT_CORE)?.1)?;
+    sys::set_nice(5)?;
+    sys::set_scheduler(libc::SCHED_BATCH)?;
+    sys::prctl(libc::PR_SET_THP_DISABLE, 1)?;
+    sys::prctl(libc::PR_SET_NO_NEW_PRIVS, 1)?;
+    sys::prctl(libc::PR_SET_CHILD_SUBREAPER, 1)?;
+    sys::personality(Some(NO_RANDOMISATION))?;
+    let thread = thread::Builder::new().name("a thread".to_owned()).spawn(move || {
+        let outcome = sys::set_nice(11).and_then(|()| sys::set_scheduler(libc::SCHED_IDLE));
+        stage.works("nice value and policy of a thread", outcome);
+        NAMED.store(true, Ordering::SeqCst);
+        while !stage.is_over() {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let comm = fs::read_to_string("/proc/thread-self/comm");
+        let comm = stage.works("name of a thread", comm).unwrap_or_default();
+        stage.same("name of a thread", &"a thread\n", &comm.as_str());
+        stage.same("nice value of a thread", &11, &sys::nice());
+        stage.same("policy of a thread", &Some(libc::SCHED_IDLE), &sys::scheduler().ok());
+    })?;
+    while !NAMED.load(Ordering::SeqCst) {
+        thread::yield_now();
+    }
+    let limits = fs::read_to_string("/proc/self/limits")?;
+    let rights = rights()?;
+
+    stage.across()?;
+
+    stage.same("working directory", &directory, &std::env::current_dir()?);
+    stage.same("umask", &0o027, &sys::umask());
+    stage.same("session", &sys::gettid(), &sys::session()?);
+    let comm = fs::read_to_string("/proc/self/comm")?;
+    stage.same("name", &"tub: subject\n", &comm.as_str());
+    let score = fs::read_to_string("/proc/self/oom_score_adj")?;
+    stage.same("oom_score_adj", &"321\n", &score.as_str());
+    stage.same("limits", &limits, &fs::read_to_string("/proc/self/limits")?);
+    stage.same("nice value", &5, &sys::nice());
+    stage.same("scheduling policy", &libc::SCHED_BATCH, &sys::scheduler()?);
+    stage.same("THP disabled", &1, &sys::prctl(libc::PR_GET_THP_DISABLE, 0)?);
+    stage.same("no_new_privs", &1, &sys::prctl(libc::PR_GET_NO_NEW_PRIVS, 0)?);
+    stage.same("child subreaper", &1, &sys::prctl_int(libc::PR_GET_CHILD_SUBREAPER)?);
+    stage.same("dumpable", &1, &sys::prctl(libc::PR_GET_DUMPABLE, 0)?);
+    let personality = i32::try_from(NO_RANDOMISATION).expect("fits");
+    stage.same("personality", &personality, &sys::personality(None)?);
+    stage.same("user, groups and capabilities", &rights, &self::rights()?);
+    stage.holds("thread ends", thread.join().is_ok());
+    Ok(())
+}
+
+/// The lines of `/proc/self/status` that say what the process may do.
+fn rights() -> io::Result<Vec<String>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let wanted = ["Uid:", "Gid:", "Groups:", "CapInh:", "CapPrm:", "CapEff:", "NoNewPrivs:"];
+    let lines = status.lines().filter(|line| wanted.iter().any(|w| line.starts_with(w)));
+    Ok(lines.map(str::to_owned).collect())
+}

@@ -1,0 +1,42 @@
+//! Subjects that end in a certain way, or tell which signals reach them.
+
+use crate::counter::heartbeat;
+use crate::stage::{Stage, say};
+use crate::sys;
+use std::io;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// `exit CODE`: ends with that code at *go*.
+pub(crate) fn exit(stage: &'static Stage) -> io::Result<()> {
+    let code = stage.option(0).and_then(|word| word.parse().ok()).unwrap_or(7);
+    stage.across()?;
+    say("verdict: same");
+    std::process::exit(code)
+}
+
+/// The last signal that was caught, and not yet told.
+static CAUGHT: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn catch(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    CAUGHT.store(signal, Ordering::SeqCst);
+}
+
+/// Prints `caught N` for each signal that it catches; SIGTERM and SIGQUIT keep their default.
+pub(crate) fn signal_echo(stage: &'static Stage) -> io::Result<()> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH] {
+        sys::handle(signal, catch, libc::SA_RESTART, &[])?;
+    }
+    heartbeat(stage);
+    thread::spawn(|| {
+        loop {
+            let signal = CAUGHT.swap(0, Ordering::SeqCst);
+            if signal != 0 {
+                say(&format!("caught {signal}"));
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    });
+    stage.across()
+}

@@ -1,0 +1,103 @@
+//! `tub-subject NAME DIR [OPTION…]`: sets up one kind of state, is checkpointed, and then finds out
+//! by itself whether that state is still what it was.
+//!
+//! In: a name of [`SUBJECTS`] and an empty directory. Out: see [`stage`].
+//! Invariant: a subject passes its own check without any checkpoint, too; the control run of the
+//! tests proves it. Each looks at the state through the kernel's interface and not at what an
+//! engine tells.
+//! Not here: starting, checkpointing and restoring; that is `tub-testkit`.
+//!
+//! The method is that of CRIU's zdtm tests: set up, say ready, wait, check yourself.
+//!
+//! This crate contains `unsafe`: most of what is checked can only be set up by raw system calls,
+//! by signal handlers or in registers. Nothing of the product depends on it.
+
+mod attributes;
+mod counter;
+mod epoll;
+mod eventfd;
+mod exits;
+mod files;
+mod futexes;
+mod identity;
+mod ids;
+mod memory;
+mod pattern;
+mod pipes;
+mod refusals;
+mod registers;
+mod signals;
+mod sockets;
+mod stage;
+mod sys;
+mod threads;
+mod timers;
+mod waits;
+
+use stage::Stage;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// What a subject does: set up, go across, check. Differences are noted on the stage; an error is
+/// one that kept the subject from checking at all.
+type Subject = fn(&'static Stage) -> io::Result<()>;
+
+/// Every subject by its name.
+const SUBJECTS: &[(&str, Subject)] = &[
+    ("attributes", attributes::attributes),
+    ("counter", counter::counter),
+    ("dontneed", memory::dontneed),
+    ("epoll", epoll::epoll),
+    ("eventfd", eventfd::eventfd),
+    ("exit", exits::exit),
+    ("files", files::files),
+    ("futexes", futexes::futexes),
+    ("identity", identity::identity),
+    ("ids", ids::ids),
+    ("memory", memory::memory),
+    ("memory-tls", threads::memory_tls),
+    ("pipe-eof", pipes::pipe_eof),
+    ("pipes", pipes::pipes),
+    ("refused", refusals::refused),
+    ("registers", registers::registers),
+    ("signal-echo", exits::signal_echo),
+    ("signals", signals::signals),
+    ("sockets", sockets::sockets),
+    ("threads-200", threads::threads_200),
+    ("timers", timers::timers),
+    ("waits", waits::waits),
+    ("wipe-on-fork", memory::wipe_on_fork),
+];
+
+fn main() -> ExitCode {
+    let mut words = std::env::args().skip(1);
+    let (Some(name), Some(dir)) = (words.next(), words.next()) else {
+        return usage();
+    };
+    let Some((_, subject)) = SUBJECTS.iter().find(|(known, _)| *known == name) else {
+        return usage();
+    };
+    // Leaked on purpose: threads of a subject outlive every scope, some even `main`.
+    let stage: &'static Stage =
+        Box::leak(Box::new(Stage::new(PathBuf::from(dir), words.collect())));
+    if let Err(error) = subject(stage) {
+        stage.differs(format!("{name} could not go on: {error}"));
+    }
+    match stage.verdict() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tub-subject: verdict could not be printed: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage() -> ExitCode {
+    eprintln!("usage: tub-subject NAME DIR [OPTION...], NAME one of:");
+    for (name, _) in SUBJECTS {
+        eprintln!("  {name}");
+    }
+    ExitCode::from(2)
+}

@@ -1,0 +1,195 @@
+//! Timers: they fire when they should have, neither early nor late, and clocks go on.
+//!
+//! Time is measured by a clock of our own that stands still while the process is frozen, for the
+//! wall clock goes on between checkpoint and restore and CLOCK_MONOTONIC may.
+
+use crate::stage::{Promise, Stage, say};
+use crate::sys::{self, PosixTimer};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+/// How late a timer may be on a busy machine.
+const LATE: Duration = Duration::from_millis(1500);
+
+/// How early a timer may seem to fire: what the freeze takes from the timer and not from us.
+const EARLY: Duration = Duration::from_millis(600);
+
+/// Steps of the running clock above this are jumps.
+const JUMP: Duration = Duration::from_millis(400);
+
+/// A clock that ticks while its process runs.
+pub(crate) struct RunningClock {
+    nanos: AtomicU64,
+    largest_step: AtomicU64,
+    stop: AtomicBool,
+}
+
+impl RunningClock {
+    /// Starts the clock.
+    pub(crate) fn start() -> (&'static Self, JoinHandle<()>) {
+        let clock: &'static Self = Box::leak(Box::new(Self {
+            nanos: AtomicU64::new(0),
+            largest_step: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+        }));
+        let thread = thread::spawn(move || {
+            let mut last = sys::monotonic();
+            while !clock.stop.load(Ordering::SeqCst) {
+                thread::sleep(Duration::from_millis(2));
+                let now = sys::monotonic();
+                let step = now.saturating_sub(last);
+                last = now;
+                clock.largest_step.fetch_max(nanos(step), Ordering::SeqCst);
+                clock.nanos.fetch_add(nanos(step.min(JUMP)), Ordering::SeqCst);
+            }
+        });
+        (clock, thread)
+    }
+
+    /// Running time so far.
+    pub(crate) fn now(&self) -> Duration {
+        Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
+    }
+
+    /// The largest step that CLOCK_MONOTONIC took.
+    pub(crate) fn largest_step(&self) -> Duration {
+        Duration::from_nanos(self.largest_step.load(Ordering::SeqCst))
+    }
+
+    /// Waits until `time` of running time has passed since `start`.
+    pub(crate) fn wait_until(&self, time: Duration) {
+        while self.now() < time {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Calls of the SIGALRM handler.
+static ALARMS: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn alarm(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    ALARMS.fetch_add(1, Ordering::SeqCst);
+}
+
+const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// setitimer, timer_create and timerfd, one-shot and periodic, firing and far away.
+pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
+    let (first, last) = (libc::SIGRTMIN() + 5, libc::SIGRTMIN() + 7);
+    let signals: Vec<i32> = (first..=last).collect();
+    sys::block(&signals);
+    sys::handle(libc::SIGALRM, alarm, libc::SA_RESTART, &[])?;
+    let (clock, clock_thread) = RunningClock::start();
+
+    let monotonic_before = sys::monotonic();
+    let boottime_before = sys::clock(libc::CLOCK_BOOTTIME);
+
+    // Three timers, the middle one deleted: ids must be given back, not dealt out anew.
+    let once = PosixTimer::new(libc::CLOCK_MONOTONIC, first, 101)?;
+    let gap = PosixTimer::new(libc::CLOCK_MONOTONIC, first, 0)?;
+    let far = PosixTimer::new(libc::CLOCK_REALTIME, first + 1, 102)?;
+    let idle = PosixTimer::new(libc::CLOCK_BOOTTIME, last, 103)?;
+    gap.delete()?;
+    once.set(seconds(3), Duration::ZERO)?;
+    far.set(seconds(1000), seconds(7))?;
+    let armed_at = clock.now();
+    sys::set_interval_timer(libc::ITIMER_REAL, seconds(3), Duration::from_millis(250))?;
+    sys::set_interval_timer(libc::ITIMER_VIRTUAL, seconds(2000), seconds(9))?;
+    let mut fd_once = sys::timerfd(libc::CLOCK_MONOTONIC, seconds(3), Duration::ZERO)?;
+    let fd_far = sys::timerfd(libc::CLOCK_REALTIME, seconds(1000), seconds(11))?;
+    let mut fd_ticked =
+        sys::timerfd(libc::CLOCK_BOOTTIME, Duration::from_millis(1), seconds(3000))?;
+    thread::sleep(Duration::from_millis(20));
+
+    let fired = |what, at: Duration| {
+        let after = at.saturating_sub(armed_at);
+        say(&format!("{what} fired after {after:?} of running time"));
+        stage.within(what, &after, seconds(3).saturating_sub(EARLY)..=seconds(3) + LATE);
+    };
+
+    stage.across()?;
+
+    let alarms_at_go = ALARMS.load(Ordering::SeqCst);
+    let monotonic = sys::monotonic();
+    stage.holds("CLOCK_MONOTONIC does not go back", monotonic >= monotonic_before);
+    stage.holds(
+        "CLOCK_BOOTTIME does not go back",
+        sys::clock(libc::CLOCK_BOOTTIME) >= boottime_before,
+    );
+    if stage.promised(Promise::ContinuousClock) {
+        let step = clock.largest_step();
+        stage.within("largest step of CLOCK_MONOTONIC", &step, Duration::ZERO..=seconds(1));
+    }
+
+    let taken = loop {
+        if let Some(taken) = sys::take(&[first], Duration::from_millis(100))? {
+            break Some(taken);
+        }
+        if clock.now() > armed_at + seconds(3) + LATE {
+            break None;
+        }
+    };
+    let at = clock.now();
+    let expected = sys::Taken { signal: first, code: libc::SI_TIMER, value: 101 };
+    stage.same("what the POSIX timer sends", &Some(expected), &taken);
+    fired("POSIX timer", at);
+    stage.same("remaining time of the fired timer", &seconds(0), &once.get()?.0);
+
+    let mut ticks = [0; 8];
+    fd_once.read_exact(&mut ticks)?;
+    stage.same("ticks of a timerfd", &1, &u64::from_ne_bytes(ticks));
+    fired("timerfd", clock.now());
+    fd_ticked.read_exact(&mut ticks)?;
+    stage.same("ticks unread at the checkpoint", &1, &u64::from_ne_bytes(ticks));
+
+    far_away(stage, "POSIX timer", far.get()?, 1000, seconds(7));
+    far_away(stage, "timerfd", sys::timerfd_remaining(&fd_far)?, 1000, seconds(11));
+    far_away(stage, "ITIMER_VIRTUAL", sys::interval_timer(libc::ITIMER_VIRTUAL)?, 2000, seconds(9));
+    far_away(
+        stage,
+        "period of the ticked timerfd",
+        sys::timerfd_remaining(&fd_ticked)?,
+        3000,
+        seconds(3000),
+    );
+    stage.same("disarmed timer", &(seconds(0), seconds(0)), &idle.get()?);
+    idle.set(Duration::from_millis(1), Duration::ZERO)?;
+    let taken = sys::take(&[last], seconds(2))?.map(|taken| taken.value);
+    stage.same("disarmed timer armed again", &Some(103), &taken);
+
+    stage.same("alarms before their time", &0, &alarms_at_go);
+    clock.wait_until(armed_at + seconds(3) + LATE);
+    let alarms = ALARMS.load(Ordering::SeqCst);
+    // From 3 s on, one each quarter of a second; two of them must have come within LATE.
+    stage.within("alarms within 1.5 s of the first", &alarms, 2..=10);
+    sys::set_interval_timer(libc::ITIMER_REAL, Duration::ZERO, Duration::ZERO)?;
+    clock.stop();
+    stage.holds("clock could be joined", clock_thread.join().is_ok());
+    Ok(())
+}
+
+/// A timer set to `set` seconds is a little below that, and keeps its period.
+fn far_away(
+    stage: &Stage,
+    what: &str,
+    (remaining, period): (Duration, Duration),
+    set: u64,
+    every: Duration,
+) {
+    stage.same(&format!("period of a far {what}"), &every, &period);
+    // Ten seconds for the test's own time; the wall clock's share is not charged to it.
+    let bounds = seconds(set.saturating_sub(20))..=seconds(set);
+    stage.within(&format!("remaining time of a far {what}"), &remaining, bounds);
+}
