@@ -1,0 +1,193 @@
+//! Whether the parts of an image fit together.
+//!
+//! In: a checkpoint, its runs, and the length of `pages.tub`. Out: nothing, or what cannot be.
+//! Invariant: what passes here can be planned without a second look at indices, order or bounds.
+//! The same check guards both ends: the writer refuses to finish what the reader would refuse.
+//! Not here: whether the host fits (`tub-host`).
+
+use crate::pages::PageRun;
+use tub_model::{Backing, Checkpoint, FileKind, Task, Thread, Vma};
+use tub_units::{AddrRange, PAGE_BYTES};
+
+/// Checks everything; the first thing that cannot be comes back as a sentence.
+pub(crate) fn check(
+    checkpoint: &Checkpoint,
+    runs: &[PageRun],
+    pages_bytes: u64,
+) -> Result<(), String> {
+    let Some(first) = checkpoint.tasks.first() else {
+        return Err("there is no task".into());
+    };
+    // Runs carry addresses only, so they belong to the one task that there is.
+    if checkpoint.tasks.len() > 1 {
+        return Err(format!("{} tasks, and only one is supported", checkpoint.tasks.len()));
+    }
+    if let Some(coordination) = &checkpoint.coordination {
+        let mailbox = coordination.mailbox;
+        if !mailbox.is_page_aligned() || mailbox.is_empty() {
+            return Err(format!("mailbox {mailbox} is not made of pages"));
+        }
+    }
+    check_paths(first)?;
+    check_threads(&first.threads, first.pid.0)?;
+    check_fds(first)?;
+    check_vmas(&first.vmas)?;
+    check_runs(&first.vmas, runs, pages_bytes)
+}
+
+/// Paths become C strings, and relative ones would mean another file at restore.
+fn check_paths(task: &Task) -> Result<(), String> {
+    let backings = task.vmas.iter().filter_map(|vma| match &vma.backing {
+        Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => Some(&file.path),
+        Backing::SharedScratchFile { path, .. } => Some(path),
+        Backing::Anonymous | Backing::Vdso => None,
+    });
+    let files = task.files.iter().filter_map(|file| match &file.kind {
+        FileKind::Regular { file, .. } => Some(&file.path),
+        FileKind::Directory { path, .. } | FileKind::Device { path } => Some(path),
+        _ => None,
+    });
+    let paths = [&task.exe.path, &task.cwd];
+    match paths.into_iter().chain(backings).chain(files).find(|path| !is_absolute(path)) {
+        Some(path) => Err(format!("path {path:?} is not absolute")),
+        None => Ok(()),
+    }
+}
+
+fn is_absolute(path: &str) -> bool {
+    path.starts_with('/') && !path.contains('\0')
+}
+
+fn check_threads(threads: &[Thread], pid: i32) -> Result<(), String> {
+    match threads.first() {
+        None => return Err("there is no thread".into()),
+        Some(main) if main.tid.0 != pid => {
+            return Err(format!("the main thread is {}, and the process {pid}", main.tid));
+        }
+        Some(_) => {}
+    }
+    let mut tids: Vec<i32> = threads.iter().map(|thread| thread.tid.0).collect();
+    tids.sort_unstable();
+    if tids[0] <= 0 {
+        return Err(format!("thread id {} is not positive", tids[0]));
+    }
+    if let Some(pair) = tids.windows(2).find(|pair| pair[0] == pair[1]) {
+        return Err(format!("two threads have the id {}", pair[0]));
+    }
+    for thread in threads {
+        let length = thread.registers.xsave.len();
+        if !(XSAVE_BYTES_MIN..=XSAVE_BYTES_MAX).contains(&length) {
+            return Err(format!("xsave area of thread {} has {length} bytes", thread.tid));
+        }
+        if thread.name.len() > COMM_BYTES_MAX || thread.name.contains('\0') {
+            return Err(format!("thread {} has the impossible name {:?}", thread.tid, thread.name));
+        }
+    }
+    Ok(())
+}
+
+/// The legacy area and the header: Intel SDM vol. 1, 13.4.
+const XSAVE_BYTES_MIN: usize = 512 + 64;
+
+/// Far above what any processor has (AMX: about 11 KB), far below what would harm.
+const XSAVE_BYTES_MAX: usize = 64 << 10;
+
+/// KERNEL(since 2.6): `linux/sched.h`, TASK_COMM_LEN, without the final NUL.
+const COMM_BYTES_MAX: usize = 15;
+
+fn check_fds(task: &Task) -> Result<(), String> {
+    let mut previous = -1;
+    for fd in &task.fds {
+        if fd.number.0 <= previous {
+            return Err(format!("descriptor {} follows {previous}", fd.number));
+        }
+        previous = fd.number.0;
+        if fd.file >= task.files.len() {
+            let files = task.files.len();
+            return Err(format!("descriptor {} is file {} of {files}", fd.number, fd.file));
+        }
+    }
+    Ok(())
+}
+
+fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
+    let mut end = 0;
+    for Vma { range, saved, backing, .. } in vmas {
+        check_next("mapping", *range, end)?;
+        if range.end() > ADDRESS_MAX {
+            return Err(format!("mapping {range} lies beyond user addresses"));
+        }
+        end = range.end();
+        let mut saved_end = range.start();
+        for pages in saved {
+            check_next("saved range", *pages, saved_end)?;
+            saved_end = pages.end();
+        }
+        if saved_end > range.end() {
+            return Err(format!("saved range up to {saved_end:x} leaves its mapping {range}"));
+        }
+        if *backing == Backing::Vdso && !saved.is_empty() {
+            return Err(format!("pages of the vdso at {range} are saved"));
+        }
+    }
+    Ok(())
+}
+
+/// Five-level page tables: 57 bits, the upper half of which is the kernel's.
+const ADDRESS_MAX: u64 = 1 << 56;
+
+fn check_next(what: &str, range: AddrRange, end: u64) -> Result<(), String> {
+    if !range.is_page_aligned() || range.is_empty() {
+        return Err(format!("{what} {range} is not made of pages"));
+    }
+    if range.start() < end {
+        return Err(format!("{what} {range} is out of order: the one before ends at {end:x}"));
+    }
+    Ok(())
+}
+
+fn check_runs(vmas: &[Vma], runs: &[PageRun], pages_bytes: u64) -> Result<(), String> {
+    let mut end = 0;
+    let mut saved = vmas.iter().flat_map(|vma| &vma.saved).peekable();
+    for run in runs {
+        let range = run.range;
+        check_next("run", range, end)?;
+        end = range.end();
+        let run_end = run.offset_bytes.checked_add(range.len());
+        if !run.offset_bytes.is_multiple_of(PAGE_BYTES)
+            || run_end.is_none_or(|run_end| run_end > pages_bytes)
+        {
+            let offset = run.offset_bytes;
+            return Err(format!("run {range} at offset {offset} leaves the {pages_bytes} bytes"));
+        }
+        // Both lists ascend, so one pass over the saved ranges serves all runs.
+        while saved.next_if(|pages| pages.end() <= range.start()).is_some() {}
+        if !saved.peek().is_some_and(|pages| pages.covers(range)) {
+            return Err(format!("run {range} is not within a saved range"));
+        }
+    }
+    check_files_are_covered(vmas, runs)
+}
+
+/// A saved page of a private file mapping that is in no run would silently be the file's again;
+/// of anonymous memory it is a zero, which is how zeros are stored.
+fn check_files_are_covered(vmas: &[Vma], runs: &[PageRun]) -> Result<(), String> {
+    let mut runs = runs.iter().peekable();
+    for vma in vmas {
+        for pages in &vma.saved {
+            while runs.next_if(|run| run.range.end() <= pages.start()).is_some() {}
+            let mut covered = pages.start();
+            while let Some(run) = runs.peek().filter(|run| run.range.start() == covered) {
+                covered = run.range.end();
+                if covered >= pages.end() {
+                    break;
+                }
+                runs.next();
+            }
+            if covered < pages.end() && matches!(vma.backing, Backing::PrivateFile { .. }) {
+                return Err(format!("saved pages {pages} of a private file mapping are missing"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! Descriptors and open file descriptions.
+
+use super::Odd;
+use super::memory::FileIdentityRecord;
+use serde::{Deserialize, Serialize};
+use tub_model::{EpollTarget, Fd, FileKind, InotifyWatch, OpenFile, Socket, SocketOption};
+use tub_units::FdNumber;
+
+/// The descriptor table of one task.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct FilesRecord<'a> {
+    #[serde(borrow)]
+    files: Vec<OpenFileRecord<'a>>,
+    fds: Vec<FdRecord>,
+}
+
+impl<'a> FilesRecord<'a> {
+    pub(crate) fn new(files: &'a [OpenFile], fds: &[Fd]) -> Self {
+        Self {
+            files: files.iter().map(OpenFileRecord::new).collect(),
+            fds: fds.iter().map(FdRecord::new).collect(),
+        }
+    }
+
+    pub(crate) fn into_model(self) -> Result<(Vec<OpenFile>, Vec<Fd>), Odd> {
+        let files = self.files.into_iter().map(OpenFileRecord::into_model).collect();
+        let fds = self.fds.into_iter().map(FdRecord::into_model).collect::<Option<_>>();
+        Ok((files, fds.ok_or("a descriptor names a file beyond any index")?))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct FdRecord {
+    number: i32,
+    close_on_exec: bool,
+    file: u64,
+}
+
+impl FdRecord {
+    fn new(fd: &Fd) -> Self {
+        let Fd { number, close_on_exec, file } = *fd;
+        Self { number: number.0, close_on_exec, file: file as u64 }
+    }
+
+    fn into_model(self) -> Option<Fd> {
+        let Self { number, close_on_exec, file } = self;
+        Some(Fd { number: FdNumber(number), close_on_exec, file: usize::try_from(file).ok()? })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenFileRecord<'a> {
+    flags: i32,
+    #[serde(borrow)]
+    kind: FileKindRecord<'a>,
+}
+
+impl<'a> OpenFileRecord<'a> {
+    fn new(file: &'a OpenFile) -> Self {
+        let OpenFile { flags, kind } = file;
+        Self { flags: *flags, kind: FileKindRecord::new(kind) }
+    }
+
+    fn into_model(self) -> OpenFile {
+        OpenFile { flags: self.flags, kind: self.kind.into_model() }
+    }
+}
+
+/// The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum FileKindRecord<'a> {
+    Regular {
+        #[serde(borrow)]
+        file: FileIdentityRecord<'a>,
+        offset_bytes: u64,
+    },
+    Directory {
+        path: &'a str,
+        offset_bytes: u64,
+    },
+    Device {
+        path: &'a str,
+    },
+    Terminal {
+        path: &'a str,
+    },
+    Pipe {
+        id: u64,
+        write_end: bool,
+        capacity_bytes: u32,
+        content: &'a [u8],
+        both_ends: bool,
+    },
+    EventFd {
+        count: u64,
+        semaphore: bool,
+    },
+    Epoll {
+        targets: Vec<EpollTargetRecord>,
+    },
+    TimerFd {
+        clock: i32,
+        ticks: u64,
+        settime_flags: i32,
+        value_ns: u64,
+        interval_ns: u64,
+    },
+    SignalFd {
+        mask: u64,
+    },
+    Inotify {
+        #[serde(borrow)]
+        watches: Vec<InotifyWatchRecord<'a>>,
+    },
+    Socket {
+        #[serde(borrow)]
+        socket: SocketRecord<'a>,
+    },
+}
+
+impl<'a> FileKindRecord<'a> {
+    fn new(kind: &'a FileKind) -> Self {
+        match kind {
+            FileKind::Regular { file, offset_bytes } => {
+                Self::Regular { file: FileIdentityRecord::new(file), offset_bytes: *offset_bytes }
+            }
+            FileKind::Directory { path, offset_bytes } => {
+                Self::Directory { path, offset_bytes: *offset_bytes }
+            }
+            FileKind::Device { path } => Self::Device { path },
+            FileKind::Terminal { path } => Self::Terminal { path },
+            FileKind::Pipe { id, write_end, capacity_bytes, content, both_ends } => Self::Pipe {
+                id: *id,
+                write_end: *write_end,
+                capacity_bytes: *capacity_bytes,
+                content,
+                both_ends: *both_ends,
+            },
+            FileKind::EventFd { count, semaphore } => {
+                Self::EventFd { count: *count, semaphore: *semaphore }
+            }
+            FileKind::Epoll { targets } => {
+                Self::Epoll { targets: targets.iter().map(EpollTargetRecord::new).collect() }
+            }
+            FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns } => {
+                Self::TimerFd {
+                    clock: *clock,
+                    ticks: *ticks,
+                    settime_flags: *settime_flags,
+                    value_ns: *value_ns,
+                    interval_ns: *interval_ns,
+                }
+            }
+            FileKind::SignalFd { mask } => Self::SignalFd { mask: *mask },
+            FileKind::Inotify { watches } => {
+                Self::Inotify { watches: watches.iter().map(InotifyWatchRecord::new).collect() }
+            }
+            FileKind::Socket(socket) => Self::Socket { socket: SocketRecord::new(socket) },
+        }
+    }
+
+    fn into_model(self) -> FileKind {
+        match self {
+            Self::Regular { file, offset_bytes } => {
+                FileKind::Regular { file: file.into_model(), offset_bytes }
+            }
+            Self::Directory { path, offset_bytes } => {
+                FileKind::Directory { path: path.into(), offset_bytes }
+            }
+            Self::Device { path } => FileKind::Device { path: path.into() },
+            Self::Terminal { path } => FileKind::Terminal { path: path.into() },
+            Self::Pipe { id, write_end, capacity_bytes, content, both_ends } => FileKind::Pipe {
+                id,
+                write_end,
+                capacity_bytes,
+                content: content.to_vec(),
+                both_ends,
+            },
+            Self::EventFd { count, semaphore } => FileKind::EventFd { count, semaphore },
+            Self::Epoll { targets } => FileKind::Epoll {
+                targets: targets.into_iter().map(EpollTargetRecord::into_model).collect(),
+            },
+            Self::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns } => {
+                FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns }
+            }
+            Self::SignalFd { mask } => FileKind::SignalFd { mask },
+            Self::Inotify { watches } => FileKind::Inotify {
+                watches: watches.into_iter().map(InotifyWatchRecord::into_model).collect(),
+            },
+            Self::Socket { socket } => FileKind::Socket(socket.into_model()),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct EpollTargetRecord {
+    fd: i32,
+    events: u32,
+    data: u64,
+}
+
+impl EpollTargetRecord {
+    fn new(target: &EpollTarget) -> Self {
+        let EpollTarget { fd, events, data } = *target;
+        Self { fd: fd.0, events, data }
+    }
+
+    fn into_model(self) -> EpollTarget {
+        let Self { fd, events, data } = self;
+        EpollTarget { fd: FdNumber(fd), events, data }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct InotifyWatchRecord<'a> {
+    number: i32,
+    path: &'a str,
+    mask: u32,
+}
+
+impl<'a> InotifyWatchRecord<'a> {
+    fn new(watch: &'a InotifyWatch) -> Self {
+        let InotifyWatch { number, path, mask } = watch;
+        Self { number: *number, path, mask: *mask }
+    }
+
+    fn into_model(self) -> InotifyWatch {
+        let Self { number, path, mask } = self;
+        InotifyWatch { number, path: path.into(), mask }
+    }
+}
+
+/// The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum SocketRecord<'a> {
+    UnixPair {
+        kind: i32,
+        id: u64,
+        peer: u64,
+    },
+    UnixOrphan {
+        kind: i32,
+    },
+    UnixListener {
+        kind: i32,
+        address: &'a str,
+        mode: u32,
+    },
+    TcpListener {
+        address: &'a str,
+        backlog: u32,
+        #[serde(borrow)]
+        options: Vec<SocketOptionRecord<'a>>,
+    },
+    Udp {
+        address: &'a str,
+        #[serde(borrow)]
+        options: Vec<SocketOptionRecord<'a>>,
+    },
+}
+
+impl<'a> SocketRecord<'a> {
+    fn new(socket: &'a Socket) -> Self {
+        let records = |options: &'a [SocketOption]| {
+            options.iter().map(SocketOptionRecord::new).collect::<Vec<_>>()
+        };
+        match socket {
+            Socket::UnixPair { kind, id, peer } => {
+                Self::UnixPair { kind: *kind, id: *id, peer: *peer }
+            }
+            Socket::UnixOrphan { kind } => Self::UnixOrphan { kind: *kind },
+            Socket::UnixListener { kind, address, mode } => {
+                Self::UnixListener { kind: *kind, address, mode: *mode }
+            }
+            Socket::TcpListener { address, backlog, options } => {
+                Self::TcpListener { address, backlog: *backlog, options: records(options) }
+            }
+            Socket::Udp { address, options } => Self::Udp { address, options: records(options) },
+        }
+    }
+
+    fn into_model(self) -> Socket {
+        let model = |options: Vec<SocketOptionRecord<'_>>| {
+            options.into_iter().map(SocketOptionRecord::into_model).collect::<Vec<_>>()
+        };
+        match self {
+            Self::UnixPair { kind, id, peer } => Socket::UnixPair { kind, id, peer },
+            Self::UnixOrphan { kind } => Socket::UnixOrphan { kind },
+            Self::UnixListener { kind, address, mode } => {
+                Socket::UnixListener { kind, address: address.into(), mode }
+            }
+            Self::TcpListener { address, backlog, options } => {
+                Socket::TcpListener { address: address.into(), backlog, options: model(options) }
+            }
+            Self::Udp { address, options } => {
+                Socket::Udp { address: address.into(), options: model(options) }
+            }
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SocketOptionRecord<'a> {
+    level: i32,
+    name: i32,
+    value: &'a [u8],
+}
+
+impl<'a> SocketOptionRecord<'a> {
+    fn new(option: &'a SocketOption) -> Self {
+        let SocketOption { level, name, value } = option;
+        Self { level: *level, name: *name, value }
+    }
+
+    fn into_model(self) -> SocketOption {
+        let Self { level, name, value } = self;
+        SocketOption { level, name, value: value.to_vec() }
+    }
+}

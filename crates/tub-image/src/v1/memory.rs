@@ -1,0 +1,240 @@
+//! The address space and the runs of pages.
+
+use super::{Odd, RangeRecord};
+use crate::pages::PageRun;
+use serde::{Deserialize, Serialize};
+use tub_model::{Backing, FileIdentity, MmFields, Protection, Vma};
+
+/// Bounds and mappings of one task.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MemoryRecord<'a> {
+    #[serde(borrow)]
+    mm: MmFieldsRecord<'a>,
+    #[serde(borrow)]
+    vmas: Vec<VmaRecord<'a>>,
+}
+
+impl<'a> MemoryRecord<'a> {
+    pub(crate) fn new(mm: &'a MmFields, vmas: &'a [Vma]) -> Self {
+        Self { mm: MmFieldsRecord::new(mm), vmas: vmas.iter().map(VmaRecord::new).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<(MmFields, Vec<Vma>), Odd> {
+        let vmas = self.vmas.into_iter().map(VmaRecord::into_model).collect::<Result<_, _>>()?;
+        Ok((self.mm.into_model(), vmas))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct MmFieldsRecord<'a> {
+    start_code: u64,
+    end_code: u64,
+    start_data: u64,
+    end_data: u64,
+    start_brk: u64,
+    brk: u64,
+    start_stack: u64,
+    arg_start: u64,
+    arg_end: u64,
+    env_start: u64,
+    env_end: u64,
+    auxv: &'a [u8],
+}
+
+impl<'a> MmFieldsRecord<'a> {
+    fn new(mm: &'a MmFields) -> Self {
+        Self {
+            start_code: mm.start_code,
+            end_code: mm.end_code,
+            start_data: mm.start_data,
+            end_data: mm.end_data,
+            start_brk: mm.start_brk,
+            brk: mm.brk,
+            start_stack: mm.start_stack,
+            arg_start: mm.arg_start,
+            arg_end: mm.arg_end,
+            env_start: mm.env_start,
+            env_end: mm.env_end,
+            auxv: &mm.auxv,
+        }
+    }
+
+    fn into_model(self) -> MmFields {
+        MmFields {
+            start_code: self.start_code,
+            end_code: self.end_code,
+            start_data: self.start_data,
+            end_data: self.end_data,
+            start_brk: self.start_brk,
+            brk: self.brk,
+            start_stack: self.start_stack,
+            arg_start: self.arg_start,
+            arg_end: self.arg_end,
+            env_start: self.env_start,
+            env_end: self.env_end,
+            auxv: self.auxv.to_vec(),
+        }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct VmaRecord<'a> {
+    range: RangeRecord,
+    /// `PROT_*` bits: 1 read, 2 write, 4 execute.
+    protection: u8,
+    #[serde(borrow)]
+    backing: BackingRecord<'a>,
+    grows_down: bool,
+    no_reserve: bool,
+    advice: Vec<i32>,
+    saved: Vec<RangeRecord>,
+}
+
+impl<'a> VmaRecord<'a> {
+    fn new(vma: &'a Vma) -> Self {
+        let Vma { range, protection, backing, grows_down, no_reserve, advice, saved } = vma;
+        let Protection { read, write, execute } = *protection;
+        Self {
+            range: RangeRecord::new(*range),
+            protection: u8::from(read) | u8::from(write) << 1 | u8::from(execute) << 2,
+            backing: BackingRecord::new(backing),
+            grows_down: *grows_down,
+            no_reserve: *no_reserve,
+            advice: advice.clone(),
+            saved: saved.iter().copied().map(RangeRecord::new).collect(),
+        }
+    }
+
+    fn into_model(self) -> Result<Vma, Odd> {
+        if self.protection > 7 {
+            return Err("protection of a mapping has unknown bits");
+        }
+        let saved = self.saved.into_iter().map(RangeRecord::into_model).collect::<Option<_>>();
+        Ok(Vma {
+            range: self.range.into_model().ok_or("a mapping ends before it starts")?,
+            protection: Protection {
+                read: self.protection & 1 != 0,
+                write: self.protection & 2 != 0,
+                execute: self.protection & 4 != 0,
+            },
+            backing: self.backing.into_model(),
+            grows_down: self.grows_down,
+            no_reserve: self.no_reserve,
+            advice: self.advice,
+            saved: saved.ok_or("a saved range ends before it starts")?,
+        })
+    }
+}
+
+/// The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum BackingRecord<'a> {
+    Anonymous,
+    PrivateFile {
+        #[serde(borrow)]
+        file: FileIdentityRecord<'a>,
+        offset_bytes: u64,
+    },
+    SharedFile {
+        #[serde(borrow)]
+        file: FileIdentityRecord<'a>,
+        offset_bytes: u64,
+        may_write: bool,
+    },
+    SharedScratchFile {
+        path: &'a str,
+        mode: u32,
+    },
+    Vdso,
+}
+
+impl<'a> BackingRecord<'a> {
+    fn new(backing: &'a Backing) -> Self {
+        match backing {
+            Backing::Anonymous => Self::Anonymous,
+            Backing::PrivateFile { file, offset_bytes } => Self::PrivateFile {
+                file: FileIdentityRecord::new(file),
+                offset_bytes: *offset_bytes,
+            },
+            Backing::SharedFile { file, offset_bytes, may_write } => Self::SharedFile {
+                file: FileIdentityRecord::new(file),
+                offset_bytes: *offset_bytes,
+                may_write: *may_write,
+            },
+            Backing::SharedScratchFile { path, mode } => {
+                Self::SharedScratchFile { path, mode: *mode }
+            }
+            Backing::Vdso => Self::Vdso,
+        }
+    }
+
+    fn into_model(self) -> Backing {
+        match self {
+            Self::Anonymous => Backing::Anonymous,
+            Self::PrivateFile { file, offset_bytes } => {
+                Backing::PrivateFile { file: file.into_model(), offset_bytes }
+            }
+            Self::SharedFile { file, offset_bytes, may_write } => {
+                Backing::SharedFile { file: file.into_model(), offset_bytes, may_write }
+            }
+            Self::SharedScratchFile { path, mode } => {
+                Backing::SharedScratchFile { path: path.into(), mode }
+            }
+            Self::Vdso => Backing::Vdso,
+        }
+    }
+}
+
+/// What a file is known by.
+#[derive(Serialize, Deserialize)]
+pub(super) struct FileIdentityRecord<'a> {
+    path: &'a str,
+    dev: u64,
+    ino: u64,
+    size_bytes: u64,
+    mtime_ns: i64,
+}
+
+impl<'a> FileIdentityRecord<'a> {
+    pub(super) fn new(file: &'a FileIdentity) -> Self {
+        let FileIdentity { path, dev, ino, size_bytes, mtime_ns } = file;
+        Self { path, dev: *dev, ino: *ino, size_bytes: *size_bytes, mtime_ns: *mtime_ns }
+    }
+
+    pub(super) fn into_model(self) -> FileIdentity {
+        let Self { path, dev, ino, size_bytes, mtime_ns } = self;
+        FileIdentity { path: path.into(), dev, ino, size_bytes, mtime_ns }
+    }
+}
+
+/// The index of `pages.tub`.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct RunsRecord {
+    runs: Vec<RunRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RunRecord {
+    range: RangeRecord,
+    offset_bytes: u64,
+    hash: u64,
+}
+
+impl RunsRecord {
+    pub(crate) fn new(runs: &[PageRun]) -> Self {
+        let record = |run: &PageRun| RunRecord {
+            range: RangeRecord::new(run.range),
+            offset_bytes: run.offset_bytes,
+            hash: run.hash,
+        };
+        Self { runs: runs.iter().map(record).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<Vec<PageRun>, Odd> {
+        let run = |RunRecord { range, offset_bytes, hash }| {
+            Some(PageRun { range: range.into_model()?, offset_bytes, hash })
+        };
+        let runs = self.runs.into_iter().map(run).collect::<Option<_>>();
+        runs.ok_or("a run of pages ends before it starts")
+    }
+}

@@ -1,0 +1,330 @@
+//! A task, its signals and its threads.
+
+use super::Odd;
+use super::memory::FileIdentityRecord;
+use serde::{Deserialize, Serialize};
+use tub_model::{
+    AlternateStack, Credentials, Fd, IntervalTimer, Limit, MmFields, OpenFile, PosixTimer,
+    Registers, Rseq, Scheduling, SigInfo, SignalAction, Task, Thread, Vma,
+};
+use tub_units::{NsPid, RemoteAddr};
+
+/// What a task has one of.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct TaskRecord<'a> {
+    pid: i32,
+    session_leader: bool,
+    #[serde(borrow)]
+    exe: FileIdentityRecord<'a>,
+    cwd: &'a str,
+    umask: u32,
+    uids: [u32; 4],
+    gids: [u32; 4],
+    groups: Vec<u32>,
+    capabilities: [u64; 3],
+    dumpable: u32,
+    no_new_privs: bool,
+    thp_disable: bool,
+    child_subreaper: bool,
+    personality: u32,
+    oom_score_adj: i32,
+    limits: Vec<LimitRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct LimitRecord {
+    resource: u32,
+    soft: u64,
+    hard: u64,
+}
+
+/// What a task's other records hold.
+pub(crate) struct TaskParts {
+    pub(crate) memory: (MmFields, Vec<Vma>),
+    pub(crate) files: (Vec<OpenFile>, Vec<Fd>),
+    pub(crate) signals: Signals,
+    pub(crate) threads: Vec<Thread>,
+}
+
+impl<'a> TaskRecord<'a> {
+    pub(crate) fn new(task: &'a Task) -> Self {
+        let Credentials { uids, gids, groups, capabilities } = &task.credentials;
+        let limit = |limit: &Limit| {
+            let Limit { resource, soft, hard } = *limit;
+            LimitRecord { resource, soft, hard }
+        };
+        Self {
+            pid: task.pid.0,
+            session_leader: task.session_leader,
+            exe: FileIdentityRecord::new(&task.exe),
+            cwd: &task.cwd,
+            umask: task.umask,
+            uids: *uids,
+            gids: *gids,
+            groups: groups.clone(),
+            capabilities: *capabilities,
+            dumpable: task.dumpable,
+            no_new_privs: task.no_new_privs,
+            thp_disable: task.thp_disable,
+            child_subreaper: task.child_subreaper,
+            personality: task.personality,
+            oom_score_adj: task.oom_score_adj,
+            limits: task.limits.iter().map(limit).collect(),
+        }
+    }
+
+    pub(crate) fn into_model(self, parts: TaskParts) -> Task {
+        let TaskParts { memory: (mm, vmas), files: (files, fds), signals, threads } = parts;
+        let limit = |LimitRecord { resource, soft, hard }| Limit { resource, soft, hard };
+        Task {
+            pid: NsPid(self.pid),
+            session_leader: self.session_leader,
+            exe: self.exe.into_model(),
+            cwd: self.cwd.into(),
+            umask: self.umask,
+            credentials: Credentials {
+                uids: self.uids,
+                gids: self.gids,
+                groups: self.groups,
+                capabilities: self.capabilities,
+            },
+            dumpable: self.dumpable,
+            no_new_privs: self.no_new_privs,
+            thp_disable: self.thp_disable,
+            child_subreaper: self.child_subreaper,
+            personality: self.personality,
+            oom_score_adj: self.oom_score_adj,
+            limits: self.limits.into_iter().map(limit).collect(),
+            mm,
+            vmas,
+            signal_actions: signals.actions,
+            pending_signals: signals.pending,
+            interval_timers: signals.interval_timers,
+            posix_timers: signals.posix_timers,
+            files,
+            fds,
+            threads,
+        }
+    }
+}
+
+/// Signals and timers of a task.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct SignalsRecord<'a> {
+    actions: Vec<SignalActionRecord>,
+    /// Each a `siginfo_t` of 128 bytes.
+    #[serde(borrow)]
+    pending: Vec<&'a [u8]>,
+    interval_timers: Vec<IntervalTimerRecord>,
+    posix_timers: Vec<PosixTimerRecord>,
+}
+
+/// The same as values.
+pub(crate) struct Signals {
+    actions: Vec<SignalAction>,
+    pending: Vec<SigInfo>,
+    interval_timers: Vec<IntervalTimer>,
+    posix_timers: Vec<PosixTimer>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignalActionRecord {
+    signal: i32,
+    handler: u64,
+    flags: u64,
+    restorer: u64,
+    mask: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct IntervalTimerRecord {
+    which: i32,
+    value_us: u64,
+    interval_us: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PosixTimerRecord {
+    id: i32,
+    clock: i32,
+    notify: i32,
+    signal: i32,
+    value: u64,
+    target: i32,
+    value_ns: u64,
+    interval_ns: u64,
+}
+
+impl<'a> SignalsRecord<'a> {
+    pub(crate) fn new(task: &'a Task) -> Self {
+        let action = |action: &SignalAction| {
+            let SignalAction { signal, handler, flags, restorer, mask } = *action;
+            SignalActionRecord { signal, handler, flags, restorer, mask }
+        };
+        let interval_timer = |timer: &IntervalTimer| {
+            let IntervalTimer { which, value_us, interval_us } = *timer;
+            IntervalTimerRecord { which, value_us, interval_us }
+        };
+        let posix_timer = |timer: &PosixTimer| {
+            let PosixTimer { id, clock, notify, signal, value, target, value_ns, interval_ns } =
+                *timer;
+            let target = target.0;
+            PosixTimerRecord { id, clock, notify, signal, value, target, value_ns, interval_ns }
+        };
+        Self {
+            actions: task.signal_actions.iter().map(action).collect(),
+            pending: pending_bytes(&task.pending_signals),
+            interval_timers: task.interval_timers.iter().map(interval_timer).collect(),
+            posix_timers: task.posix_timers.iter().map(posix_timer).collect(),
+        }
+    }
+
+    pub(crate) fn into_model(self) -> Result<Signals, Odd> {
+        let action = |record: SignalActionRecord| {
+            let SignalActionRecord { signal, handler, flags, restorer, mask } = record;
+            SignalAction { signal, handler, flags, restorer, mask }
+        };
+        let interval_timer = |record: IntervalTimerRecord| {
+            let IntervalTimerRecord { which, value_us, interval_us } = record;
+            IntervalTimer { which, value_us, interval_us }
+        };
+        let posix_timer = |record: PosixTimerRecord| PosixTimer {
+            id: record.id,
+            clock: record.clock,
+            notify: record.notify,
+            signal: record.signal,
+            value: record.value,
+            target: NsPid(record.target),
+            value_ns: record.value_ns,
+            interval_ns: record.interval_ns,
+        };
+        Ok(Signals {
+            actions: self.actions.into_iter().map(action).collect(),
+            pending: pending_model(&self.pending)?,
+            interval_timers: self.interval_timers.into_iter().map(interval_timer).collect(),
+            posix_timers: self.posix_timers.into_iter().map(posix_timer).collect(),
+        })
+    }
+}
+
+fn pending_bytes(pending: &[SigInfo]) -> Vec<&[u8]> {
+    pending.iter().map(|info| info.0.as_slice()).collect()
+}
+
+fn pending_model(pending: &[&[u8]]) -> Result<Vec<SigInfo>, Odd> {
+    let info = |bytes: &&[u8]| <[u8; 128]>::try_from(*bytes).map(SigInfo);
+    let infos = pending.iter().map(info).collect::<Result<_, _>>();
+    infos.map_err(|_| "a pending signal is not 128 bytes long")
+}
+
+/// The threads of one task.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ThreadsRecord<'a> {
+    #[serde(borrow)]
+    threads: Vec<ThreadRecord<'a>>,
+}
+
+impl<'a> ThreadsRecord<'a> {
+    pub(crate) fn new(threads: &'a [Thread]) -> Self {
+        Self { threads: threads.iter().map(ThreadRecord::new).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<Vec<Thread>, Odd> {
+        self.threads.into_iter().map(ThreadRecord::into_model).collect()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct ThreadRecord<'a> {
+    tid: i32,
+    name: &'a str,
+    /// `struct user_regs_struct`: 27 words on x86-64.
+    general: [u64; 27],
+    xsave: &'a [u8],
+    signal_mask: u64,
+    #[serde(borrow)]
+    pending: Vec<&'a [u8]>,
+    altstack_address: u64,
+    altstack_flags: i32,
+    altstack_size_bytes: u64,
+    clear_child_tid: u64,
+    robust_list_head: u64,
+    robust_list_bytes: u64,
+    rseq: Option<RseqRecord>,
+    policy: u32,
+    nice: i32,
+    priority: u32,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RseqRecord {
+    address: u64,
+    size_bytes: u32,
+    signature: u32,
+}
+
+impl<'a> ThreadRecord<'a> {
+    fn new(thread: &'a Thread) -> Self {
+        let Thread {
+            tid,
+            name,
+            registers: Registers { general, xsave },
+            signal_mask,
+            pending_signals,
+            alternate_stack: AlternateStack { address, flags, size_bytes },
+            clear_child_tid,
+            robust_list: (head, length),
+            rseq,
+            scheduling: Scheduling { policy, nice, priority },
+        } = thread;
+        Self {
+            tid: tid.0,
+            name,
+            general: *general,
+            xsave,
+            signal_mask: *signal_mask,
+            pending: pending_bytes(pending_signals),
+            altstack_address: *address,
+            altstack_flags: *flags,
+            altstack_size_bytes: *size_bytes,
+            clear_child_tid: clear_child_tid.0,
+            robust_list_head: head.0,
+            robust_list_bytes: *length,
+            rseq: rseq.map(|Rseq { address, size_bytes, signature }| RseqRecord {
+                address: address.0,
+                size_bytes,
+                signature,
+            }),
+            policy: *policy,
+            nice: *nice,
+            priority: *priority,
+        }
+    }
+
+    fn into_model(self) -> Result<Thread, Odd> {
+        Ok(Thread {
+            tid: NsPid(self.tid),
+            name: self.name.into(),
+            registers: Registers { general: self.general, xsave: self.xsave.to_vec() },
+            signal_mask: self.signal_mask,
+            pending_signals: pending_model(&self.pending)?,
+            alternate_stack: AlternateStack {
+                address: self.altstack_address,
+                flags: self.altstack_flags,
+                size_bytes: self.altstack_size_bytes,
+            },
+            clear_child_tid: RemoteAddr(self.clear_child_tid),
+            robust_list: (RemoteAddr(self.robust_list_head), self.robust_list_bytes),
+            rseq: self.rseq.map(|RseqRecord { address, size_bytes, signature }| Rseq {
+                address: RemoteAddr(address),
+                size_bytes,
+                signature,
+            }),
+            scheduling: Scheduling {
+                policy: self.policy,
+                nice: self.nice,
+                priority: self.priority,
+            },
+        })
+    }
+}
