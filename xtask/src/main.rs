@@ -5,10 +5,14 @@
 //! Not here: anything that a user of the product runs.
 #![forbid(unsafe_code)]
 
+mod checks;
+mod demo;
+mod dist;
 mod failure;
 mod layout;
 mod process;
 mod setup;
+mod tidy;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -23,13 +27,36 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Knock a warmed-up Spring Boot service down and let it get up again, with a stopwatch.
+    Demo(demo::Options),
     /// Build tub, the agent and the prober, and lay them out in target/tub.
     Build,
+    /// Run all tests, in all languages; the last line sums up.
+    Test,
+    /// Check the rules that no compiler knows: crate walls, headers, lengths, links.
+    Tidy,
+    /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
+    Prepush,
+    /// Everything that must hold: formatting, tidy, lints, documentation, the README's test command.
+    Ci,
+    /// Install what the machine lacks for all of this (as root, through apt-get and rustup).
+    Setup,
+    /// Pack tub and the agent into one archive.
+    Dist,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
-        Command::Build => build(),
+        Command::Demo(options) => demo::run(&options),
+        Command::Build => build().map(|layout| println!("{}", layout.dir.display())),
+        Command::Test => checks::test(),
+        Command::Tidy => tidy::run(),
+        Command::Prepush => checks::prepush(),
+        Command::Ci => checks::ci(),
+        Command::Setup => setup::everything(),
+        Command::Dist => build()
+            .and_then(|layout| dist::run(&layout))
+            .map(|archive| println!("{}", archive.display())),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,16 +67,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn build() -> failure::Result<()> {
+/// Builds with the Java agent if there is a JDK, and says so if there is none.
+fn build() -> failure::Result<layout::Layout> {
     setup::need_linker()?;
     let jdk = match setup::need_jdk(None) {
         Ok(jdk) => Some(jdk),
         Err(error) => {
-            process::progress(&error.to_string());
+            process::progress(&format!("the Java agent is not built: {error}"));
             None
         }
     };
-    let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
-    println!("{}", layout.dir.display());
-    Ok(())
+    layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))
 }

@@ -1,0 +1,185 @@
+//! `cargo xtask test`, `ci` and `prepush`: what must hold before a change is shared.
+//!
+//! In: the checkout. Out: success, or the first thing that does not hold.
+//! Invariant: CI runs the very command that the README tells a reader to run.
+//! Not here: rules about the text of the sources (`tidy`).
+
+use crate::failure::{Failure, Result};
+use crate::layout::{self, cargo, root};
+use crate::process::{run, step};
+use crate::{setup, tidy};
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// The heading of the README under which the first code block is the test command.
+const TEST_HEADING: &str = "## Tests";
+
+/// All tests, with what they need built before. The last line sums up.
+pub(crate) fn test() -> Result<()> {
+    setup::need_linker()?;
+    let jdk = setup::need_jdk(None).ok();
+    let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
+    let mut command = cargo();
+    command.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    command.env("TUB_BIN", layout.tub());
+    command.env("TUB_PROBER", layout.prober());
+    command.env("TUB_LAYOUT", &layout.dir);
+    if let Some(jdk) = &jdk {
+        command.env("JAVA_HOME", &jdk.home);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .map_err(|error| Failure::new(format!("cargo test: cannot run: {error}")))?;
+    let out = child.stdout.take().expect("stdout was asked to be a pipe");
+    let mut tally = Tally::default();
+    for line in BufReader::new(out).split(b'\n') {
+        let line = line.map_err(|error| Failure::new(format!("cargo test: {error}")))?;
+        if let Some(text) = tally.hear(&String::from_utf8_lossy(&line)) {
+            println!("{text}");
+        }
+    }
+    let status =
+        child.wait().map_err(|error| Failure::new(format!("cargo test: cannot wait: {error}")))?;
+    println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
+    if tally.failed > 0 || !status.success() {
+        return Err(Failure::new(format!("tests: {} failed; cargo: {status}", tally.failed)));
+    }
+    if tally.passed == 0 {
+        return Err(Failure::new("tests: none passed, so nothing was tested"));
+    }
+    Ok(())
+}
+
+/// Counts what `cargo test -- --show-output` says.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Tally {
+    passed: usize,
+    failed: usize,
+    skipped: usize,
+    /// Between `successes:` and the next heading: the output of tests that passed.
+    in_successes: bool,
+    /// The test whose output is being read, until it said that it was skipped.
+    speaker: Option<String>,
+    /// Of the binary being run.
+    skipped_here: usize,
+}
+
+impl Tally {
+    /// Takes one line, and gives what is worth printing of it.
+    fn hear(&mut self, line: &str) -> Option<String> {
+        if let Some(result) = line.strip_prefix("test result: ") {
+            self.in_successes = false;
+            let count = |what: &str| {
+                let before = result.split_once(what)?.0;
+                before.rsplit([' ', ';', '.']).find(|word| !word.is_empty())?.parse::<usize>().ok()
+            };
+            let ignored = count(" ignored").unwrap_or(0);
+            self.passed += count(" passed").unwrap_or(0).saturating_sub(self.skipped_here);
+            self.failed += count(" failed").unwrap_or(0);
+            self.skipped += ignored + self.skipped_here;
+            self.skipped_here = 0;
+            return Some(line.to_owned());
+        }
+        match line {
+            "successes:" => self.in_successes = true,
+            "failures:" => self.in_successes = false,
+            _ => {}
+        }
+        if !self.in_successes {
+            return Some(line.to_owned());
+        }
+        if let Some(name) =
+            line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----"))
+        {
+            self.speaker = Some(name.to_owned());
+        } else if let Some(reason) = line.strip_prefix("skipped: ")
+            && let Some(name) = self.speaker.take()
+        {
+            self.skipped_here += 1;
+            return Some(format!("test {name} skipped: {reason}"));
+        }
+        None
+    }
+}
+
+/// Everything that the continuous integration checks.
+pub(crate) fn ci() -> Result<()> {
+    setup::everything()?;
+    lint()?;
+    let test = test_command()?;
+    eprintln!("  {test}   (the README's test command)");
+    run(Command::new("sh").arg("-c").arg(&test).current_dir(root()))
+}
+
+/// The quick part of `ci`, before a change leaves the machine.
+pub(crate) fn prepush() -> Result<()> {
+    setup::everything()?;
+    lint()?;
+    step("unit tests", || run(cargo().args(["test", "--quiet", "--workspace", "--lib", "--bins"])))
+}
+
+fn lint() -> Result<()> {
+    step("formatting", || run(cargo().args(["fmt", "--all", "--check"])))?;
+    step("tidy", tidy::run)?;
+    step("clippy", || {
+        let flags = ["--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        run(cargo().arg("clippy").args(flags))
+    })?;
+    step("documentation", || {
+        let flags = ["--quiet", "--workspace", "--no-deps", "--document-private-items"];
+        run(cargo().arg("doc").args(flags).env("RUSTDOCFLAGS", "-D warnings"))
+    })
+}
+
+/// The test command, as the README gives it.
+fn test_command() -> Result<String> {
+    let path = root().join("README.md");
+    let readme = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
+    first_command_under(&readme, TEST_HEADING).ok_or_else(|| {
+        Failure::new(format!("{}: no code block under {TEST_HEADING:?}", path.display()))
+    })
+}
+
+fn first_command_under(text: &str, heading: &str) -> Option<String> {
+    let mut lines = text.lines().skip_while(|line| *line != heading).skip(1);
+    lines
+        .by_ref()
+        .take_while(|line| !line.starts_with("## "))
+        .find(|line| line.starts_with("```"))?;
+    let command = lines.next()?.trim();
+    (!command.is_empty()).then(|| command.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "\nrunning 4 tests\ntest a ... ok\ntest b ... ok\ntest c ... FAILED\n\
+        test d ... ignored, too slow\n\nsuccesses:\n\n---- a stdout ----\nskipped: needs root\n\
+        skipped: once more\n\n---- b stdout ----\nnothing of note\n\nsuccesses:\n    a\n    b\n\n\
+        failures:\n\n---- c stdout ----\nskipped: is not counted here\n\nfailures:\n    c\n\n\
+        test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out\n";
+
+    #[test]
+    fn a_test_that_could_not_run_is_skipped_not_passed() {
+        let mut tally = Tally::default();
+        let printed: Vec<String> = SAID.lines().filter_map(|line| tally.hear(line)).collect();
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (1, 1, 2));
+        assert!(printed.contains(&"test a skipped: needs root".to_owned()), "{printed:#?}");
+        assert!(!printed.iter().any(|line| line.contains("nothing of note")));
+        assert!(printed.iter().any(|line| line.contains("---- c stdout")));
+    }
+
+    #[test]
+    fn the_readme_has_a_test_command() {
+        assert_eq!(test_command().unwrap(), "cargo xtask test");
+    }
+
+    #[test]
+    fn a_block_under_another_heading_is_not_taken() {
+        let text = "## Tests\nwords\n## Other\n```\nrm\n```\n";
+        assert_eq!(first_command_under(text, "## Tests"), None);
+    }
+}

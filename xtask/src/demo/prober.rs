@@ -1,0 +1,218 @@
+//! A conversation with `tub-prober`.
+//!
+//! In: a command line to measure. Out: its events, one by one.
+//! Invariant: every wait has an end; a prober that is dropped ends its service.
+//! Not here: what the prober measures and how (`bench/`).
+
+use crate::failure::{Failure, Result};
+use crate::layout::Layout;
+use crate::process::last_lines;
+use serde_json::Value;
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Longer than the prober's own deadline, so that it has the first word on what went wrong.
+const FIRST_ANSWER: Duration = Duration::from_secs(150);
+/// A load of tens of thousands of requests, on a slow machine.
+const ORDER: Duration = Duration::from_secs(300);
+
+/// How and as whom services are run.
+#[derive(Clone, Debug)]
+pub(crate) struct Stage {
+    /// The product.
+    pub(crate) layout: Layout,
+    /// The ordinary user to run everything as; `None` where we are one.
+    pub(crate) uid: Option<u32>,
+    /// Whether each instance can have a network namespace of its own.
+    pub(crate) netns: bool,
+    /// A directory that belongs to that user.
+    pub(crate) scratch: PathBuf,
+}
+
+impl Stage {
+    /// A command with a clean environment: cargo's variables are none of a service's business.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command.env_clear().current_dir(&self.scratch);
+        for name in ["PATH", "LANG", "LC_ALL", "TZ"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.env("HOME", &self.scratch);
+        command
+    }
+}
+
+/// The first answer of a service, as the prober saw it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct FirstAnswer {
+    /// From just before exec until the correct answer was complete.
+    pub(crate) ms: f64,
+    /// The same two instants on CLOCK_MONOTONIC.
+    pub(crate) started_ns: u64,
+    pub(crate) correct_ns: u64,
+    /// The process that the prober started.
+    pub(crate) pid: u32,
+}
+
+/// A load run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Load {
+    /// Correct answers per second over the whole run.
+    pub(crate) rate: f64,
+    /// The same over the first 200.
+    pub(crate) first_200_rate: f64,
+}
+
+/// A prober and the service that it keeps.
+#[derive(Debug)]
+pub(crate) struct Prober {
+    child: Child,
+    events: Receiver<Value>,
+    log: PathBuf,
+    what: String,
+}
+
+impl Prober {
+    /// Starts measuring `command`; `what` names it in errors.
+    pub(crate) fn start(
+        stage: &Stage,
+        what: &str,
+        expect: &str,
+        command: &[impl AsRef<OsStr>],
+    ) -> Result<Self> {
+        let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
+        let mut prober = stage.command(&stage.layout.prober());
+        prober.args(["run", "--expect", expect, "--log"]).arg(&log);
+        if stage.netns {
+            prober.arg("--netns");
+        }
+        if let Some(uid) = stage.uid {
+            prober.args(["--uid", &uid.to_string()]);
+        }
+        prober.arg("--").args(command).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = prober
+            .spawn()
+            .map_err(|error| Failure::new(format!("tub-prober: cannot start: {error}")))?;
+        let out = child.stdout.take().expect("stdout was asked to be a pipe");
+        let (sender, events) = channel();
+        // Ends with the pipe, that is with the prober.
+        thread::spawn(move || {
+            for line in BufReader::new(out).lines().map_while(std::result::Result::ok) {
+                let Ok(event) = serde_json::from_str(&line) else { continue };
+                if sender.send(event).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Self { child, events, log, what: what.to_owned() })
+    }
+
+    /// Waits for the first correct answer.
+    pub(crate) fn first_answer(&mut self) -> Result<FirstAnswer> {
+        let started = self.event("started", FIRST_ANSWER)?;
+        let answered = self.event("answered", FIRST_ANSWER)?;
+        Ok(FirstAnswer {
+            ms: self.number(&answered, "first_correct_ms")?,
+            started_ns: self.integer(&answered, "started_ns")?,
+            correct_ns: self.integer(&answered, "first_correct_ns")?,
+            pid: u32::try_from(self.integer(&started, "pid")?)
+                .map_err(|_| self.failure("the prober gave no process id"))?,
+        })
+    }
+
+    /// Puts load on the service; a single wrong or missing answer is a failure of the demo.
+    pub(crate) fn load(&mut self, requests: u32) -> Result<Load> {
+        self.order(&format!("load {requests}"))?;
+        let report = self.event("load", ORDER)?;
+        let failures = self.integer(&report, "failures")?;
+        if failures > 0 {
+            return Err(self.failure(&format!("{failures} of {requests} requests failed")));
+        }
+        Ok(Load {
+            rate: self.number(&report, "rate")?,
+            first_200_rate: self.number(&report, "first_200_rate")?,
+        })
+    }
+
+    /// One more request, which must be answered correctly.
+    pub(crate) fn must_answer(&mut self) -> Result<()> {
+        self.order("get")?;
+        let report = self.event("get", ORDER)?;
+        if report["correct"] == true {
+            return Ok(());
+        }
+        Err(self.failure(&format!("wrong answer: {report}")))
+    }
+
+    /// Ends the service, or finds that it has ended; says how.
+    pub(crate) fn stop(mut self) -> Result<String> {
+        self.order("stop")?;
+        let stopped = self.event("stopped", ORDER)?;
+        // The prober has nothing left to do but to return.
+        let _ = self.child.wait();
+        Ok(match (stopped["code"].as_i64(), stopped["signal"].as_i64()) {
+            (Some(code), _) => format!("exit status {code}"),
+            (None, Some(signal)) => format!("signal {signal}"),
+            (None, None) => "unknown".to_owned(),
+        })
+    }
+
+    fn order(&mut self, order: &str) -> Result<()> {
+        let pipe = self.child.stdin.as_mut().expect("stdin was asked to be a pipe");
+        let sent = writeln!(pipe, "{order}").and_then(|()| pipe.flush());
+        sent.map_err(|error| self.failure(&format!("the prober is gone: {error}")))
+    }
+
+    fn event(&self, name: &str, patience: Duration) -> Result<Value> {
+        let give_up = Instant::now() + patience;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(event) if event["event"] == name => return Ok(event),
+                Ok(event) if event["event"] == "failed" => {
+                    return Err(self.failure(event["error"].as_str().unwrap_or("failed")));
+                }
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => {
+                    return Err(self.failure(&format!("no {name} within {} s", patience.as_secs())));
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(self.failure("the prober ended without a word"));
+                }
+            }
+        }
+    }
+
+    fn number(&self, event: &Value, key: &str) -> Result<f64> {
+        event[key].as_f64().ok_or_else(|| self.failure(&format!("{key} is missing in {event}")))
+    }
+
+    fn integer(&self, event: &Value, key: &str) -> Result<u64> {
+        event[key].as_u64().ok_or_else(|| self.failure(&format!("{key} is missing in {event}")))
+    }
+
+    fn failure(&self, why: &str) -> Failure {
+        let said = fs::read_to_string(&self.log).unwrap_or_default();
+        let mut text = format!("{}: {why}", self.what);
+        if !said.trim().is_empty() {
+            text = format!("{text}\n  its last words:\n{}", last_lines(&said, 20));
+        }
+        Failure::new(text)
+    }
+}
+
+impl Drop for Prober {
+    fn drop(&mut self) {
+        // The end of its stdin is the order to stop. It has 20 s for the service, then insists.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
