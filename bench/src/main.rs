@@ -1,6 +1,7 @@
 //! The `tub-prober` command: starts a service, says when it answered, and puts load on it.
 //!
-//! In: a command line; then one order per line on stdin: `load N`, `get`, `stop`.
+//! In: a command line; then one order per line on stdin: `load N`, `get`, `stop`
+//! (and `go` before them, with `--hold`).
 //! Out: one JSON object per line on stdout, the last of which is `stopped` or `failed`.
 //! Invariant: the service does not outlive the prober.
 //! Not here: what the numbers are for.
@@ -55,6 +56,10 @@ struct RunOptions {
     /// Give up after this many seconds without a correct answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     deadline: u64,
+    /// Print `ready` when everything is prepared, and start CMD only at the order `go`, so that
+    /// several probers can start at the same moment.
+    #[arg(long)]
+    hold: bool,
     /// Append the output of CMD to this file instead of our stderr.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -93,6 +98,16 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
         netns::enter()?;
     }
     let question = Question::new(options.port, &options.path, &options.expect);
+    let mut orders = io::stdin().lock().lines();
+    if options.hold {
+        report(&json!({ "event": "ready" }));
+        match orders.next().transpose()?.as_deref().map(str::trim) {
+            Some("go") => {}
+            Some(other) => return Err(format!("order {other:?}: not expected before go").into()),
+            // Whoever held us back has gone, or has changed its mind.
+            None => return Ok(()),
+        }
+    }
     let mut service = Service::start(&ServiceOptions {
         command: options.command,
         user: options.uid.map(|uid| (uid, uid)),
@@ -102,7 +117,7 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
     report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
     report(&describe_answer(service.started_ns, &answer));
 
-    for line in io::stdin().lock().lines() {
+    for line in orders {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
