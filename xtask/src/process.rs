@@ -55,7 +55,7 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<String> {
     )))
 }
 
-/// Whether a program can be run at all.
+/// Whether a program is there and works. (rustup leaves stand-ins for components that are not.)
 pub(crate) fn exists(program: &str) -> bool {
     Command::new(program)
         .arg("--version")
@@ -63,7 +63,7 @@ pub(crate) fn exists(program: &str) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status()
-        .is_ok()
+        .is_ok_and(|status| status.success())
 }
 
 /// The last lines of a text, indented.

@@ -217,7 +217,8 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
 fn cold_start(service: &Service, stage: &Stage, figures: &mut Figures) -> Result<()> {
     let number = figures.cold_ms.len() + 1;
     let what = format!("cold start {number}");
-    let mut prober = Prober::start(stage, &what, service.expect, &service.command)?;
+    let mut prober = Prober::prepare(stage, &what, service.expect, &service.command)?;
+    prober.go()?;
     let answer = prober.first_answer()?;
     let load = prober.load(FIRST)?;
     prober.stop()?;
@@ -245,7 +246,8 @@ fn start_original(service: &Service, stage: &Stage, figures: &mut Figures) -> Re
         command.extend([stage.layout.tub().into(), "run".into(), "--".into()]);
     }
     command.extend(service.command.iter().cloned());
-    let mut prober = Prober::start(stage, "the original", service.expect, &command)?;
+    let mut prober = Prober::prepare(stage, "the original", service.expect, &command)?;
+    prober.go()?;
     let answer = prober.first_answer()?;
     if service.coordinated {
         figures.prepared_cold_ms = Some(answer.ms);
@@ -275,8 +277,8 @@ fn checkpoint(stage: &Stage, pid: u32, image: &Path) -> Result<f64> {
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Starts one instance; the caller measures it.
-fn start_instance(
+/// Prepares one instance; the caller says go.
+fn prepare_instance(
     service: &Service,
     stage: &Stage,
     image: &Path,
@@ -293,7 +295,7 @@ fn start_instance(
         "--stats".into(),
         instance.stats.clone().into(),
     ];
-    Ok((Prober::start(stage, name, service.expect, &command)?, instance))
+    Ok((Prober::prepare(stage, name, service.expect, &command)?, instance))
 }
 
 /// The files that `tub restore` writes about an instance.
@@ -334,7 +336,8 @@ fn restore(
     figures: &mut Figures,
 ) -> Result<()> {
     let name = format!("restore {round}");
-    let (mut prober, instance) = start_instance(service, stage, image, &name)?;
+    let (mut prober, instance) = prepare_instance(service, stage, image, &name)?;
+    prober.go()?;
     let FirstAnswer { ms, .. } = prober.first_answer()?;
     let load = prober.load(FIRST)?;
     prober.stop()?;
@@ -347,7 +350,10 @@ fn restore(
 fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures) -> Result<()> {
     let mut running = Vec::new();
     for number in 1..=AT_ONCE {
-        running.push(start_instance(service, stage, image, &format!("instance {number}"))?);
+        running.push(prepare_instance(service, stage, image, &format!("instance {number}"))?);
+    }
+    for (prober, _) in &mut running {
+        prober.go()?;
     }
     let mut answers = Vec::new();
     for (prober, _) in &mut running {

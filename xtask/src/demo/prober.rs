@@ -81,8 +81,8 @@ pub(crate) struct Prober {
 }
 
 impl Prober {
-    /// Starts measuring `command`; `what` names it in errors.
-    pub(crate) fn start(
+    /// Prepares to measure `command`; nothing runs before [`Prober::go`]. `what` names it in errors.
+    pub(crate) fn prepare(
         stage: &Stage,
         what: &str,
         expect: &str,
@@ -90,7 +90,7 @@ impl Prober {
     ) -> Result<Self> {
         let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
         let mut prober = stage.command(&stage.layout.prober());
-        prober.args(["run", "--expect", expect, "--log"]).arg(&log);
+        prober.args(["run", "--hold", "--expect", expect, "--log"]).arg(&log);
         if stage.netns {
             prober.arg("--netns");
         }
@@ -112,7 +112,14 @@ impl Prober {
                 }
             }
         });
-        Ok(Self { child, events, log, what: what.to_owned() })
+        let prober = Self { child, events, log, what: what.to_owned() };
+        prober.event("ready", FIRST_ANSWER)?;
+        Ok(prober)
+    }
+
+    /// Executes the command; here the clock starts.
+    pub(crate) fn go(&mut self) -> Result<()> {
+        self.order("go")
     }
 
     /// Waits for the first correct answer.
