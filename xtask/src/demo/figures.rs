@@ -245,4 +245,43 @@ mod tests {
         assert!(value["resumed_ms"]["p50"].is_null());
         assert!(!Figures::default().to_table(&service()).contains("NaN"));
     }
+
+    #[test]
+    fn the_table_is_for_strangers() {
+        let figures = Figures {
+            cold_ms: vec![1900.0, 2000.0, 2100.0],
+            restored_ms: vec![25.04, 30.06, 40.0],
+            resumed_ms: vec![3.1, 3.2, 4.0],
+            cold_first_200: vec![500.0],
+            restored_first_200: vec![2000.0],
+            warm_rate: 4000.0,
+            warm_requests: 25_000,
+            checkpoint_ms: 812.3,
+            original_ended: "signal 9".to_owned(),
+            image_bytes: 45_123_456,
+            instance_pss: vec![11_000_000, 12_000_000, 13_000_000],
+            at_once_ms: Some(81.0),
+            account: "an ordinary user".to_owned(),
+            sharing: "each in a network namespace of its own",
+            ..Figures::default()
+        };
+        let expected = "  \
+  a service
+  application unmodified, SHA-256 00
+  run by an ordinary user; each in a network namespace of its own
+
+  ms from exec to …                    n       p50       p90       max
+  first correct answer, cold start     3      2000      2100      2100
+  first correct answer, restored       3      30.1      40.0      40.0
+  all threads running, restored        3       3.2       4.0       4.0
+  gets up 67 times faster than it starts
+
+  first 200 requests     2000 /s restored, 500 /s after a cold start: 4.0 times; 50 % of the 4000 /s when warm
+  checkpoint             812 ms after 25000 requests; the original ended with signal 9
+  image                  45.1 MB
+  3 instances at once    all had answered after 81.0 ms
+  memory of each (Pss)   11.0 MB, 12.0 MB, 13.0 MB
+";
+        assert_eq!(figures.to_table(&service()), expected);
+    }
 }
