@@ -45,6 +45,8 @@ pub(crate) struct Figures {
     pub(crate) account: String,
     /// How several instances shared one port.
     pub(crate) sharing: &'static str,
+    /// Kernel release and number of processors.
+    pub(crate) machine: String,
 }
 
 /// The value below which `percent` of the samples lie (nearest rank); `None` without samples.
@@ -105,6 +107,8 @@ impl Figures {
             "application_sha256": service.sha256,
             "account": self.account,
             "one_port_many_instances": self.sharing,
+            "machine": self.machine,
+            "page_cache": "warm",
             "raw_cold_ms": self.cold_ms.iter().copied().map(rounded).collect::<Vec<_>>(),
             "raw_restored_ms": self.restored_ms.iter().copied().map(rounded).collect::<Vec<_>>(),
         })
@@ -123,6 +127,7 @@ impl Figures {
         }
         line(format!("  application unmodified, SHA-256 {}", &service.sha256));
         line(format!("  run by {}; {}", self.account, self.sharing));
+        line(format!("  {}, files in the page cache", self.machine));
         line(String::new());
         line(row("ms from exec to …", ["n", "p50", "p90", "max"].map(str::to_owned)));
         for (title, samples) in [
@@ -263,12 +268,14 @@ mod tests {
             at_once_ms: Some(81.0),
             account: "an ordinary user".to_owned(),
             sharing: "each in a network namespace of its own",
+            machine: "Linux 6.18, 2 processors".to_owned(),
             ..Figures::default()
         };
         let expected = "  \
   a service
   application unmodified, SHA-256 00
   run by an ordinary user; each in a network namespace of its own
+  Linux 6.18, 2 processors, files in the page cache
 
   ms from exec to …                    n       p50       p90       max
   first correct answer, cold start     3      2000      2100      2100

@@ -168,6 +168,7 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
         } else {
             "network namespaces are refused here: one instance at a time on port 8080"
         },
+        machine: machine(),
         ..Figures::default()
     };
 
@@ -211,6 +212,13 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
         progress("skipped: network namespaces are refused here");
     }
     Ok(figures)
+}
+
+/// Kernel and processors, without which a time means little.
+fn machine() -> String {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("Linux {}, {processors} processors", kernel.trim())
 }
 
 /// Starts the service as anybody would, measures it, and ends it.
