@@ -1,0 +1,174 @@
+//! Bad input at a restore: images that are not what they should be.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tub_testkit::{Finished, Flavour, Instance, Restore, Scratch, Subject, Tub, User, code};
+
+/// A good image of a small subject, and the directory in which it may be altered.
+struct Made {
+    original: Instance,
+    image: PathBuf,
+}
+
+impl Made {
+    fn new() -> Self {
+        let mut original = Subject::new("counter", User::Ordinary).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        Self { original, image }
+    }
+
+    /// A copy of the image under `name`.
+    fn copy(&self, name: &str) -> PathBuf {
+        let copy = self.original.dir().make_dir(name);
+        for entry in fs::read_dir(&self.image).unwrap().flatten() {
+            let to = copy.join(entry.file_name());
+            fs::copy(entry.path(), &to).unwrap();
+            self.original.dir().give(&to);
+        }
+        copy
+    }
+
+    fn file(&self, image: &Path, name: &str) -> PathBuf {
+        let path = image.join(name);
+        assert!(path.exists(), "{} is part of an image", path.display());
+        path
+    }
+}
+
+fn restore(image: &Path) -> Finished {
+    Tub::new(User::Ordinary, "restore").arg(image).run()
+}
+
+fn verify(image: &Path) -> Finished {
+    Tub::new(User::Ordinary, "verify").arg(image).run()
+}
+
+/// Neither restored nor called good, in words that name the image and say `words`.
+fn is_bad(image: &Path, words: &[&str]) {
+    let mut all = vec![image.to_str().unwrap()];
+    all.extend(words);
+    restore(image).fails_with(code::BAD_IMAGE, &all);
+    let verified = verify(image);
+    assert_eq!(verified.status.code(), Some(code::BAD_IMAGE), "{verified}");
+}
+
+#[test]
+fn a_directory_that_does_not_exist() {
+    let scratch = Scratch::new(User::Ordinary);
+    is_bad(&scratch.join("missing"), &[]);
+}
+
+#[test]
+fn a_directory_that_is_no_image() {
+    let scratch = Scratch::new(User::Ordinary);
+    is_bad(&scratch.make_dir("empty"), &[]);
+    let other = scratch.make_dir("other");
+    fs::write(
+        other.join("inventory.tub"),
+        "hello, I am a text file, and a long one at that. ".repeat(9),
+    )
+    .unwrap();
+    fs::write(other.join("pages.tub"), "").unwrap();
+    for name in ["inventory.tub", "pages.tub"] {
+        scratch.give(&other.join(name));
+    }
+    is_bad(&other, &["not an image"]);
+}
+
+#[test]
+fn a_truncated_inventory() {
+    let made = Made::new();
+    let whole = fs::metadata(made.file(&made.image, "inventory.tub")).unwrap().len();
+    for len in [0, 8, 63, 64, whole / 2, whole - 1] {
+        let image = made.copy(&format!("cut-{len}"));
+        let file = OpenOptions::new().write(true).open(image.join("inventory.tub")).unwrap();
+        file.set_len(len).unwrap();
+        is_bad(&image, &[]);
+    }
+    Tub::new(User::Ordinary, "verify").arg(&made.image).run().succeeds();
+}
+
+#[test]
+fn truncated_pages() {
+    let made = Made::new();
+    let image = made.copy("cut");
+    let file = OpenOptions::new().write(true).open(made.file(&image, "pages.tub")).unwrap();
+    // Mapping past the end of a file is what kills with SIGBUS, later and far away.
+    file.set_len(file.metadata().unwrap().len() - 4096).unwrap();
+    is_bad(&image, &[]);
+}
+
+#[test]
+fn an_altered_inventory() {
+    let made = Made::new();
+    let bytes = fs::read(made.file(&made.image, "inventory.tub")).unwrap();
+    for at in [70, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+        let image = made.copy(&format!("altered-{at}"));
+        let file = OpenOptions::new().write(true).open(image.join("inventory.tub")).unwrap();
+        file.write_all_at(&[bytes[at] ^ 0x10], at as u64).unwrap();
+        is_bad(&image, &[]);
+    }
+}
+
+#[test]
+fn altered_pages_are_found_by_verify() {
+    let made = Made::new();
+    let image = made.copy("altered");
+    let path = made.file(&image, "pages.tub");
+    let bytes = fs::read(&path).unwrap();
+    let at = bytes.iter().position(|byte| *byte != 0).unwrap();
+    let file = OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&[bytes[at] ^ 1], at as u64).unwrap();
+    let verified = verify(&image);
+    assert_eq!(verified.status.code(), Some(code::BAD_IMAGE), "{verified}");
+}
+
+#[test]
+fn an_unknown_version() {
+    let made = Made::new();
+    let image = made.copy("future");
+    // The header is 8 bytes of magic, then the major version (see FORMAT.md of tub-image).
+    let file = OpenOptions::new().write(true).open(made.file(&image, "inventory.tub")).unwrap();
+    file.write_all_at(&99_u16.to_le_bytes(), 8).unwrap();
+    restore(&image).fails_with(code::BAD_IMAGE, &["version", "99"]);
+}
+
+#[test]
+fn a_file_that_others_may_write() {
+    use std::os::unix::fs::PermissionsExt;
+    let made = Made::new();
+    let image = made.copy("open");
+    let path = made.file(&image, "inventory.tub");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
+    restore(&image).fails_with(code::BAD_IMAGE, &["inventory.tub"]);
+}
+
+#[test]
+fn a_file_that_the_image_refers_to_has_changed_or_gone() {
+    let mut original = Subject::new("files", User::Ordinary).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let data = original.dir().join("state/data");
+    let bytes = fs::read(&data).unwrap();
+    fs::write(&data, &bytes[1..]).unwrap();
+    fs::remove_file(original.dir().join("state/log")).unwrap();
+    // Both at once.
+    restore(&image).fails_with(code::BAD_IMAGE, &["state/data", "state/log"]);
+    let verified = verify(&image);
+    assert!(!verified.status.success(), "{verified}");
+}
+
+#[test]
+fn inspecting_and_verifying_a_good_image() {
+    let made = Made::new();
+    verify(&made.image).succeeds();
+    let text = Tub::new(User::Ordinary, "inspect").arg(&made.image).run().succeeds();
+    assert!(text.stdout.contains("tub-subject"), "{text}");
+    let json = Tub::new(User::Ordinary, "inspect").arg(&made.image).arg("--json").run().succeeds();
+    let parsed: Result<serde_json::Value, _> = serde_json::from_str(&json.stdout);
+    assert!(parsed.is_ok_and(|value| value.is_object()), "{json}");
+    let copy = Restore::of(&made.original, &made.image, Flavour::USUAL).start();
+    copy.goes_on();
+}

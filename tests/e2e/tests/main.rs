@@ -1,0 +1,19 @@
+//! End-to-end tests: real processes, the real `tub`, the real kernel; one file per kernel object.
+//!
+//! Subjects (`tests/subjects`) check themselves; these tests say in which ways they are
+//! checkpointed and restored, and what is to be seen from outside.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "all of it is tests, its helpers included")]
+
+mod control;
+mod descriptors;
+mod images;
+mod lives;
+mod memory;
+mod process;
+mod refusals;
+mod registers;
+mod round_trip;
+mod signals;
+mod time;

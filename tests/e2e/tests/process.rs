@@ -1,0 +1,45 @@
+//! The process as such: ids, names, limits, what /proc says of it, and many threads.
+
+use crate::round_trip::{restored, round_trips};
+use tub_testkit::{Flavour, Restore, Subject, every};
+
+#[test]
+fn directory_masks_limits_names_and_rights_survive() {
+    round_trips("attributes", &Flavour::AUTO);
+}
+
+#[test]
+fn ids_are_kept_or_work_as_new_ones() {
+    round_trips("ids", &Flavour::ALL);
+}
+
+#[test]
+fn command_line_environment_and_executable_are_those_of_before() {
+    every(&Flavour::ALL, |flavour| {
+        let subject = Subject::new("identity", flavour.user).options(&["an argument", ""]);
+        let mut original = subject.env("TUB_TEST", "one=two").start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).start();
+        // From outside as well: this is what `ps` shows.
+        let cmdline = std::fs::read(copy.process().proc("cmdline")).unwrap();
+        assert!(cmdline.ends_with(b"\0an argument\0\0"), "{cmdline:?}");
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+#[test]
+fn two_hundred_threads_survive() {
+    round_trips("threads-200", &Flavour::AUTO);
+}
+
+#[test]
+fn a_busy_program_loses_no_step() {
+    every(&Flavour::ALL, |flavour| {
+        let copy = restored("counter", flavour);
+        copy.goes_on();
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}

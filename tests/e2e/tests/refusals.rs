@@ -1,0 +1,281 @@
+//! Bad input at a checkpoint: a clear error, and nothing lost.
+//!
+//! Every test ends by seeing that the process goes on, and most let it pass its own check.
+
+use nix::mount::{MsFlags, mount, umount};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tub_testkit::{
+    Flavour, Instance, Restore, Scratch, Subject, Tub, User, code, every, is_root, skipped,
+};
+
+/// Both users.
+const USERS: [Flavour; 2] = [Flavour::ALL[0], Flavour::ALL[1]];
+
+/// No trace of an image, nor of the attempt to write one.
+fn nothing_is_left(dir: &Path) {
+    let names: Vec<_> =
+        fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    let left = names.iter().filter(|name| {
+        let name = name.to_string_lossy();
+        name.contains("image") || name.contains(".tub")
+    });
+    assert_eq!(left.count(), 0, "left over in {}: {names:?}", dir.display());
+}
+
+#[test]
+fn a_process_that_does_not_exist() {
+    let scratch = Scratch::new(User::Ordinary);
+    let image = scratch.join("image");
+    // Above the highest pid_max that the kernel takes (2^22).
+    let tub = Tub::new(User::Ordinary, "checkpoint").arg("4194305").arg("--image").arg(&image);
+    tub.run().fails_with(code::NO_SUCH_PROCESS, &["4194305"]);
+    nothing_is_left(scratch.path());
+}
+
+#[test]
+fn a_process_that_is_not_ours() {
+    if !is_root() {
+        return skipped("needs root");
+    }
+    let theirs = Subject::new("counter", User::Root).start();
+    let scratch = Scratch::new(User::Ordinary);
+    let image = scratch.join("image");
+    let pid = theirs.pid().to_string();
+    let tub = Tub::new(User::Ordinary, "checkpoint").arg(&pid).arg("--image").arg(&image);
+    tub.run().fails_with(code::NO_SUCH_PROCESS, &[&pid]);
+    nothing_is_left(scratch.path());
+    theirs.goes_on();
+    theirs.go("");
+    theirs.verdict();
+}
+
+#[test]
+fn a_pid_that_is_no_number() {
+    let tub = Tub::new(User::Ordinary, "checkpoint").args(&["tomcat", "--image", "/tmp/x"]);
+    let finished = tub.run();
+    assert_eq!(finished.status.code(), Some(code::USAGE), "{finished}");
+}
+
+/// The checkpoint of a counter to `image` fails with CANNOT_WRITE and `words`, and changes nothing.
+fn cannot_write(original: Instance, image: &Path, words: &[&str]) {
+    original.goes_on();
+    let mut all = vec![image.to_str().unwrap()];
+    all.extend(words);
+    original.checkpoint(image, &[]).fails_with(code::CANNOT_WRITE, &all);
+    original.goes_on();
+    original.go("");
+    original.verdict();
+}
+
+#[test]
+fn an_image_directory_that_holds_something_else() {
+    every(&USERS, |flavour| {
+        let original = Subject::new("counter", flavour.user).start();
+        let image = original.dir().make_dir("image");
+        fs::write(image.join("precious"), "do not lose me").unwrap();
+        cannot_write(original, &image, &["exists"]);
+    });
+}
+
+#[test]
+fn an_image_directory_that_is_the_image_of_another_process() {
+    let flavour = Flavour::USUAL;
+    let other = Subject::new("counter", flavour.user).start();
+    let image = other.dir().join("image");
+    other.checkpoint(&image, &["--leave-running"]).succeeds();
+    let original = Subject::new("counter", flavour.user).start();
+    original.checkpoint(&image, &[]).fails_with(code::CANNOT_WRITE, &["exists"]);
+    original.goes_on();
+    Tub::new(flavour.user, "verify").arg(&image).run().succeeds();
+    let copy = Restore::of(&other, &image, flavour).start();
+    copy.goes_on();
+}
+
+#[test]
+fn an_image_path_that_is_a_file() {
+    let original = Subject::new("counter", User::Ordinary).start();
+    let image = original.dir().join("image");
+    fs::write(&image, "a file").unwrap();
+    cannot_write(original, &image, &[]);
+    // `original` is gone now, and its directory with it; what counts was seen before.
+}
+
+#[test]
+fn an_image_directory_that_is_empty_is_used() {
+    let mut original = Subject::new("counter", User::Ordinary).start();
+    let image = original.dir().make_dir("image");
+    original.checkpoint_and_end(&image);
+    let copy = Restore::of(&original, &image, Flavour::USUAL).start();
+    copy.goes_on();
+}
+
+#[test]
+fn an_image_directory_without_parent() {
+    let original = Subject::new("counter", User::Ordinary).start();
+    let image = original.dir().join("missing/image");
+    cannot_write(original, &image, &[]);
+}
+
+#[test]
+fn an_image_directory_that_may_not_be_written() {
+    if !is_root() {
+        return skipped("needs root, to make a directory that the user may not write to");
+    }
+    let original = Subject::new("counter", User::Ordinary).start();
+    let closed = original.dir().join("closed");
+    // Root's, with the usual rights.
+    fs::create_dir(&closed).unwrap();
+    cannot_write(original, &closed.join("image"), &[]);
+}
+
+/// A small tmpfs, unmounted when dropped.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `kib` KiB at `path`, owned by whom `options` says; `None` where mounting is not allowed.
+    fn mount(path: PathBuf, kib: u32) -> Option<Self> {
+        fs::create_dir(&path).unwrap();
+        let options = format!("size={kib}k,mode=0777");
+        let mounted =
+            mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::empty(), Some(options.as_str()));
+        match mounted {
+            Ok(()) => Some(Self(path)),
+            Err(error) => {
+                skipped(&format!("a small tmpfs cannot be mounted: {error}"));
+                None
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = umount(&self.0);
+    }
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    if !is_root() {
+        return skipped("needs root, to mount a small tmpfs");
+    }
+    every(&USERS, |flavour| {
+        let original = Subject::new("memory", flavour.user).start();
+        // 8 MiB of patterns alone do not fit; nothing at all fits into the second one.
+        for kib in [4096, 8] {
+            let path = original.dir().join(format!("disk-{kib}"));
+            let Some(disk) = SmallDisk::mount(path, kib) else { return };
+            let image = disk.0.join("image");
+            let finished = original.checkpoint(&image, &[]);
+            finished.fails_with(code::CANNOT_WRITE, &["image", "space"]);
+            nothing_is_left(&disk.0);
+        }
+        // With room, the very same process can still be checkpointed.
+        let mut original = original;
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+/// A process that holds `kinds` is refused, naming all of `words` at once, and does not notice.
+fn is_refused(kinds: &[&str], words: &[&str]) {
+    every(&USERS, |flavour| {
+        let original = Subject::new("refused", flavour.user).options(kinds).start();
+        original.goes_on();
+        let image = original.dir().join("image");
+        original.checkpoint(&image, &[]).fails_with(code::REFUSED, words);
+        nothing_is_left(original.dir().path());
+        original.goes_on();
+        original.go("");
+        original.verdict();
+    });
+}
+
+#[test]
+fn a_connected_socket() {
+    is_refused(&["tcp"], &["127.0.0.1"]);
+}
+
+#[test]
+fn a_child() {
+    is_refused(&["child"], &["child", "sleep"]);
+}
+
+#[test]
+fn a_terminal_that_is_not_a_standard_stream() {
+    is_refused(&["pty"], &["pt"]);
+}
+
+#[test]
+fn an_io_uring() {
+    is_refused(&["io_uring"], &["io_uring"]);
+}
+
+#[test]
+fn a_file_that_was_deleted() {
+    is_refused(&["deleted"], &["/state/deleted"]);
+}
+
+#[test]
+fn all_reasons_are_told_at_once() {
+    is_refused(&["tcp", "child", "pty", "io_uring"], &["127.0.0.1", "sleep", "pt", "io_uring"]);
+}
+
+#[test]
+fn a_second_checkpoint_while_one_runs() {
+    every(&USERS, |flavour| {
+        let original = Subject::new("memory", flavour.user).start();
+        let dir = original.dir();
+        let pid = original.pid().to_string();
+        let start = |name: &str| {
+            let logs = dir.join(format!("{name}-logs"));
+            fs::create_dir(&logs).unwrap();
+            let tub = Tub::new(flavour.user, "checkpoint").arg(&pid).arg("--image");
+            tub.arg(dir.join(name)).arg("--leave-running").start(&logs)
+        };
+        // Started together: whichever comes second must be told so, or come after the first.
+        let both = [start("image-a"), start("image-b")].map(tub_testkit::Started::finish);
+        let succeeded = both.iter().filter(|finished| finished.status.success()).count();
+        assert!(succeeded >= 1, "{}\n{}", both[0], both[1]);
+        for finished in both {
+            if !finished.status.success() {
+                finished.fails_with(code::BUSY, &[&pid]);
+            }
+        }
+        let mut original = original;
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+#[test]
+fn killing_the_checkpoint_leaves_the_process_alone() {
+    every(&USERS, |flavour| {
+        let original = Subject::new("memory", flavour.user).start();
+        for delay_ms in [1, 5, 15, 30, 60] {
+            let logs = original.dir().join(format!("logs-{delay_ms}"));
+            fs::create_dir(&logs).unwrap();
+            let image = original.dir().join(format!("killed-{delay_ms}"));
+            let tub = Tub::new(flavour.user, "checkpoint").arg(original.pid().to_string());
+            let started = tub.arg("--image").arg(&image).arg("--leave-running").start(&logs);
+            std::thread::sleep(Duration::from_millis(delay_ms));
+            // Dropping kills it.
+            drop(started);
+            assert!(original.process().is_alive(), "died with its checkpoint\n{}", original.tell());
+            if image.exists() {
+                // What has its name is whole.
+                Tub::new(flavour.user, "verify").arg(&image).run().succeeds();
+            }
+        }
+        original.go("");
+        original.verdict();
+    });
+}

@@ -1,0 +1,76 @@
+//! Signals: their state inside the process, and their way to it from outside.
+
+use crate::round_trip::{restored, round_trips};
+use nix::sys::signal::Signal;
+use std::os::unix::process::ExitStatusExt;
+use tub_testkit::{Flavour, Process, Restore, Subject, every};
+
+#[test]
+fn actions_masks_stacks_and_pending_signals_survive() {
+    round_trips("signals", &Flavour::AUTO);
+}
+
+/// Whoever supervises `tub restore` supervises the service: what it sends arrives.
+#[test]
+fn signals_sent_to_the_restore_reach_the_service() {
+    every(&Flavour::AUTO, |flavour| {
+        let copy = restored("signal-echo", flavour);
+        let restore =
+            Process::find(copy.command_pid()).expect("tub restore runs in the foreground");
+        for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGUSR1, Signal::SIGUSR2] {
+            restore.signal(signal);
+            copy.prints(&format!("caught {}", signal as i32));
+        }
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+#[test]
+fn signals_sent_to_the_service_itself_reach_it() {
+    every(&Flavour::AUTO, |flavour| {
+        let copy = restored("signal-echo", flavour);
+        copy.process().signal(Signal::SIGUSR2);
+        copy.prints(&format!("caught {}", Signal::SIGUSR2 as i32));
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+#[test]
+fn the_exit_code_is_mirrored() {
+    every(&Flavour::AUTO, |flavour| {
+        for code in ["0", "7", "255"] {
+            let mut original = Subject::new("exit", flavour.user).options(&[code]).start();
+            let image = original.dir().join("image");
+            original.checkpoint_and_end(&image);
+            let mut copy = Restore::of(&original, &image, flavour).start();
+            copy.go(&flavour.promises());
+            let status = copy.wait();
+            assert_eq!(status.code(), code.parse().ok(), "{}", copy.tell());
+        }
+    });
+}
+
+#[test]
+fn death_by_a_signal_is_mirrored_as_a_shell_does() {
+    every(&Flavour::AUTO, |flavour| {
+        for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+            let mut copy = restored("signal-echo", flavour);
+            copy.process().signal(signal);
+            let status = copy.wait();
+            assert_eq!(status.signal(), None, "the restore itself was ended: {}", copy.tell());
+            assert_eq!(status.code(), Some(128 + signal as i32), "{}", copy.tell());
+        }
+    });
+}
+
+#[test]
+fn terminating_the_restore_terminates_the_service() {
+    every(&Flavour::AUTO, |flavour| {
+        let mut copy = restored("signal-echo", flavour);
+        Process::find(copy.command_pid()).expect("it runs").signal(Signal::SIGTERM);
+        let status = copy.wait();
+        assert_eq!(status.code(), Some(128 + Signal::SIGTERM as i32), "{}", copy.tell());
+    });
+}

@@ -1,0 +1,138 @@
+//! Where the programs under test are, and how they come to be there.
+//!
+//! In: `TUB_BIN`; what `cargo xtask build` has laid out; cargo. Out: paths that an ordinary user
+//! can reach.
+//! Invariant: a layout older than the sources is not used, since a test of yesterday's engine
+//! proves nothing.
+
+use crate::{Scratch, User, alone};
+use std::env;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+use std::time::SystemTime;
+
+/// The product under test.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// The command.
+    pub tub: PathBuf,
+    /// The Java agent, if it was built.
+    pub agent: Option<PathBuf>,
+}
+
+/// The product under test: `$TUB_BIN`, else what `cargo xtask build` has laid out if it is as new
+/// as the sources, else a debug build made now.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn product() -> &'static Product {
+    static PRODUCT: OnceLock<Product> = OnceLock::new();
+    PRODUCT.get_or_init(|| {
+        let product = find_product();
+        // The way in is part of a failure's circumstances; cargo shows it when a test fails.
+        eprintln!("tub under test: {}", product.tub.display());
+        product
+    })
+}
+
+fn find_product() -> Product {
+    if let Some(path) = env::var_os("TUB_BIN") {
+        return with_agent(PathBuf::from(path));
+    }
+    let laid_out = target_dir().join("tub/bin/tub");
+    match (modified(&laid_out), newest(&root().join("crates"))) {
+        (Some(built), Some(changed)) if built >= changed => with_agent(reachable(&laid_out)),
+        (laid, _) => {
+            if laid.is_some() {
+                eprintln!("{}: older than the sources, building anew", laid_out.display());
+            }
+            with_agent(reachable(&cargo_build("tub-cli", "tub")))
+        }
+    }
+}
+
+/// The agent lies beside the command as it is installed, or where a debug build left it.
+fn with_agent(tub: PathBuf) -> Product {
+    let name = "libtub_java_agent.so";
+    let dir = tub.parent().unwrap_or(Path::new("."));
+    let installed = target_dir().join("tub/lib").join(name);
+    let candidates = [dir.join("../lib").join(name), dir.join(name), installed];
+    let agent = env::var_os("TUB_AGENT").map(PathBuf::from);
+    let agent = agent.or_else(|| candidates.into_iter().find(|path| path.exists()));
+    Product { agent: agent.map(|path| reachable(&path)), tub }
+}
+
+/// The multi-call binary of `tests/subjects`, built now.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn subject_binary() -> &'static Path {
+    static SUBJECT: OnceLock<PathBuf> = OnceLock::new();
+    SUBJECT.get_or_init(|| reachable(&cargo_build("tub-subjects", "tub-subject")))
+}
+
+/// Builds one binary of the workspace beside the test that runs, and gives its path.
+fn cargo_build(package: &str, binary: &str) -> PathBuf {
+    // cargo has a lock of its own, but says so on stderr each time it waits.
+    let _alone = alone("build");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(["build", "--quiet", "--package", package, "--bin", binary]);
+    let output = command.output().unwrap_or_else(|error| panic!("cargo cannot be run: {error}"));
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{binary} cannot be built:\n{complaint}");
+    target_dir().join("debug").join(binary)
+}
+
+/// `path`, or a copy of it where an ordinary user cannot reach it (a checkout under /root).
+fn reachable(path: &Path) -> PathBuf {
+    static COPIES: OnceLock<PathBuf> = OnceLock::new();
+    let open = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
+    if User::Ordinary.change_to().is_none() || path.ancestors().all(open) {
+        return path.to_owned();
+    }
+    let copies = COPIES.get_or_init(|| {
+        // Never dropped: it must last as long as the tests.
+        let scratch = Box::leak(Box::new(Scratch::new(User::Root)));
+        let _ = fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755));
+        eprintln!("{}: out of an ordinary user's reach, copied", path.display());
+        scratch.path().to_owned()
+    });
+    let copy = copies.join(path.file_name().expect("a binary has a name"));
+    fs::copy(path, &copy).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
+    copy
+}
+
+/// The root of the checkout.
+fn root() -> &'static Path {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).expect("tests/testkit lies two levels below the root")
+}
+
+fn target_dir() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
+}
+
+fn modified(path: &Path) -> Option<SystemTime> {
+    fs::metadata(path).and_then(|metadata| metadata.modified()).ok()
+}
+
+/// When the newest source under `dir` was written.
+fn newest(dir: &Path) -> Option<SystemTime> {
+    let entries = fs::read_dir(dir).ok()?.flatten();
+    entries
+        .filter_map(|entry| {
+            let path = entry.path();
+            if path.is_dir() {
+                return newest(&path);
+            }
+            let source = path.extension().is_some_and(|e| e == "rs" || e == "toml" || e == "ld");
+            source.then(|| modified(&path)).flatten()
+        })
+        .max()
+}

@@ -1,0 +1,143 @@
+//! The ways in which every subject is tried.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Who checkpoints and restores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum User {
+    /// Uid 0, as far as the tests themselves run as root.
+    Root,
+    /// A user without any right: uid 65534 where the tests run as root, else whoever runs them.
+    Ordinary,
+}
+
+impl User {
+    /// The id to change to, if any.
+    pub fn change_to(self) -> Option<u32> {
+        (self == Self::Ordinary && is_root()).then_some(65534)
+    }
+
+    /// Whether processes of this user can be had; says so where not.
+    pub fn is_available(self) -> bool {
+        if self == Self::Root && !is_root() {
+            crate::skipped("needs root");
+            return false;
+        }
+        true
+    }
+}
+
+/// Whether the tests run as root.
+pub fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
+/// `--pids`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pids {
+    /// The ids of before, in an own namespace.
+    Keep,
+    /// Other ids, without namespaces.
+    New,
+}
+
+impl Pids {
+    /// The option's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Keep => "keep",
+            Self::New => "new",
+        }
+    }
+}
+
+/// `--memory`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// Mapped from the image where the runtime allows it.
+    Auto,
+    /// Copied at once.
+    Eager,
+}
+
+impl Memory {
+    /// The option's value.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Eager => "eager",
+        }
+    }
+}
+
+/// One way to be checkpointed and restored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flavour {
+    /// Who does it.
+    pub user: User,
+    /// With which ids.
+    pub pids: Pids,
+    /// With which memory.
+    pub memory: Memory,
+}
+
+impl Flavour {
+    /// What most users get: no rights, ids kept, memory mapped.
+    pub const USUAL: Self = Self { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Auto };
+
+    /// All eight.
+    pub const ALL: [Self; 8] = {
+        let mut all = [Self::USUAL; 8];
+        let mut i = 0;
+        while i < 8 {
+            all[i] = Self {
+                user: if i & 1 == 0 { User::Root } else { User::Ordinary },
+                pids: if i & 2 == 0 { Pids::Keep } else { Pids::New },
+                memory: if i & 4 == 0 { Memory::Auto } else { Memory::Eager },
+            };
+            i += 1;
+        }
+        all
+    };
+
+    /// Both users with both kinds of ids, in `auto` memory: for what memory does not touch.
+    pub const AUTO: [Self; 4] = [Self::ALL[0], Self::ALL[1], Self::ALL[2], Self::ALL[3]];
+
+    /// What a subject may rely on once it is restored in this way (see `Promise` of the subjects).
+    pub fn promises(self) -> String {
+        let mut words = vec!["restored"];
+        if self.pids == Pids::Keep {
+            words.extend(["same-ids", "continuous-clock"]);
+        }
+        if self.memory == Memory::Eager {
+            words.push("exact-memory");
+        }
+        words.join(" ")
+    }
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let user = match self.user {
+            User::Root => "root",
+            User::Ordinary => "ordinary user",
+        };
+        write!(f, "{user}, --pids {} --memory {}", self.pids.word(), self.memory.word())
+    }
+}
+
+/// Runs `test` in each of `flavours` that can be had here; all of them, even if some fail.
+///
+/// # Panics
+///
+/// If the test panicked in any flavour, naming all of those.
+pub fn every(flavours: &[Flavour], test: impl Fn(Flavour)) {
+    let mut failed = Vec::new();
+    for flavour in flavours.iter().filter(|flavour| flavour.user.is_available()) {
+        if catch_unwind(AssertUnwindSafe(|| test(*flavour))).is_err() {
+            failed.push(flavour.to_string());
+        }
+    }
+    assert!(failed.is_empty(), "failed as: {}", failed.join("; "));
+}
