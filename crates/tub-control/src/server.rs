@@ -74,6 +74,12 @@ pub trait Application: Sync {
     /// Waits on the mailbox for at most `deadline` after a `prepare` that succeeded, and returns
     /// when the process may be spoken to again. All control descriptors are closed by then.
     fn commit(&self, deadline: Duration);
+
+    /// The control socket is at `path` from now on. Whoever can tell that the process ends removes
+    /// it then; what is left is removed by the next process to start.
+    fn listening(&self, path: PathBuf) {
+        let _ = path;
+    }
 }
 
 /// Why no control socket could be had.
@@ -122,6 +128,7 @@ pub fn serve<A: Application>(directory: &Path, application: &A) -> Result<Infall
     let mut door = Door::open(directory)?;
     remove_stale_sockets(directory);
     loop {
+        application.listening(door.path.clone());
         if let Some(deadline) = serve_until_commit(door, application) {
             application.commit(deadline);
         }

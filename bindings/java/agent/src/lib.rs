@@ -1,1 +1,36 @@
 //! The JVMTI agent that makes a stock JVM take part in checkpoints.
+//!
+//! In: the calls of the JVM (`-agentpath`, or `jcmd PID JVMTI.agent_load`) and of the engine
+//! (`tub-control`). Out: the `jdk.crac` API on the boot class path, and a control socket.
+//! Invariant: an application that is never checkpointed runs as without the agent: no capability
+//! is asked for, nothing of JMX is loaded, and a failure of the agent is a line on stderr.
+//! Not here: order and errors of notifications (the Java shim), and the image (the engine).
+//!
+//! ```text
+//!  Agent_OnLoad ─ shim.jar on the boot class path
+//!  VM init ────── export sun.management.spi, start the control thread      (live)
+//!  prepare ─────▶ Coordinator.prepare ─▶ Round: before-hooks, GC ─▶ awaitVerdict
+//!  commit ──────▶ sockets closed; awaitVerdict waits on the mailbox ─▶ after-hooks
+//! ```
+//!
+//! Statics, all of them: the JVM's handles in [`jvm`], set once at load; the one [`Desk`] at which
+//! the conversation and the round meet; the path of the socket, to remove at exit.
+//!
+//! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`
+//! border, so that none reaches the JVM.
+
+mod application;
+mod descriptors;
+mod desk;
+mod engine;
+mod jvm;
+mod mailbox;
+mod natives;
+mod shim;
+mod start;
+mod strings;
+
+use desk::Desk;
+
+/// Where the conversation with the engine and the round in Java meet.
+static DESK: Desk = Desk::new();

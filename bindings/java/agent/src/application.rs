@@ -1,0 +1,151 @@
+//! The JVM as an application of the control protocol.
+//!
+//! In: calls of `tub_control::serve`. Out: upcalls to `tubthumping.crac.Coordinator`.
+//! Invariant: a round that Java has prepared is always given a verdict.
+//! Not here: the notifications themselves.
+
+use crate::jvm::{Argument, Env, Jvm, JvmError};
+use crate::mailbox::Mailbox;
+use crate::strings::unpack;
+use crate::{DESK, descriptors, shim};
+use std::path::PathBuf;
+use std::time::Duration;
+use tub_control::{
+    Application, OpenResource, OpenRule, Peer, Prepared, Refusal, RefusalKind, ResourceFailure,
+    State, Status,
+};
+
+/// How long the after-hooks may take when the engine takes its word back, before it is told so.
+const ABORT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The JVM of this process.
+pub(crate) struct JavaApplication;
+
+impl Application for JavaApplication {
+    fn status(&self) -> Status {
+        let image = std::env::var("TUB_IMAGE").ok().filter(|image| !image.is_empty());
+        let answer = upcall(c"status", c"()[B", &[]).unwrap_or_default();
+        let mut answer = answer.into_iter();
+        let state = match answer.next().as_deref() {
+            Some("preparing") => State::Preparing,
+            Some("prepared") => State::Prepared,
+            _ => State::Running,
+        };
+        let runtime = answer.next().unwrap_or_default();
+        let generation = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        Status { state, runtime, resources: answer.collect(), generation, image }
+    }
+
+    fn prepare(&self, peer: Peer, timeout: Duration) -> Result<Prepared, Refusal> {
+        let mailbox = Mailbox::new().map_err(|error| {
+            Refusal::new(RefusalKind::Runtime, format!("there is no memory for a mailbox: {error}"))
+        })?;
+        let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
+        let arguments = [Argument::Long(peer.pid.into()), Argument::Long(millis)];
+        let mut answer = upcall(c"prepare", c"(JJ)[B", &arguments)
+            .map_err(|error| Refusal::new(RefusalKind::Runtime, error.to_string()))?
+            .into_iter();
+        let kind = answer.next().unwrap_or_default();
+        if kind != "prepared" {
+            return Err(refusal(&kind, answer));
+        }
+        let runtime = answer.next().unwrap_or_default();
+        let count = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let resources = answer.by_ref().take(count).collect();
+        let mut allowed_paths: Vec<String> = answer.collect();
+        allowed_paths.extend(agent_directory());
+        let place = mailbox.place();
+        DESK.prepared(mailbox);
+        allow_tracing_by(peer);
+        Ok(Prepared {
+            mailbox: place,
+            private_fds: descriptors::private(),
+            open: open_rule(),
+            allowed_paths,
+            runtime,
+            resources,
+        })
+    }
+
+    fn abort(&self, message: &str, failures: &[OpenResource]) -> Result<(), Refusal> {
+        DESK.abort(message, failures);
+        let millis = i64::try_from(ABORT_PATIENCE.as_millis()).unwrap_or(i64::MAX);
+        let answer = upcall(c"awaitOver", c"(J)[B", &[Argument::Long(millis)])
+            .map_err(|error| Refusal::new(RefusalKind::Runtime, error.to_string()))?;
+        match answer.first() {
+            None => Ok(()),
+            Some(running) => Err(Refusal::new(
+                RefusalKind::TimedOut,
+                format!("{running}: did not return within {} ms", ABORT_PATIENCE.as_millis()),
+            )),
+        }
+    }
+
+    fn commit(&self, deadline: Duration) {
+        DESK.commit(deadline);
+    }
+
+    fn listening(&self, path: PathBuf) {
+        DESK.socket_is_at(path);
+    }
+}
+
+/// Calls a static method of the coordinator, on this thread.
+fn upcall(
+    name: &std::ffi::CStr,
+    signature: &std::ffi::CStr,
+    arguments: &[Argument<'_>],
+) -> Result<Vec<String>, JvmError> {
+    let jvm = Jvm::get().ok_or_else(|| JvmError::new("the agent is not loaded"))?;
+    jvm.attached(|env: Env<'_>| {
+        let coordinator = env.class(c"tubthumping/crac/Coordinator")?;
+        let answer = env.call_static(&coordinator, name, signature, arguments)?;
+        Ok(unpack(&env.bytes(&answer)))
+    })
+}
+
+fn refusal(kind: &str, mut answer: impl Iterator<Item = String>) -> Refusal {
+    let kind = match kind {
+        "busy" => RefusalKind::Busy,
+        "resource-failed" => RefusalKind::ResourceFailed,
+        "timed-out" => RefusalKind::TimedOut,
+        _ => RefusalKind::Runtime,
+    };
+    let message = answer.next().unwrap_or_default();
+    let mut failures = Vec::new();
+    while let (Some(type_name), Some(message), Some(resource)) =
+        (answer.next(), answer.next(), answer.next())
+    {
+        let resource = Some(resource).filter(|name| !name.is_empty());
+        failures.push(ResourceFailure { type_name, message, resource });
+    }
+    Refusal { kind, message, failures }
+}
+
+fn open_rule() -> OpenRule {
+    match std::env::var("TUB_OPEN").as_deref() {
+        Ok("restore") => OpenRule::Restore,
+        _ => OpenRule::Refuse,
+    }
+}
+
+/// The directory of the agent and, where it is another, the one of the shim that it has written.
+fn agent_directory() -> Vec<String> {
+    let jar = shim::path().ok().and_then(|path| path.to_str().ok()).map(PathBuf::from);
+    [shim::library_directory(), jar]
+        .into_iter()
+        .flatten()
+        .map(|path| path.to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Lets the engine trace this process where Yama asks for permission.
+///
+/// KERNEL(since 3.4): `Documentation/admin-guide/LSM/Yama.rst`; EINVAL without Yama. A peer in
+/// another PID namespace has no number that could be named, so that any process of ours may then.
+fn allow_tracing_by(peer: Peer) {
+    let tracer = libc::c_ulong::try_from(peer.pid).ok().filter(|&pid| pid != 0);
+    let any = libc::PR_SET_PTRACER_ANY;
+    // SAFETY: prctl(PR_SET_PTRACER) takes a number and touches no memory.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, tracer.unwrap_or(any), 0, 0, 0) };
+}

@@ -1,0 +1,114 @@
+//! Where the conversation with the engine and the round in Java meet.
+//!
+//! In: the engine's word, from a conversation. Out: the same, for the thread of the round.
+//! Invariant: one round at a time, which Java's `Coordinator` sees to.
+//! Not here: what either side does with it.
+
+use crate::mailbox::Mailbox;
+use std::path::PathBuf;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tub_control::OpenResource;
+use tub_control::mailbox::{Failed, Letter};
+
+/// What lies on the desk.
+#[derive(Debug)]
+enum Note {
+    /// Nothing: no round, or one that still waits for its verdict.
+    Nothing,
+    /// The engine has taken its word back.
+    Aborted(Failed),
+    /// The engine takes the image; its letter will be in the mailbox.
+    Committed(Duration),
+    /// The letter has arrived.
+    Settled,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    note: Mutex<Note>,
+    changed: Condvar,
+    mailbox: Mutex<Option<Mailbox>>,
+    socket: Mutex<Option<PathBuf>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Desk {
+    pub(crate) const fn new() -> Self {
+        Self {
+            note: Mutex::new(Note::Nothing),
+            changed: Condvar::new(),
+            mailbox: Mutex::new(None),
+            socket: Mutex::new(None),
+        }
+    }
+
+    fn put(&self, note: Note) {
+        *lock(&self.note) = note;
+        self.changed.notify_all();
+    }
+
+    /// Puts the mailbox of the round that is prepared on the desk.
+    pub(crate) fn prepared(&self, mailbox: Mailbox) {
+        *lock(&self.mailbox) = Some(mailbox);
+    }
+
+    /// Tells the round that there will be no image.
+    pub(crate) fn abort(&self, message: &str, failures: &[OpenResource]) {
+        self.put(Note::Aborted(Failed {
+            message: message.to_owned(),
+            failures: failures.to_vec(),
+        }));
+    }
+
+    /// Tells the round to wait on its mailbox, and waits until it has its letter.
+    pub(crate) fn commit(&self, deadline: Duration) {
+        self.put(Note::Committed(deadline));
+        let mut note = lock(&self.note);
+        while !matches!(*note, Note::Settled) {
+            note = self.changed.wait(note).unwrap_or_else(PoisonError::into_inner);
+        }
+        *note = Note::Nothing;
+    }
+
+    /// Waits for what became of the process. Called by the round, once.
+    pub(crate) fn await_letter(&self) -> Letter {
+        let mut note = lock(&self.note);
+        loop {
+            match std::mem::replace(&mut *note, Note::Nothing) {
+                Note::Aborted(failed) => return Letter::Failed(failed),
+                Note::Committed(deadline) => {
+                    drop(note);
+                    let letter = match lock(&self.mailbox).take() {
+                        Some(mailbox) => mailbox.wait(deadline),
+                        None => Letter::Failed(Failed {
+                            message: "there is no mailbox".into(),
+                            failures: Vec::new(),
+                        }),
+                    };
+                    self.put(Note::Settled);
+                    return letter;
+                }
+                other => *note = other,
+            }
+            note = self.changed.wait(note).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Remembers where the control socket is.
+    pub(crate) fn socket_is_at(&self, path: PathBuf) {
+        *lock(&self.socket) = Some(path);
+    }
+
+    /// Removes the control socket's path, at the end of the JVM.
+    pub(crate) fn remove_socket(&self) {
+        if let Some(path) = lock(&self.socket).take() {
+            // Somebody else may have tidied up; the next process to start does.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}

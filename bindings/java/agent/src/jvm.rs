@@ -1,0 +1,412 @@
+//! The border to the JVM: the few functions of JVMTI and JNI that the agent needs.
+//!
+//! In: raw handles from the JVM. Out: [`Jvm`] and [`Env`], whose methods are safe.
+//! Invariant: no exception is pending when a method of [`Env`] returns.
+//! Not here: what the calls are for.
+
+use jni_sys::{JNI_OK, JNI_VERSION_1_6, JNIEnv, JavaVM, jint, jobject, jsize, jvalue};
+use std::ffi::{CStr, c_char, c_void};
+use std::marker::PhantomData;
+use std::ptr::{self, NonNull};
+use std::sync::OnceLock;
+
+/// JVM(since 9): `JVMTI_VERSION_9` of `jvmti.h`, the first with modules.
+const JVMTI_VERSION_9: jint = 0x3009_0000;
+
+/// JVM: `JVMTI_EVENT_VM_INIT` of `jvmti.h`.
+const EVENT_VM_INIT: jint = 50;
+
+/// The function table of JVMTI, as far as the last function that we use. Slots are numbered as
+/// in the specification ("Function Index"), so that slot n is at index n - 1.
+type JvmtiTable = [*const c_void; 149];
+
+/// `jvmtiEnv`: a pointer to a pointer to the table.
+type JvmtiEnv = *const JvmtiTable;
+
+/// Called by the JVM when it is ready to run Java code.
+pub(crate) type VmInit =
+    unsafe extern "C" fn(jvmti: *mut c_void, env: *mut JNIEnv, thread: jobject);
+
+/// A failure of the JVM, in words.
+#[derive(Debug)]
+pub(crate) struct JvmError(String);
+
+impl JvmError {
+    /// A failure in the words given.
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+}
+
+impl std::fmt::Display for JvmError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for JvmError {}
+
+/// The JVM of this process. Made once, when the agent is loaded.
+pub(crate) struct Jvm {
+    vm: NonNull<JavaVM>,
+    jvmti: NonNull<JvmtiEnv>,
+}
+
+// SAFETY: JNI's invocation interface and JVMTI may be used from any thread (JNI specification,
+// "The Invocation API"; JVMTI, "Environments"); only a JNIEnv belongs to one thread.
+unsafe impl Send for Jvm {}
+// SAFETY: as above; neither handle is changed after it was made.
+unsafe impl Sync for Jvm {}
+
+static JVM: OnceLock<Jvm> = OnceLock::new();
+
+/// Calls a function of the JNI table of a `*mut JNIEnv`.
+macro_rules! jni {
+    ($env:expr, $version:ident.$name:ident $(, $argument:expr)*) => {{
+        let env: *mut JNIEnv = $env;
+        // SAFETY: `env` is the environment of the current thread, which points to a pointer to
+        // the function table for as long as the thread is attached.
+        let table = unsafe { *env };
+        // SAFETY: the table lives as long as the JVM.
+        let table = unsafe { &*table };
+        // SAFETY: each version of the table is a prefix of the next one, and JVMs from 9 on,
+        // which `Jvm::load` has made sure of by asking for JVMTI 9, have all that we name.
+        let function = unsafe { table.$version.$name };
+        // SAFETY: the arguments are what this function of the JNI specification asks for: live
+        // references of this thread, strings with an end, and buffers of the length given.
+        unsafe { function(env, $($argument),*) }
+    }};
+}
+
+impl Jvm {
+    /// The JVM, once the agent is loaded.
+    pub(crate) fn get() -> Option<&'static Self> {
+        JVM.get()
+    }
+
+    /// Keeps the handles of the JVM.
+    ///
+    /// # Safety
+    /// `vm` is the pointer that the JVM has passed to `Agent_OnLoad` or `Agent_OnAttach`.
+    pub(crate) unsafe fn load(vm: *mut JavaVM) -> Result<&'static Self, JvmError> {
+        let vm = NonNull::new(vm).ok_or_else(|| JvmError("no JVM".into()))?;
+        let mut jvmti = ptr::null_mut();
+        // SAFETY: the caller vouches for `vm`, which points to a pointer to the function table.
+        let table = unsafe { *vm.as_ptr() };
+        // SAFETY: the table is a constant of the JVM's.
+        let table = unsafe { &*table };
+        // SAFETY: GetEnv is part of the table since JNI 1.2, older than any JVM with JVMTI.
+        let get_env = unsafe { table.v1_2.GetEnv };
+        // SAFETY: GetEnv wants the VM, a place for the result, and a version.
+        let status = unsafe { get_env(vm.as_ptr(), &raw mut jvmti, JVMTI_VERSION_9) };
+        let jvmti = NonNull::new(jvmti.cast());
+        match jvmti {
+            Some(jvmti) if status == JNI_OK => Ok(JVM.get_or_init(|| Self { vm, jvmti })),
+            _ => Err(JvmError(format!("the JVM has no JVMTI 9 (status {status})"))),
+        }
+    }
+
+    /// The address in slot `position` of the JVMTI table.
+    fn slot(&self, position: usize) -> *const c_void {
+        // SAFETY: a jvmtiEnv points to a pointer to its table for as long as the JVM lives; the
+        // environment is never disposed of.
+        let table = unsafe { *self.jvmti.as_ptr() };
+        // SAFETY: `JvmtiTable` ends at slot 149, and the table of JVMTI 9 has 156 slots.
+        let table = unsafe { &*table };
+        table[position - 1]
+    }
+
+    /// Adds a jar to the end of the boot class path.
+    pub(crate) fn add_to_boot_class_path(&self, jar: &CStr) -> Result<(), JvmError> {
+        type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const c_char) -> jint;
+        // SAFETY: slot 149 is AddToBootstrapClassLoaderSearch(jvmtiEnv*, const char*).
+        let add = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(149)) };
+        // SAFETY: the environment is live and the path has an end.
+        let status = unsafe { add(self.jvmti.as_ptr(), jar.as_ptr()) };
+        checked("AddToBootstrapClassLoaderSearch", status)
+    }
+
+    /// Has `callback` called when the JVM is ready to run Java code.
+    pub(crate) fn on_init(&self, callback: VmInit) -> Result<(), JvmError> {
+        type SetCallbacks = unsafe extern "C" fn(*mut JvmtiEnv, *const VmInit, jint) -> jint;
+        // Variadic in the specification, for arguments that no event has.
+        type SetMode = unsafe extern "C" fn(*mut JvmtiEnv, jint, jint, jobject, ...) -> jint;
+        // SAFETY: slot 122 is SetEventCallbacks(jvmtiEnv*, const jvmtiEventCallbacks*, jint).
+        let set = unsafe { std::mem::transmute::<*const c_void, SetCallbacks>(self.slot(122)) };
+        let size = jint::try_from(size_of::<VmInit>()).expect("the size of a pointer is small");
+        // SAFETY: VMInit is the first member of jvmtiEventCallbacks, and the size says that the
+        // struct ends after it; the JVM copies it during the call.
+        let status = unsafe { set(self.jvmti.as_ptr(), &raw const callback, size) };
+        checked("SetEventCallbacks", status)?;
+        // SAFETY: slot 2 is SetEventNotificationMode(jvmtiEnv*, mode, event, jthread, ...).
+        let enable = unsafe { std::mem::transmute::<*const c_void, SetMode>(self.slot(2)) };
+        // SAFETY: mode 1 is JVMTI_ENABLE; a null thread means all threads.
+        let status = unsafe { enable(self.jvmti.as_ptr(), 1, EVENT_VM_INIT, ptr::null_mut()) };
+        checked("SetEventNotificationMode", status)
+    }
+
+    /// Exports a package of `module` to `reader`, at compile and run time.
+    pub(crate) fn export(
+        &self,
+        module: &Object<'_>,
+        package: &CStr,
+        reader: &Object<'_>,
+    ) -> Result<(), JvmError> {
+        self.add_to_module("AddModuleExports", 95, module, package, reader)
+    }
+
+    /// Opens a package of `module` to reflection by `reader`.
+    pub(crate) fn open(
+        &self,
+        module: &Object<'_>,
+        package: &CStr,
+        reader: &Object<'_>,
+    ) -> Result<(), JvmError> {
+        self.add_to_module("AddModuleOpens", 96, module, package, reader)
+    }
+
+    fn add_to_module(
+        &self,
+        name: &str,
+        position: usize,
+        module: &Object<'_>,
+        package: &CStr,
+        reader: &Object<'_>,
+    ) -> Result<(), JvmError> {
+        type Function =
+            unsafe extern "C" fn(*mut JvmtiEnv, jobject, *const c_char, jobject) -> jint;
+        // SAFETY: slots 95 and 96 are AddModuleExports and AddModuleOpens, both
+        // (jvmtiEnv*, jobject module, const char* package, jobject to_module).
+        let add = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(position)) };
+        // SAFETY: both objects are live references of this thread; the JVM checks that they are
+        // modules.
+        let status = unsafe { add(self.jvmti.as_ptr(), module.raw, package.as_ptr(), reader.raw) };
+        checked(name, status)
+    }
+
+    /// Runs `body` with this thread known to the JVM, as a daemon: a conversation that waits must
+    /// not keep the JVM from exiting.
+    pub(crate) fn attached<R>(
+        &self,
+        body: impl FnOnce(Env<'_>) -> Result<R, JvmError>,
+    ) -> Result<R, JvmError> {
+        #[repr(C)]
+        struct Arguments {
+            version: jint,
+            name: *const c_char,
+            group: jobject,
+        }
+        let mut arguments = Arguments {
+            version: JNI_VERSION_1_6,
+            name: c"tub control".as_ptr(),
+            group: ptr::null_mut(),
+        };
+        let mut env = ptr::null_mut();
+        // SAFETY: the VM is live for as long as the process, and points to its table.
+        let table = unsafe { *self.vm.as_ptr() };
+        // SAFETY: the table is a constant of the JVM's.
+        let table = unsafe { &*table };
+        // SAFETY: in the table since JNI 1.4, older than any JVM with JVMTI.
+        let attach = unsafe { table.v1_4.AttachCurrentThreadAsDaemon };
+        // SAFETY: in the table since JNI 1.1.
+        let detach = unsafe { table.v1_4.DetachCurrentThread };
+        let arguments = (&raw mut arguments).cast();
+        // SAFETY: a place for the environment, and JavaVMAttachArgs as `jni.h` lays them out.
+        let status = unsafe { attach(self.vm.as_ptr(), &raw mut env, arguments) };
+        let Some(env) = NonNull::new(env.cast::<JNIEnv>()).filter(|_| status == JNI_OK) else {
+            return Err(JvmError(format!("the thread cannot be attached (status {status})")));
+        };
+        let result = body(Env { raw: env.as_ptr(), _frame: PhantomData });
+        // SAFETY: attached above, and no Java frame of this thread is left.
+        unsafe { detach(self.vm.as_ptr()) };
+        result
+    }
+}
+
+fn checked(function: &str, status: jint) -> Result<(), JvmError> {
+    if status == 0 { Ok(()) } else { Err(JvmError(format!("{function}: JVMTI error {status}"))) }
+}
+
+/// JNI, on the thread that it belongs to.
+#[derive(Clone, Copy)]
+pub(crate) struct Env<'frame> {
+    raw: *mut JNIEnv,
+    _frame: PhantomData<&'frame ()>,
+}
+
+/// A local reference, which is never null.
+pub(crate) struct Object<'frame> {
+    raw: jobject,
+    _frame: PhantomData<&'frame ()>,
+}
+
+impl Object<'_> {
+    /// The reference for Java to take over.
+    pub(crate) fn into_raw(self) -> jobject {
+        self.raw
+    }
+}
+
+impl<'frame> Env<'frame> {
+    /// The environment of the current thread.
+    ///
+    /// # Safety
+    /// `raw` is what the JVM has passed to the native function that runs, and `'frame` does not
+    /// outlive that call.
+    pub(crate) unsafe fn from_raw(raw: *mut JNIEnv) -> Self {
+        Self { raw, _frame: PhantomData }
+    }
+
+    /// A reference that the JVM has passed to the native function that runs.
+    ///
+    /// # Safety
+    /// `raw` is such a reference, or null.
+    pub(crate) unsafe fn argument(self, raw: jobject) -> Option<Object<'frame>> {
+        self.object(raw)
+    }
+
+    fn object(self, raw: jobject) -> Option<Object<'frame>> {
+        (!raw.is_null()).then_some(Object { raw, _frame: PhantomData })
+    }
+
+    /// What a call has returned, unless it has thrown.
+    fn outcome(self, what: &str, raw: jobject) -> Result<Object<'frame>, JvmError> {
+        if jni!(self.raw, v1_2.ExceptionCheck) {
+            // Kept out of the application's stderr: the message says what it was for.
+            jni!(self.raw, v1_2.ExceptionClear);
+            return Err(JvmError(format!("{what}: Java threw an exception")));
+        }
+        self.object(raw).ok_or_else(|| JvmError(format!("{what}: nothing")))
+    }
+
+    fn failed(self, what: &str) -> JvmError {
+        jni!(self.raw, v1_2.ExceptionClear);
+        JvmError(format!("{what}: not found"))
+    }
+
+    /// A class that the boot loader finds.
+    pub(crate) fn class(self, name: &CStr) -> Result<Object<'frame>, JvmError> {
+        let class = jni!(self.raw, v1_2.FindClass, name.as_ptr());
+        self.outcome(&name.to_string_lossy(), class)
+    }
+
+    /// The module of a class.
+    pub(crate) fn module(self, class: &Object<'_>) -> Result<Object<'frame>, JvmError> {
+        self.outcome("module", jni!(self.raw, v9.GetModule, class.raw))
+    }
+
+    /// Calls a static method that returns an object. JNI knows no access checks.
+    pub(crate) fn call_static(
+        self,
+        class: &Object<'_>,
+        name: &CStr,
+        signature: &CStr,
+        arguments: &[Argument<'_>],
+    ) -> Result<Object<'frame>, JvmError> {
+        let what = name.to_string_lossy();
+        let method =
+            jni!(self.raw, v1_2.GetStaticMethodID, class.raw, name.as_ptr(), signature.as_ptr());
+        if method.is_null() {
+            return Err(self.failed(&what));
+        }
+        let values: Vec<jvalue> = arguments.iter().map(Argument::value).collect();
+        let result =
+            jni!(self.raw, v1_2.CallStaticObjectMethodA, class.raw, method, values.as_ptr());
+        self.outcome(&what, result)
+    }
+
+    /// Calls a method that returns nothing.
+    pub(crate) fn call_void(
+        self,
+        object: &Object<'_>,
+        class: &Object<'_>,
+        name: &CStr,
+        signature: &CStr,
+        arguments: &[Argument<'_>],
+    ) -> Result<(), JvmError> {
+        let what = name.to_string_lossy();
+        let method = jni!(self.raw, v1_2.GetMethodID, class.raw, name.as_ptr(), signature.as_ptr());
+        if method.is_null() {
+            return Err(self.failed(&what));
+        }
+        let values: Vec<jvalue> = arguments.iter().map(Argument::value).collect();
+        jni!(self.raw, v1_2.CallVoidMethodA, object.raw, method, values.as_ptr());
+        self.outcome(&what, object.raw).map(drop)
+    }
+
+    /// Makes an object.
+    pub(crate) fn new_object(
+        self,
+        class: &Object<'_>,
+        signature: &CStr,
+        arguments: &[Argument<'_>],
+    ) -> Result<Object<'frame>, JvmError> {
+        let name = c"<init>".as_ptr();
+        let constructor = jni!(self.raw, v1_2.GetMethodID, class.raw, name, signature.as_ptr());
+        if constructor.is_null() {
+            return Err(self.failed("constructor"));
+        }
+        let values: Vec<jvalue> = arguments.iter().map(Argument::value).collect();
+        let object = jni!(self.raw, v1_2.NewObjectA, class.raw, constructor, values.as_ptr());
+        self.outcome("constructor", object)
+    }
+
+    /// A field that holds an object; `None` where it is null.
+    pub(crate) fn field(
+        self,
+        object: &Object<'_>,
+        class: &Object<'_>,
+        name: &CStr,
+        signature: &CStr,
+    ) -> Result<Option<Object<'frame>>, JvmError> {
+        let field = jni!(self.raw, v1_2.GetFieldID, class.raw, name.as_ptr(), signature.as_ptr());
+        if field.is_null() {
+            return Err(self.failed(&name.to_string_lossy()));
+        }
+        Ok(self.object(jni!(self.raw, v1_2.GetObjectField, object.raw, field)))
+    }
+
+    /// A string, from ASCII or what Java writes like it ("modified UTF-8").
+    pub(crate) fn string(self, text: &CStr) -> Result<Object<'frame>, JvmError> {
+        self.outcome("string", jni!(self.raw, v1_2.NewStringUTF, text.as_ptr()))
+    }
+
+    /// An array of bytes.
+    pub(crate) fn byte_array(self, bytes: &[u8]) -> Result<Object<'frame>, JvmError> {
+        let length = jsize::try_from(bytes.len())
+            .map_err(|_| JvmError(format!("byte array: {} bytes are too many", bytes.len())))?;
+        let array = self.outcome("byte array", jni!(self.raw, v1_2.NewByteArray, length))?;
+        let source = bytes.as_ptr().cast();
+        jni!(self.raw, v1_2.SetByteArrayRegion, array.raw, 0, length, source);
+        Ok(array)
+    }
+
+    /// The content of an object that is an array of bytes.
+    pub(crate) fn bytes(self, array: &Object<'_>) -> Vec<u8> {
+        let length = jni!(self.raw, v1_2.GetArrayLength, array.raw);
+        let mut bytes = vec![0_u8; usize::try_from(length).unwrap_or(0)];
+        let target = bytes.as_mut_ptr().cast();
+        jni!(self.raw, v1_2.GetByteArrayRegion, array.raw, 0, length, target);
+        bytes
+    }
+}
+
+/// What a method is called with.
+pub(crate) enum Argument<'a> {
+    /// An object.
+    Object(&'a Object<'a>),
+    /// A `long`.
+    Long(i64),
+    /// A `boolean`.
+    Boolean(bool),
+}
+
+impl Argument<'_> {
+    fn value(&self) -> jvalue {
+        match self {
+            Argument::Object(object) => jvalue { l: object.raw },
+            Argument::Long(long) => jvalue { j: *long },
+            Argument::Boolean(boolean) => jvalue { z: *boolean },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! What Java calls: the native methods of `tubthumping.crac.Agent`.
+//!
+//! In: calls of the shim. Out: lists of strings.
+//! Invariant: nothing is thrown; what fails is said in the answer.
+//! Not here: decisions. The JVM finds these functions by their names in the agent's library.
+
+use crate::jvm::{Env, Jvm};
+use crate::strings::pack;
+use crate::{DESK, engine};
+use jni_sys::{JNIEnv, jboolean, jobject};
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::ptr;
+use tub_control::OpenResourceKind;
+use tub_control::mailbox::Letter;
+
+/// `Agent.awaitVerdict()`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_awaitVerdict(
+    env: *mut JNIEnv,
+    _class: jobject,
+) -> jobject {
+    let letter = DESK.await_letter();
+    if let Letter::Restored { environment, .. } = &letter {
+        for variable in environment {
+            set_variable(variable);
+        }
+    }
+    answer(env, &pack(verdict(letter)))
+}
+
+/// `Agent.startEngine()`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_startEngine(
+    env: *mut JNIEnv,
+    _class: jobject,
+) -> jobject {
+    let strings = match engine::start() {
+        None => vec![b"unconfigured".to_vec()],
+        Some(Err(message)) => vec![b"failed".to_vec(), message.into_bytes()],
+        Some(Ok(started)) => vec![
+            b"started".to_vec(),
+            started.pid.to_string().into_bytes(),
+            started.messages.into_os_string().as_encoded_bytes().to_vec(),
+        ],
+    };
+    answer(env, &pack(strings))
+}
+
+/// `Agent.trimNativeHeap()`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_trimNativeHeap(_env: *mut JNIEnv, _class: jobject) {
+    // SAFETY: malloc_trim(3) gives free memory back and may be called from any thread.
+    unsafe { libc::malloc_trim(0) };
+}
+
+/// `Agent.openPackage(Module, byte[], Module)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_openPackage(
+    env: *mut JNIEnv,
+    _class: jobject,
+    module: jobject,
+    name: jobject,
+    reader: jobject,
+) -> jboolean {
+    // SAFETY: the JVM has passed the environment of this thread to this native method.
+    let env = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to this native method.
+    let module = unsafe { env.argument(module) };
+    // SAFETY: as above.
+    let name = unsafe { env.argument(name) };
+    // SAFETY: as above.
+    let reader = unsafe { env.argument(reader) };
+    let (Some(jvm), Some(module), Some(name), Some(reader)) = (Jvm::get(), module, name, reader)
+    else {
+        return false;
+    };
+    let Ok(name) = CString::new(env.bytes(&name)) else { return false };
+    let opened =
+        jvm.export(&module, &name, &reader).and_then(|()| jvm.open(&module, &name, &reader));
+    opened.is_ok()
+}
+
+fn answer(env: *mut JNIEnv, bytes: &[u8]) -> jobject {
+    // SAFETY: the JVM has passed the environment of this thread to the native method that calls.
+    let env = unsafe { Env::from_raw(env) };
+    env.byte_array(bytes).map_or(ptr::null_mut(), |array| array.into_raw())
+}
+
+/// The letter in the words of `Agent.awaitVerdict`.
+fn verdict(letter: Letter) -> Vec<Vec<u8>> {
+    let mut strings = Vec::new();
+    let mut add = |text: &str| strings.push(text.as_bytes().to_vec());
+    match letter {
+        Letter::Resumed(resumed) => {
+            add("resumed");
+            add(&resumed.image);
+            add(&resumed.generation.to_string());
+        }
+        Letter::Restored { restored, environment, .. } => {
+            add("restored");
+            add(&restored.instance);
+            add(&restored.generation.to_string());
+            add(&restored.seed);
+            add(&restored.restore_unix_ms.to_string());
+            strings.extend(environment);
+        }
+        Letter::Failed(failed) => {
+            add("failed");
+            add(&failed.message);
+            for failure in failed.failures {
+                add(match failure.kind {
+                    OpenResourceKind::File => "file",
+                    OpenResourceKind::Socket => "socket",
+                    OpenResourceKind::Resource => "resource",
+                });
+                add(&failure.fd.map(|fd| fd.to_string()).unwrap_or_default());
+                add(&failure.detail);
+            }
+        }
+        Letter::Waiting => add("failed"),
+    }
+    strings
+}
+
+/// Sets one variable of the native environment, for the children of this copy.
+fn set_variable(variable: &[u8]) {
+    let equals = variable.iter().skip(1).position(|&byte| byte == b'=').map(|at| at + 1);
+    let Some(equals) = equals else { return };
+    let (name, value) = (&variable[..equals], &variable[equals + 1..]);
+    if name.contains(&0) || value.contains(&0) {
+        return;
+    }
+    // SAFETY: setenv(3) races with a getenv(3) of other native code in the meantime, which this
+    // cannot rule out: the threads of the application run. A CRaC JDK does the same at the same
+    // moment. Java code is not concerned, since it reads a copy of its own, and Rust code takes
+    // the lock that `set_var` holds.
+    unsafe { std::env::set_var(OsStr::from_bytes(name), OsStr::from_bytes(value)) };
+}

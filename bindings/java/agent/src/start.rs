@@ -1,0 +1,152 @@
+//! The agent's start and end: what the JVM calls.
+//!
+//! In: `Agent_OnLoad`, `Agent_OnAttach`, `Agent_OnUnload`, and the event that the JVM is ready.
+//! Out: the shim on the boot class path, its packages readable, the control thread running.
+//! Invariant: whatever fails here is told on stderr once, and the application starts all the same.
+//! Not here: anything that happens after the start.
+
+use crate::application::JavaApplication;
+use crate::jvm::{Argument, Env, Jvm, JvmError, Object};
+use crate::{DESK, shim};
+use jni_sys::{JNI_OK, JNIEnv, JavaVM, jint, jobject};
+use std::ffi::{CStr, c_char, c_void};
+use std::thread;
+
+/// Called by the JVM for `-agentpath`, before there is any Java.
+///
+/// # Safety
+/// For the JVM to call, with its `JavaVM`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn Agent_OnLoad(
+    vm: *mut JavaVM,
+    _options: *const c_char,
+    _reserved: *mut c_void,
+) -> jint {
+    // SAFETY: the JVM passes its own handle.
+    let loaded = unsafe { Jvm::load(vm) };
+    report(loaded.and_then(|jvm| {
+        jvm.add_to_boot_class_path(shim_path()?)?;
+        jvm.on_init(vm_init)
+    }));
+    JNI_OK
+}
+
+/// Called by the JVM for `jcmd PID JVMTI.agent_load`, on a thread that runs Java.
+///
+/// # Safety
+/// For the JVM to call, with its `JavaVM`.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn Agent_OnAttach(
+    vm: *mut JavaVM,
+    _options: *const c_char,
+    _reserved: *mut c_void,
+) -> jint {
+    if Jvm::get().is_some() {
+        // Loaded already, and the JVM calls again.
+        return JNI_OK;
+    }
+    // SAFETY: the JVM passes its own handle.
+    let loaded = unsafe { Jvm::load(vm) };
+    report(loaded.and_then(|jvm| {
+        jvm.add_to_boot_class_path(shim_path()?)?;
+        // On a thread of its own, since attaching and detaching this one would end it for Java.
+        let ready = thread::spawn(|| jvm.attached(|env| become_ready(jvm, env)));
+        ready.join().unwrap_or_else(|_| Err(JvmError::new("the start panicked")))
+    }));
+    JNI_OK
+}
+
+/// Called by the JVM at its end.
+///
+/// # Safety
+/// For the JVM to call.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn Agent_OnUnload(_vm: *mut JavaVM) {
+    DESK.remove_socket();
+}
+
+unsafe extern "C" fn vm_init(_jvmti: *mut c_void, env: *mut JNIEnv, _thread: jobject) {
+    let Some(jvm) = Jvm::get() else { return };
+    // SAFETY: the JVM passes the environment of this thread, valid during the event.
+    let env = unsafe { Env::from_raw(env) };
+    report(become_ready(jvm, env));
+}
+
+fn become_ready(jvm: &'static Jvm, env: Env<'_>) -> Result<(), JvmError> {
+    let boot_loader = env.class(c"jdk/internal/loader/BootLoader")?;
+    let unnamed =
+        env.call_static(&boot_loader, c"getUnnamedModule", c"()Ljava/lang/Module;", &[])?;
+    make_resources_visible(env)?;
+    export_management(jvm, env, &unnamed)?;
+    thread::Builder::new()
+        .name("tub control".into())
+        .spawn(|| {
+            let directory = tub_control::default_directory();
+            let Err(error) = tub_control::serve(&directory, &JavaApplication);
+            report(Err(JvmError::new(&describe(&error))));
+        })
+        .map(drop)
+        .map_err(|error| JvmError::new(&format!("the control thread cannot be started: {error}")))
+}
+
+/// Makes the shim's `META-INF/services` visible, by which the JDK finds the platform bean.
+///
+/// JVM(since 17): classes of a jar that an agent adds are found by the VM itself, resources by
+/// `jdk.internal.loader.ClassLoaders.bootLoader().ucp`, which 17 fills from `-Xbootclasspath/a`
+/// only. 25 fills it for an agent as well; a jar that is there already is not added again.
+fn make_resources_visible(env: Env<'_>) -> Result<(), JvmError> {
+    let loaders = env.class(c"jdk/internal/loader/ClassLoaders")?;
+    let loader_class = env.class(c"jdk/internal/loader/BuiltinClassLoader")?;
+    let path_class = env.class(c"jdk/internal/loader/URLClassPath")?;
+    let loader = env.call_static(
+        &loaders,
+        c"bootLoader",
+        c"()Ljdk/internal/loader/BuiltinClassLoader;",
+        &[],
+    )?;
+    let jar = env.string(shim_path()?)?;
+    let path = env.field(&loader, &loader_class, c"ucp", c"Ljdk/internal/loader/URLClassPath;")?;
+    if let Some(path) = path {
+        let name = c"addFile";
+        let arguments = [Argument::Object(&jar)];
+        return env.call_void(&path, &path_class, name, c"(Ljava/lang/String;)V", &arguments);
+    }
+    let arguments = [Argument::Object(&jar), Argument::Boolean(false)];
+    let path = env.new_object(&path_class, c"(Ljava/lang/String;Z)V", &arguments)?;
+    env.call_void(
+        &loader,
+        &loader_class,
+        c"setClassPath",
+        c"(Ljdk/internal/loader/URLClassPath;)V",
+        &[Argument::Object(&path)],
+    )
+}
+
+/// Lets the shim extend the JDK's provider of platform beans. Without this the service file
+/// would break every look-up of a platform bean, so that it comes before main.
+fn export_management(jvm: &Jvm, env: Env<'_>, reader: &Object<'_>) -> Result<(), JvmError> {
+    let Ok(provider) = env.class(c"sun/management/spi/PlatformMBeanProvider") else {
+        // A runtime without java.management, which nobody can ask for a platform bean.
+        return Ok(());
+    };
+    let management = env.module(&provider)?;
+    jvm.export(&management, c"sun.management.spi", reader)
+}
+
+fn shim_path() -> Result<&'static CStr, JvmError> {
+    shim::path().map_err(|error| JvmError::new(&error))
+}
+
+/// Tells of a failure of the start; the application is not to blame and goes on.
+fn report(result: Result<(), JvmError>) {
+    if let Err(error) = result {
+        eprintln!("tub: this JVM will not take part in checkpoints: {error}");
+    }
+}
+
+fn describe(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -1,0 +1,35 @@
+package tubthumping.crac;
+
+/**
+ * The native half, {@code libtub_java_agent.so}. The JVM finds these in the agent's library.
+ *
+ * <p>Byte arrays are lists of {@link Strings}.
+ */
+final class Agent {
+    private Agent() {}
+
+    /**
+     * Waits for the engine's word on a round that is prepared: on the control socket at first, on
+     * the mailbox once the engine has committed. One of
+     *
+     * <ul>
+     *   <li>{@code resumed}, image, generation
+     *   <li>{@code restored}, instance, generation, seed, time, variable…; the native environment
+     *       has the variables already
+     *   <li>{@code failed}, message, and for each object kind, descriptor, detail
+     * </ul>
+     */
+    static native byte[] awaitVerdict();
+
+    /**
+     * Starts {@code tub checkpoint} for this process, as no child of it. {@code started}, process
+     * id, path of its messages; or {@code failed}, message; or {@code unconfigured}.
+     */
+    static native byte[] startEngine();
+
+    /** Gives free memory of the native heap back to the kernel. */
+    static native void trimNativeHeap();
+
+    /** Opens a package of {@code module}, also to reflection, to {@code reader}. */
+    static native boolean openPackage(Module module, byte[] name, Module reader);
+}

@@ -1,0 +1,284 @@
+package tubthumping.crac;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.concurrent.locks.ReentrantLock;
+import jdk.crac.CheckpointException;
+import jdk.crac.Resource;
+import jdk.crac.RestoreException;
+
+/**
+ * Checkpoints of this process, one at a time: those that an engine asks for through the control
+ * socket, and those that the application asks for itself.
+ *
+ * <p>In: calls of the native half, which speaks to the engine, and of {@code Core}. Out: one {@link
+ * Round} at a time.
+ *
+ * <p>A checkpoint that the application asks for goes the same way as any other: {@code tub
+ * checkpoint} is started from here, and comes back through the control socket.
+ */
+public final class Coordinator {
+    /** The only one. */
+    public static final Coordinator INSTANCE = new Coordinator();
+
+    /** How long the resources may take together where there is no engine to say so. */
+    private static final long DEFAULT_TIMEOUT_MS = 60_000;
+
+    /** How long a refusal waits for the after-hooks before it is given. */
+    private static final long REFUSAL_PATIENCE_MS = 10_000;
+
+    /** How often to look whether an engine that was started is still there. */
+    private static final long ENGINE_POLL_MS = 50;
+
+    /** Requests take turns: each gets a cycle of its own. */
+    private final ReentrantLock requests = new ReentrantLock(true);
+
+    // Guarded by this.
+    private Round round;
+    private Request request;
+    private long generation;
+
+    private Coordinator() {}
+
+    /** A checkpoint that the application asked for: its engine, and its round once it comes. */
+    private static final class Request {
+        private final long engine;
+        private Round round;
+
+        Request(long engine) {
+            this.engine = engine;
+        }
+    }
+
+    /**
+     * Asks for a checkpoint and waits for its end.
+     *
+     * @throws CheckpointException if there is no image
+     * @throws RestoreException if resources failed afterwards
+     */
+    public void request() throws CheckpointException, RestoreException {
+        synchronized (this) {
+            if (round != null && round.runsHere()) {
+                throw failed(new IllegalStateException("Recursive checkpoint is not allowed"));
+            }
+        }
+        requests.lock();
+        try {
+            Round mine = perform();
+            if (mine.wasInterrupted()) {
+                Thread.currentThread().interrupt();
+            }
+            mine.report();
+        } finally {
+            requests.unlock();
+        }
+    }
+
+    private Round perform() throws CheckpointException {
+        synchronized (this) {
+            Monitors.await(this, () -> round == null, Monitors.FOREVER_MS);
+        }
+        List<byte[]> started = Strings.unpackRaw(Agent.startEngine());
+        String second = started.size() > 1 ? Strings.text(started.get(1)) : "";
+        return switch (Strings.text(started.get(0))) {
+            case "started" -> {
+                Path messages = Path.of(Strings.text(started.get(2)));
+                yield performWithEngine(Long.parseLong(second), messages);
+            }
+            case "unconfigured" -> performWithoutEngine();
+            default -> throw failed(new RuntimeException(second));
+        };
+    }
+
+    private Round performWithoutEngine() throws CheckpointException {
+        Round mine;
+        synchronized (this) {
+            // An engine from outside may have been quicker.
+            Monitors.await(this, () -> round == null, Monitors.FOREVER_MS);
+            mine = new Round(this, false);
+            round = mine;
+        }
+        mine.start();
+        if (!mine.awaitPrepared(DEFAULT_TIMEOUT_MS)) {
+            Exception reason = mine.giveUp(DEFAULT_TIMEOUT_MS);
+            if (reason != null) {
+                throw failed(reason);
+            }
+        }
+        mine.awaitOver(Monitors.FOREVER_MS);
+        return mine;
+    }
+
+    private Round performWithEngine(long engine, Path messages) throws CheckpointException {
+        Request mine = new Request(engine);
+        synchronized (this) {
+            request = mine;
+        }
+        try {
+            Round theRound = awaitRound(mine, messages);
+            // The engine bounds the before-hooks; how long the after-hooks take is theirs.
+            theRound.awaitOver(Monitors.FOREVER_MS);
+            return theRound;
+        } finally {
+            synchronized (this) {
+                request = null;
+            }
+            try {
+                Files.deleteIfExists(messages);
+            } catch (IOException e) {
+                // It lies in a directory for temporary files.
+            }
+        }
+    }
+
+    /** Waits for the engine to ask for its round, or to end without having done so. */
+    private Round awaitRound(Request mine, Path messages) throws CheckpointException {
+        Path process = Path.of("/proc", Long.toString(mine.engine));
+        boolean gone = false;
+        while (true) {
+            synchronized (this) {
+                Monitors.await(this, () -> mine.round != null, ENGINE_POLL_MS);
+                // Asked in this order: an engine that came and went had its round.
+                if (mine.round != null) {
+                    return mine.round;
+                }
+                if (gone) {
+                    throw failed(new RuntimeException(engineMessage(messages)));
+                }
+            }
+            gone = !Files.exists(process);
+        }
+    }
+
+    private static String engineMessage(Path messages) {
+        try {
+            String text = Files.readString(messages).trim();
+            return text.isEmpty() ? "the engine ended without a word" : text;
+        } catch (IOException e) {
+            return "the engine ended, and what it said cannot be read: " + e;
+        }
+    }
+
+    private static CheckpointException failed(Exception reason) {
+        CheckpointException exception = new CheckpointException();
+        exception.addSuppressed(reason);
+        return exception;
+    }
+
+    /** Called by a round at its end, on its thread. */
+    void over(Round ended) {
+        boolean awaited;
+        synchronized (this) {
+            awaited = request != null && request.round == ended;
+            round = null;
+            notifyAll();
+        }
+        if (!awaited) {
+            ended.logAfterFailures();
+        }
+    }
+
+    synchronized void generation(long generation) {
+        this.generation = generation;
+    }
+
+    // What follows is called by the native half, on threads of its own. Byte arrays are lists of
+    // strings, see Strings.
+
+    /** State, runtime, generation, resource…. */
+    private static byte[] status() {
+        Round current;
+        long generation;
+        synchronized (INSTANCE) {
+            current = INSTANCE.round;
+            generation = INSTANCE.generation;
+        }
+        String state = "running";
+        if (current != null) {
+            state = current.phase() == Round.Phase.PREPARED ? "prepared" : "preparing";
+        }
+        Strings answer = new Strings().add(state).add(runtime()).add(generation);
+        for (Resource resource : GlobalContext.INSTANCE.snapshot()) {
+            answer.add(Failures.describe(resource));
+        }
+        return answer.pack();
+    }
+
+    /**
+     * Tells every resource. {@code prepared}, runtime, number of resources, resource…, allowed
+     * path…; or kind of refusal, message, and for each failure type, message, resource.
+     */
+    private static byte[] prepare(long peer, long timeoutMillis) {
+        Round mine;
+        synchronized (INSTANCE) {
+            Round other = INSTANCE.round;
+            if (other != null) {
+                String hung = other.running();
+                String of = hung == null ? "" : ": " + hung + " has not returned";
+                return refusal("busy", "another checkpoint is under way" + of);
+            }
+            mine = new Round(INSTANCE, true);
+            INSTANCE.round = mine;
+            // A peer in another PID namespace has no number here.
+            if (INSTANCE.request != null && (peer == INSTANCE.request.engine || peer == 0)) {
+                INSTANCE.request.round = mine;
+                INSTANCE.notifyAll();
+            }
+        }
+        mine.start();
+        if (!mine.awaitPrepared(timeoutMillis)) {
+            Exception reason = mine.giveUp(timeoutMillis);
+            if (reason != null) {
+                return refusal("timed-out", reason.getMessage());
+            }
+        }
+        if (mine.phase() == Round.Phase.PREPARED) {
+            List<String> names = mine.resourceNames();
+            Strings answer = new Strings().add("prepared").add(runtime());
+            return answer.add(names.size()).addAll(names).addAll(mine.allowedPaths()).pack();
+        }
+        mine.awaitOver(REFUSAL_PATIENCE_MS);
+        return refused(mine.beforeFailures().list());
+    }
+
+    /** Waits for the end of the round: nothing; or the name of the resource that hangs. */
+    private static byte[] awaitOver(long timeoutMillis) {
+        Round current;
+        synchronized (INSTANCE) {
+            current = INSTANCE.round;
+            // Until it is gone from here too, the next one would be told that it is busy.
+            if (current == null
+                    || Monitors.await(INSTANCE, () -> INSTANCE.round != current, timeoutMillis)) {
+                return new byte[0];
+            }
+        }
+        String hung = current.running();
+        return new Strings().add(hung == null ? "the JVM" : hung).pack();
+    }
+
+    private static byte[] refused(List<Failures.Failure> failures) {
+        boolean byResource = failures.stream().anyMatch(failure -> failure.resource() != null);
+        String count = failures.size() == 1 ? "1 failure" : failures.size() + " failures";
+        Strings answer =
+                new Strings()
+                        .add(byResource ? "resource-failed" : "runtime")
+                        .add(count + " before the checkpoint");
+        for (Failures.Failure failure : failures) {
+            String message = failure.thrown().getMessage();
+            answer.add(failure.thrown().getClass().getName())
+                    .add(message == null ? "" : message)
+                    .add(failure.resource() == null ? "" : failure.resource());
+        }
+        return answer.pack();
+    }
+
+    private static byte[] refusal(String kind, String message) {
+        return new Strings().add(kind).add(message).pack();
+    }
+
+    private static String runtime() {
+        return System.getProperty("java.vm.name") + " " + System.getProperty("java.vm.version");
+    }
+}
