@@ -17,6 +17,8 @@ mod inventory;
 mod layout;
 mod pages;
 mod structure;
+#[cfg(test)]
+mod tests;
 mod v1;
 mod writer;
 

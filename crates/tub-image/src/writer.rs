@@ -302,11 +302,11 @@ fn starts_with_magic(path: &Path) -> bool {
     read.is_ok() && magic == MAGIC
 }
 
-/// KERNEL(since 2.6.26): the fifth field of `/proc/self/mountinfo` is the mount point, with blank,
+/// KERNEL(since 2.6.26): the fifth field of `/proc/thread-self/mountinfo` is the mount point, with blank,
 /// tab, newline and backslash as octal escapes (`proc_pid_mountinfo(5)`). Comparing device numbers
 /// instead would miss bind mounts. Where there is no such file, the rename will tell.
 fn is_mount_point(dir: &Path) -> bool {
-    let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo") else { return false };
+    let Ok(mounts) = fs::read_to_string("/proc/thread-self/mountinfo") else { return false };
     let mut escaped = String::new();
     for character in dir.to_string_lossy().chars() {
         match character {

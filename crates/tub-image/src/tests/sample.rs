@@ -1,0 +1,221 @@
+//! A checkpoint that uses every field and every variant.
+
+use tub_model::*;
+use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
+
+/// Addresses `start..end` in pages from 4 MiB on.
+pub(super) fn pages(start: u64, end: u64) -> AddrRange {
+    AddrRange::new(0x40_0000 + start * 4096, 0x40_0000 + end * 4096).unwrap()
+}
+
+/// What memory holds: pages with a number divisible by 3 are zeros, as are 40 to 69.
+pub(super) fn memory(range: AddrRange) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for address in (range.start()..range.end()).step_by(4096) {
+        let page = (address - 0x40_0000) / 4096;
+        let zero = page % 3 == 0 || (40..70).contains(&page);
+        let fill = if zero { 0 } else { u8::try_from(page % 251).unwrap() };
+        bytes.extend_from_slice(&[fill; 4096]);
+    }
+    bytes
+}
+
+fn file(path: &str) -> FileIdentity {
+    FileIdentity {
+        path: path.into(),
+        dev: 0xfe00,
+        ino: 77,
+        size_bytes: 123_456,
+        mtime_ns: -1_700_000_000_000_000_001,
+    }
+}
+
+pub(super) fn checkpoint() -> Checkpoint {
+    Checkpoint {
+        provenance: Provenance {
+            tool_version: "0.1.0".into(),
+            created_unix_ns: 1_760_000_000_123_456_789,
+            generation: 3,
+            image_id: *b"0123456789abcdef",
+        },
+        host: HostFacts {
+            arch: "x86_64".into(),
+            kernel_release: "6.18.0".into(),
+            boot_id: "01234567-89ab-cdef-0123-456789abcdef".into(),
+            page_bytes: 4096,
+            cpu_model: "Example CPU ü".into(),
+            cpu_features: vec!["avx2".into(), "sse2".into()],
+            xsave_features: 0x2e7,
+            xsave_bytes: 2432,
+            vdso: VdsoFacts { hash: u64::MAX, span_bytes: 0x8000, vvar_bytes: 0x6000 },
+        },
+        clocks: Clocks { monotonic_ns: 1, boottime_ns: 2, realtime_ns: u64::MAX },
+        coordination: Some(Coordination {
+            mailbox: pages(10, 11),
+            runtime: "OpenJDK 64-Bit Server VM 17".into(),
+            resources: vec!["com.acme.Pool@1f".into(), String::new()],
+        }),
+        tasks: vec![task()],
+    }
+}
+
+fn task() -> Task {
+    Task {
+        pid: NsPid(4242),
+        session_leader: true,
+        exe: file("/usr/bin/java"),
+        cwd: "/srv/app".into(),
+        umask: 0o22,
+        credentials: Credentials {
+            uids: [1000, 1001, 1002, 1003],
+            gids: [1, 2, 3, u32::MAX],
+            groups: vec![4, 24],
+            capabilities: [1 << 40, 2, 3],
+        },
+        dumpable: 1,
+        no_new_privs: true,
+        thp_disable: true,
+        child_subreaper: true,
+        personality: 0x40000,
+        oom_score_adj: -17,
+        limits: vec![Limit { resource: 7, soft: 1024, hard: u64::MAX }],
+        mm: MmFields {
+            start_code: 1,
+            end_code: 2,
+            start_data: 3,
+            end_data: 4,
+            start_brk: 5,
+            brk: 6,
+            start_stack: 7,
+            arg_start: 8,
+            arg_end: 9,
+            env_start: 10,
+            env_end: 11,
+            auxv: (0..=255).collect(),
+        },
+        vmas: vmas(),
+        signal_actions: vec![SignalAction {
+            signal: 11,
+            handler: 0x7fff_0000_1234,
+            flags: 0x0c00_0004,
+            restorer: 5,
+            mask: u64::MAX,
+        }],
+        pending_signals: vec![SigInfo([7; 128])],
+        interval_timers: vec![IntervalTimer { which: 2, value_us: 3, interval_us: 4 }],
+        posix_timers: vec![PosixTimer {
+            id: 0,
+            clock: -6,
+            notify: 4,
+            signal: 34,
+            value: u64::MAX,
+            target: NsPid(4243),
+            value_ns: 5,
+            interval_ns: 6,
+        }],
+        files: files(),
+        fds: vec![
+            Fd { number: FdNumber(0), close_on_exec: false, file: 3 },
+            Fd { number: FdNumber(5), close_on_exec: true, file: 0 },
+            Fd { number: FdNumber(6), close_on_exec: false, file: 0 },
+        ],
+        threads: vec![thread(4242, "java"), thread(4243, "a) b (c"), thread(4300, "")],
+    }
+}
+
+fn vma(range: AddrRange, backing: Backing, saved: Vec<AddrRange>) -> Vma {
+    Vma {
+        range,
+        protection: Protection { read: true, write: true, execute: false },
+        backing,
+        grows_down: false,
+        no_reserve: true,
+        advice: vec![14, 18],
+        saved,
+    }
+}
+
+fn vmas() -> Vec<Vma> {
+    let private = Backing::PrivateFile { file: file("/lib/a b\n.so"), offset_bytes: 4096 };
+    let shared = Backing::SharedFile { file: file("/data/log"), offset_bytes: 0, may_write: true };
+    let scratch = Backing::SharedScratchFile { path: "/tmp/hsperfdata/1".into(), mode: 0o600 };
+    let mut stack = vma(pages(200, 210), Backing::Anonymous, vec![pages(204, 210)]);
+    stack.grows_down = true;
+    let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![]);
+    vdso.protection = Protection { read: true, write: false, execute: true };
+    vec![
+        vma(pages(0, 4), private.clone(), vec![]),
+        // Two stretches with a page between them that the file still owns.
+        vma(pages(4, 10), private, vec![pages(4, 7), pages(8, 10)]),
+        // Short zeros, long zeros, zeros at both ends.
+        vma(pages(10, 100), Backing::Anonymous, vec![pages(12, 91), pages(93, 94)]),
+        // Directly after the one before: a run must not span both.
+        vma(pages(100, 101), Backing::Anonymous, vec![pages(100, 101)]),
+        vma(pages(110, 118), scratch, vec![pages(110, 118)]),
+        vma(pages(120, 121), shared, vec![]),
+        stack,
+        vdso,
+    ]
+}
+
+fn files() -> Vec<OpenFile> {
+    let option = SocketOption { level: 1, name: 15, value: vec![1, 0, 0, 0] };
+    let kinds = vec![
+        FileKind::Regular { file: file("/app/app.jar"), offset_bytes: u64::MAX },
+        FileKind::Directory { path: "/srv".into(), offset_bytes: 2 },
+        FileKind::Device { path: "/dev/urandom".into() },
+        FileKind::Terminal { path: "/dev/pts/0".into() },
+        FileKind::Pipe {
+            id: 9646,
+            write_end: true,
+            capacity_bytes: 65536,
+            content: b"in flight\0\xff".to_vec(),
+            both_ends: true,
+        },
+        FileKind::EventFd { count: u64::MAX - 1, semaphore: true },
+        FileKind::Epoll {
+            targets: vec![EpollTarget { fd: FdNumber(5), events: 0xc000_0019, data: u64::MAX }],
+        },
+        FileKind::TimerFd { clock: 1, ticks: 2, settime_flags: 3, value_ns: 4, interval_ns: 5 },
+        FileKind::SignalFd { mask: 0x4200 },
+        FileKind::Inotify {
+            watches: vec![InotifyWatch { number: 2, path: "/etc".into(), mask: 0x300 }],
+        },
+        FileKind::Socket(Socket::UnixPair { kind: 1, id: 10, peer: 11 }),
+        FileKind::Socket(Socket::UnixOrphan { kind: 1 }),
+        FileKind::Socket(Socket::UnixListener {
+            kind: 1,
+            address: "@abstract".into(),
+            mode: 0o777,
+        }),
+        FileKind::Socket(Socket::TcpListener {
+            address: "[::]:8080".into(),
+            backlog: 50,
+            options: vec![option.clone()],
+        }),
+        FileKind::Socket(Socket::Udp { address: "0.0.0.0:0".into(), options: vec![option] }),
+    ];
+    kinds.into_iter().map(|kind| OpenFile { flags: -0x8000, kind }).collect()
+}
+
+pub(super) fn thread(tid: i32, name: &str) -> Thread {
+    Thread {
+        tid: NsPid(tid),
+        name: name.into(),
+        registers: Registers {
+            general: std::array::from_fn(|word| word as u64 * 0x0101_0101_0101_0101),
+            xsave: (0..832_u32).map(|at| at.to_le_bytes()[0]).collect(),
+        },
+        signal_mask: 1 << 63,
+        pending_signals: vec![SigInfo([1; 128]), SigInfo([2; 128])],
+        alternate_stack: AlternateStack { address: 1, flags: 2, size_bytes: 8192 },
+        clear_child_tid: RemoteAddr(0x7f00_0000_09d0),
+        robust_list: (RemoteAddr(0x7f00_0000_09e0), 24),
+        rseq: (tid != 4300).then_some(Rseq {
+            address: RemoteAddr(0x7f00_0000_0a00),
+            size_bytes: 32,
+            signature: 0x5305_3053,
+        }),
+        scheduling: Scheduling { policy: 0, nice: -5, priority: 0 },
+    }
+}
