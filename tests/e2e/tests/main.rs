@@ -8,7 +8,10 @@
 
 mod control;
 mod descriptors;
+mod http;
 mod images;
+mod jdk;
+mod jvm;
 mod lives;
 mod memory;
 mod process;
@@ -16,4 +19,5 @@ mod refusals;
 mod registers;
 mod round_trip;
 mod signals;
+mod spring;
 mod time;

@@ -19,8 +19,8 @@ use std::time::SystemTime;
 pub struct Product {
     /// The command.
     pub tub: PathBuf,
-    /// The Java agent, if it was built.
-    pub agent: Option<PathBuf>,
+    /// Where the agent lies if it was laid out beside the command.
+    installed_agent: Option<PathBuf>,
 }
 
 /// The product under test: `$TUB_BIN`, else what `cargo xtask build` has laid out if it is as new
@@ -41,29 +41,56 @@ pub fn product() -> &'static Product {
 
 fn find_product() -> Product {
     if let Some(path) = env::var_os("TUB_BIN") {
-        return with_agent(PathBuf::from(path));
+        return beside(PathBuf::from(path));
     }
     let laid_out = target_dir().join("tub/bin/tub");
-    match (modified(&laid_out), newest(&root().join("crates"))) {
-        (Some(built), Some(changed)) if built >= changed => with_agent(reachable(&laid_out)),
+    let sources = ["crates", "bindings"].iter().filter_map(|dir| newest(&root().join(dir))).max();
+    match (modified(&laid_out), sources) {
+        (Some(built), Some(changed)) if built >= changed => beside(laid_out),
         (laid, _) => {
             if laid.is_some() {
                 eprintln!("{}: older than the sources, building anew", laid_out.display());
             }
-            with_agent(reachable(&cargo_build("tub-cli", "tub")))
+            let tub = reachable(&cargo_build("tub-cli", &["--bin", "tub"], "tub"));
+            Product { tub, installed_agent: None }
         }
     }
 }
 
-/// The agent lies beside the command as it is installed, or where a debug build left it.
-fn with_agent(tub: PathBuf) -> Product {
-    let name = "libtub_java_agent.so";
+const AGENT: &str = "libtub_java_agent.so";
+
+/// The product that `tub` is the command of.
+fn beside(tub: PathBuf) -> Product {
     let dir = tub.parent().unwrap_or(Path::new("."));
-    let installed = target_dir().join("tub/lib").join(name);
-    let candidates = [dir.join("../lib").join(name), dir.join(name), installed];
-    let agent = env::var_os("TUB_AGENT").map(PathBuf::from);
-    let agent = agent.or_else(|| candidates.into_iter().find(|path| path.exists()));
-    Product { agent: agent.map(|path| reachable(&path)), tub }
+    let agent = [dir.join("../lib").join(AGENT), dir.join(AGENT)].into_iter().find(|p| p.exists());
+    // Copied only if need be, and then without its neighbours: the agent is named by TUB_AGENT.
+    Product { installed_agent: agent.map(|path| reachable(&path)), tub: reachable(&tub) }
+}
+
+/// The Java agent under test, for `TUB_AGENT`: `None` if that is set already.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn agent() -> Option<&'static Path> {
+    static AGENT_BUILT: OnceLock<PathBuf> = OnceLock::new();
+    if env::var_os("TUB_AGENT").is_some() {
+        return None;
+    }
+    let build = || reachable(&cargo_build("tub-java-agent", &["--lib"], AGENT));
+    let installed = product().installed_agent.as_deref();
+    Some(installed.unwrap_or_else(|| AGENT_BUILT.get_or_init(build)))
+}
+
+/// The prober of `bench`, which can start a service in a network namespace of its own.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn prober_binary() -> &'static Path {
+    static PROBER: OnceLock<PathBuf> = OnceLock::new();
+    let build = || reachable(&cargo_build("tub-bench", &["--bin", "tub-prober"], "tub-prober"));
+    PROBER.get_or_init(build)
 }
 
 /// The multi-call binary of `tests/subjects`, built now.
@@ -73,20 +100,22 @@ fn with_agent(tub: PathBuf) -> Product {
 /// If it cannot be built.
 pub fn subject_binary() -> &'static Path {
     static SUBJECT: OnceLock<PathBuf> = OnceLock::new();
-    SUBJECT.get_or_init(|| reachable(&cargo_build("tub-subjects", "tub-subject")))
+    SUBJECT.get_or_init(|| {
+        reachable(&cargo_build("tub-subjects", &["--bin", "tub-subject"], "tub-subject"))
+    })
 }
 
-/// Builds one binary of the workspace beside the test that runs, and gives its path.
-fn cargo_build(package: &str, binary: &str) -> PathBuf {
+/// Builds one `artifact` of the workspace, and gives its path.
+fn cargo_build(package: &str, target: &[&str], artifact: &str) -> PathBuf {
     // cargo has a lock of its own, but says so on stderr each time it waits.
     let _alone = alone("build");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["build", "--quiet", "--package", package, "--bin", binary]);
+    command.current_dir(root()).args(["build", "--quiet", "--package", package]).args(target);
     let output = command.output().unwrap_or_else(|error| panic!("cargo cannot be run: {error}"));
     let complaint = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{binary} cannot be built:\n{complaint}");
-    target_dir().join("debug").join(binary)
+    assert!(output.status.success(), "{artifact} cannot be built:\n{complaint}");
+    target_dir().join("debug").join(artifact)
 }
 
 /// `path`, or a copy of it where an ordinary user cannot reach it (a checkout under /root).

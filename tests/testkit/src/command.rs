@@ -87,7 +87,7 @@ impl Tub {
 }
 
 /// `program` as `user`, who has no supplementary groups.
-pub(crate) fn as_user(user: User, program: &Path) -> Command {
+pub fn as_user(user: User, program: &Path) -> Command {
     let mut command = Command::new(program);
     if let Some(id) = user.change_to() {
         // std clears the supplementary groups when root sets a uid.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 /// How long a subject may take to set itself up, and an instance to get up.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(60);
 
 /// How long a subject may take from *go* to its verdict.
 const VERDICT: Duration = Duration::from_secs(60);
@@ -59,11 +59,8 @@ impl Subject {
         let mut command = as_user(self.user, subject_binary());
         command.arg(&self.name).arg(&state).args(&self.options);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        let life = Life::start(command, &dir, &self.name);
         let ready = state.join("ready");
-        let pid = pid_of(&life.child);
-        let found = life.wait_for(START, "to say ready", || ready.exists().then_some(pid));
-        Instance { main: life.process(found), life }
+        Instance::start(&self.name, &dir, command, |_| ready.exists().then_some(()))
     }
 }
 
@@ -205,6 +202,24 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Starts `command`, which is called `name` and owns `dir`, and waits until it `is_ready`,
+    /// which is given what it has printed.
+    ///
+    /// # Panics
+    ///
+    /// If it does not get ready in time.
+    pub fn start(
+        name: &str,
+        dir: &Arc<Scratch>,
+        command: Command,
+        mut is_ready: impl FnMut(&str) -> Option<()>,
+    ) -> Self {
+        let life = Life::start(command, dir, name);
+        let printed = || fs::read_to_string(&life.out).unwrap_or_default();
+        life.wait_for(START, "to get ready", || is_ready(&printed()));
+        Self { main: life.process(pid_of(&life.child)), life }
+    }
+
     /// The id of the subject's process, as we see it.
     pub const fn pid(&self) -> i32 {
         self.main.pid()

@@ -1,0 +1,284 @@
+//! A service on a stock JVM, from `tub run` to several instances at once.
+//!
+//! Each test runs on every JDK of 17 and 25 that is installed, as an ordinary user.
+
+use crate::http::{first_answer, free_port, get};
+use crate::jdk::{Jdk, jdks};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tub_testkit::{
+    Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, agent, alone, code, run_bounded,
+};
+
+/// Requests that warm the service up.
+const WARM_UP: usize = 500;
+
+/// A service under way.
+struct Service {
+    instance: Instance,
+    port: u16,
+}
+
+impl Service {
+    /// Compiles it, starts it by `tub run` in `mode`, and warms it up.
+    fn start(jdk: &Jdk, mode: &str) -> Self {
+        Self::start_with(jdk, mode, &[])
+    }
+
+    /// The same, with options of `tub run`.
+    fn start_with(jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
+        let dir = Arc::new(Scratch::new(User::Ordinary));
+        let classes = compile(jdk, &dir);
+        let port = free_port();
+        let left_open = dir.join("left-open.log");
+        let tub = Tub::new(User::Ordinary, "run").args(options).arg("--").arg(jdk.java());
+        let tub = tub.args(&["-Xmx256m", "-cp"]).arg(classes).arg("Service");
+        let mut command = tub.arg(port.to_string()).arg(mode).arg(left_open).command();
+        // What it leaves for others (caches, hsperfdata) goes where it may write.
+        command.env("HOME", dir.path()).env("TMPDIR", dir.path());
+        command.env("GREETING", "from the start").current_dir(dir.path());
+        if let Some(agent) = agent() {
+            command.env("TUB_AGENT", agent);
+        }
+        let instance =
+            Instance::start("jvm service", &dir, command, |_| get(port, "/").is_ok().then_some(()));
+        let service = Self { instance, port };
+        for expected in 1..=WARM_UP {
+            assert_eq!(service.ask("/count"), expected.to_string());
+        }
+        service
+    }
+
+    /// Another life of it, from `image`, on a port of its own.
+    fn restore(&self, image: &std::path::Path, flavour: Flavour) -> Self {
+        let port = free_port();
+        let environment = format!("SERVICE_PORT={port}");
+        let restore = Restore::of(&self.instance, image, flavour);
+        let instance =
+            restore.args(&["--env", &environment]).args(&["--env", "GREETING=anew"]).start();
+        Self { instance, port }
+    }
+
+    fn ask(&self, path: &str) -> String {
+        let answer = first_answer(self.port, path);
+        answer.unwrap_or_else(|| panic!("no answer to {path}\n{}", self.instance.tell()))
+    }
+
+    /// Answers right in every respect, and from where the original stood.
+    fn is_well(&self) {
+        assert_eq!(self.ask("/"), "hello");
+        assert_eq!(self.ask("/work"), "1088890", "{}", self.instance.tell());
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.instance.dir().join(name)
+    }
+
+    /// Fails to be checkpointed with `code` and `words`, and is well afterwards.
+    fn refuses(&self, options: &[&str], code: i32, words: &[&str]) {
+        let image = self.image("refused");
+        self.instance.checkpoint(&image, options).fails_with(code, words);
+        assert!(!image.exists(), "an image was left");
+        self.is_well();
+    }
+}
+
+fn compile(jdk: &Jdk, dir: &Scratch) -> PathBuf {
+    let classes = dir.make_dir("classes");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/java/Service.java");
+    let mut command = Command::new(jdk.home.join("bin/javac"));
+    command.arg("-d").arg(&classes).arg(source);
+    run_bounded(command, Duration::from_secs(120)).succeeds();
+    for entry in fs::read_dir(&classes).unwrap().flatten() {
+        dir.give(&entry.path());
+    }
+    classes
+}
+
+/// Runs `test` on each JDK, one at a time: a JVM uses both processors of a small machine.
+fn on_each_jdk(test: impl Fn(&Jdk)) {
+    let _alone = alone("jvm");
+    for jdk in jdks() {
+        eprintln!("on JDK {} ({})", jdk.version, jdk.home.display());
+        test(&jdk);
+    }
+}
+
+#[test]
+fn a_service_gets_up_several_times_at_once() {
+    on_each_jdk(|jdk| {
+        let mut original = Service::start(jdk, "plain");
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        let copies = [(); 3].map(|()| original.restore(&image, Flavour::USUAL));
+        for copy in &copies {
+            // Each goes on where the original stood, and none sees the others' requests.
+            assert_eq!(copy.ask("/count"), (WARM_UP + 1).to_string());
+            copy.is_well();
+            assert_eq!(copy.ask("/told"), "before server\nafter server\n");
+            assert_eq!(copy.ask("/env?GREETING"), "anew");
+            assert_eq!(copy.ask("/env?HOME"), original.instance.dir().path().to_str().unwrap());
+        }
+    });
+}
+
+#[test]
+fn a_service_gets_up_in_every_way() {
+    on_each_jdk(|jdk| {
+        let mut original = Service::start(jdk, "plain");
+        let pid = original.ask("/pid");
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        for flavour in Flavour::ALL {
+            // The image is the ordinary user's; root may restore it as well, but not the reverse.
+            if flavour.user == User::Root {
+                continue;
+            }
+            let copy = original.restore(&image, flavour);
+            copy.is_well();
+            if flavour.pids == Pids::Keep {
+                assert_eq!(copy.ask("/pid"), pid);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_service_goes_through_three_generations() {
+    on_each_jdk(|jdk| {
+        let mut life = Service::start(jdk, "plain");
+        for generation in 1..=3 {
+            let image = life.image(&format!("image-{generation}"));
+            life.instance.checkpoint_and_end(&image);
+            life = life.restore(&image, Flavour::USUAL);
+            assert_eq!(life.ask("/count"), (WARM_UP + generation).to_string());
+            life.is_well();
+        }
+        assert_eq!(life.ask("/told"), "before server\nafter server\n".repeat(3));
+    });
+}
+
+#[test]
+fn the_time_of_the_restore_is_known_to_management() {
+    on_each_jdk(|jdk| {
+        let mut original = Service::start(jdk, "plain");
+        assert_eq!(original.ask("/restored"), "-1");
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        let before = unix_ms();
+        let copy = original.restore(&image, Flavour::USUAL);
+        let restored: u128 = copy.ask("/restored").parse().unwrap();
+        assert!((before..=unix_ms()).contains(&restored), "{restored} is not after {before}");
+    });
+}
+
+fn unix_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
+}
+
+#[test]
+fn the_original_goes_on_if_told_to_be_left_running() {
+    on_each_jdk(|jdk| {
+        let original = Service::start(jdk, "plain");
+        let image = original.image("image");
+        original.instance.checkpoint(&image, &["--leave-running"]).succeeds();
+        original.is_well();
+        assert_eq!(original.ask("/restored"), "-1", "resumed is not restored");
+        let copy = original.restore(&image, Flavour::USUAL);
+        copy.is_well();
+        original.is_well();
+    });
+}
+
+#[test]
+fn a_resource_that_throws_is_named_and_the_service_goes_on() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "throws");
+        service.refuses(&[], code::REFUSED, &["IllegalStateException", "not in the mood"]);
+        // All of them were told, and told again (crac-java.md, section 2).
+        let told = service.ask("/told");
+        assert!(told.contains("after server"), "{told}");
+    });
+}
+
+#[test]
+fn a_resource_that_hangs_is_named_and_the_service_goes_on() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "hangs");
+        service.refuses(&["--timeout", "3"], code::TIMED_OUT, &["sleepy"]);
+    });
+}
+
+#[test]
+fn a_file_left_open_is_named_and_the_service_goes_on() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "file");
+        service.refuses(&[], code::REFUSED, &["left-open.log"]);
+    });
+}
+
+#[test]
+fn a_socket_left_open_is_named_and_the_service_goes_on() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "socket");
+        service.refuses(&[], code::REFUSED, &["127.0.0.1"]);
+    });
+}
+
+#[test]
+fn what_was_left_open_is_restored_where_that_is_the_policy() {
+    on_each_jdk(|jdk| {
+        let mut original = Service::start_with(jdk, "file", &["--open", "restore"]);
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        original.restore(&image, Flavour::USUAL).is_well();
+    });
+}
+
+/// The same service on a JVM without anything of ours.
+fn ignorant_service(jdk: &Jdk) -> Service {
+    let dir = Arc::new(Scratch::new(User::Ordinary));
+    let classes = compile(jdk, &dir);
+    let port = free_port();
+    let mut command = tub_testkit::as_user(User::Ordinary, &jdk.java());
+    command.args(["-Xmx256m", "-cp"]).arg(classes).args(["Service", &port.to_string(), "plain"]);
+    command.env("HOME", dir.path()).env("TMPDIR", dir.path()).current_dir(dir.path());
+    let instance =
+        Instance::start("plain jvm", &dir, command, |_| get(port, "/").is_ok().then_some(()));
+    let service = Service { instance, port };
+    for expected in 1..=WARM_UP {
+        assert_eq!(service.ask("/count"), expected.to_string());
+    }
+    service
+}
+
+/// The control run: the service passes its own checks without a checkpoint.
+#[test]
+fn the_service_is_well_without_a_checkpoint() {
+    on_each_jdk(|jdk| {
+        let service = ignorant_service(jdk);
+        service.is_well();
+        assert_eq!(service.ask("/told"), "");
+        assert_eq!(service.ask("/pid"), service.instance.pid().to_string());
+    });
+}
+
+#[test]
+fn a_jvm_that_knows_nothing_of_us_is_restored_natively() {
+    on_each_jdk(|jdk| {
+        let mut original = ignorant_service(jdk);
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        for memory in [Memory::Auto, Memory::Eager] {
+            let flavour = Flavour { memory, ..Flavour::USUAL };
+            let instance = Restore::of(&original.instance, &image, flavour).start();
+            // Its listening socket came back with it, so it answers where it always did.
+            let copy = Service { instance, port: original.port };
+            assert_eq!(copy.ask("/count"), (WARM_UP + 1).to_string());
+            copy.is_well();
+        }
+    });
+}

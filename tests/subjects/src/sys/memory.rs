@@ -1,0 +1,134 @@
+//! mmap(2) and its family.
+
+use super::check;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::ptr::null_mut;
+use std::slice;
+
+/// Bytes of a page on x86-64.
+pub(crate) const PAGE: usize = 4096;
+
+/// Words of a page.
+pub(crate) const PAGE_WORDS: usize = PAGE / size_of::<u64>();
+
+/// A mapping of our own.
+///
+/// Reading where the protection forbids it ends the subject by SIGSEGV; for a test that is a
+/// verdict like any other.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    start: *mut u8,
+    len: usize,
+}
+
+// SAFETY: a `Mapping` owns its pages like a `Box<[u8]>`: only `&mut` writes to them.
+unsafe impl Send for Mapping {}
+// SAFETY: through `&Mapping` pages are only read.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// mmap(2) of `pages` anonymous private pages, with more `MAP_*` `flags`.
+    pub(crate) fn anonymous(pages: usize, prot: i32, flags: i32) -> io::Result<Self> {
+        Self::map(pages, prot, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags, -1)
+    }
+
+    /// mmap(2) of the first `pages` of `file`; `flags` says private or shared.
+    pub(crate) fn file(file: &File, pages: usize, prot: i32, flags: i32) -> io::Result<Self> {
+        Self::map(pages, prot, flags, file.as_raw_fd())
+    }
+
+    fn map(pages: usize, prot: i32, flags: i32, fd: RawFd) -> io::Result<Self> {
+        let len = pages * PAGE;
+        // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+        let start = unsafe { libc::mmap(null_mut(), len, prot, flags, fd, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), len })
+    }
+
+    /// mremap(2) to `pages`, wherever there is room.
+    pub(crate) fn grow(&mut self, pages: usize) -> io::Result<()> {
+        let len = pages * PAGE;
+        // SAFETY: the mapping is ours, and `&mut self` shows that nothing borrows from it.
+        let start = unsafe { libc::mremap(self.start.cast(), self.len, len, libc::MREMAP_MAYMOVE) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        self.start = start.cast();
+        self.len = len;
+        Ok(())
+    }
+
+    /// mprotect(2) of `pages` from `first`.
+    pub(crate) fn protect(&mut self, first: usize, pages: usize, prot: i32) -> io::Result<()> {
+        let at = self.page(first, pages);
+        // SAFETY: the range lies in this mapping (`page` checks), which nothing borrows from.
+        check(unsafe { libc::mprotect(at.cast(), pages * PAGE, prot) }).map(drop)
+    }
+
+    /// madvise(2) on `pages` from `first`.
+    pub(crate) fn advise(&mut self, first: usize, pages: usize, advice: i32) -> io::Result<()> {
+        let at = self.page(first, pages);
+        // SAFETY: the range lies in this mapping (`page` checks), which nothing borrows from.
+        check(unsafe { libc::madvise(at.cast(), pages * PAGE, advice) }).map(drop)
+    }
+
+    /// Address of the first byte.
+    pub(crate) fn address(&self) -> usize {
+        self.start.addr()
+    }
+
+    /// Length in bytes.
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The words of `pages` from `first`.
+    pub(crate) fn words(&self, first: usize, pages: usize) -> &[u64] {
+        let at = self.page(first, pages).cast();
+        // SAFETY: mapped by us, aligned to a page, and any bits make a u64.
+        unsafe { slice::from_raw_parts(at, pages * PAGE_WORDS) }
+    }
+
+    /// The words of `pages` from `first`, to be written.
+    pub(crate) fn words_mut(&mut self, first: usize, pages: usize) -> &mut [u64] {
+        let at = self.page(first, pages).cast();
+        // SAFETY: as in `words`; `&mut self` makes the access exclusive.
+        unsafe { slice::from_raw_parts_mut(at, pages * PAGE_WORDS) }
+    }
+
+    fn page(&self, first: usize, pages: usize) -> *mut u8 {
+        assert!((first + pages) * PAGE <= self.len, "page {first}+{pages} of {} bytes", self.len);
+        self.start.wrapping_add(first * PAGE)
+    }
+}
+
+/// sbrk(2): moves the end of the heap by `bytes` and gives the old one.
+pub(crate) fn grow_heap(bytes: isize) -> io::Result<usize> {
+    // SAFETY: glibc's malloc copes with a heap that others grow (malloc(3), "foreign sbrk").
+    let old = unsafe { libc::sbrk(bytes) };
+    if old.addr() == usize::MAX { Err(io::Error::last_os_error()) } else { Ok(old.addr()) }
+}
+
+/// The `words` at `address`.
+///
+/// # Safety
+///
+/// They are mapped, readable, and written by nobody meanwhile.
+pub(crate) unsafe fn words_at<'a>(address: usize, words: usize) -> &'a [u64] {
+    // SAFETY: the caller's promise; every bit pattern is a u64.
+    unsafe { slice::from_raw_parts(std::ptr::with_exposed_provenance(address), words) }
+}
+
+/// The `words` at `address`, to be written.
+///
+/// # Safety
+///
+/// They are mapped, writable, and used by nobody else meanwhile.
+pub(crate) unsafe fn words_at_mut<'a>(address: usize, words: usize) -> &'a mut [u64] {
+    // SAFETY: the caller's promise; every bit pattern is a u64.
+    unsafe { slice::from_raw_parts_mut(std::ptr::with_exposed_provenance_mut(address), words) }
+}

@@ -1,0 +1,113 @@
+//! Attributes of a process or thread.
+
+use super::{check, check_long};
+use std::io;
+
+/// gettid(2).
+pub(crate) fn gettid() -> i32 {
+    // SAFETY: takes nothing.
+    unsafe { libc::gettid() }
+}
+
+/// umask(2), unchanged.
+pub(crate) fn umask() -> u32 {
+    // SAFETY: takes an integer.
+    let mask = unsafe { libc::umask(0) };
+    // SAFETY: takes an integer.
+    unsafe { libc::umask(mask) };
+    mask
+}
+
+/// umask(2).
+pub(crate) fn set_umask(mask: u32) {
+    // SAFETY: takes an integer.
+    unsafe { libc::umask(mask) };
+}
+
+/// getrlimit(2): `(soft, hard)`.
+pub(crate) fn limit(resource: u32) -> io::Result<(u64, u64)> {
+    let mut found = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes the rlimit. (The type of `resource` differs between libcs.)
+    check(unsafe { libc::getrlimit(resource as _, &raw mut found) })?;
+    Ok((found.rlim_cur, found.rlim_max))
+}
+
+/// setrlimit(2).
+pub(crate) fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
+    let wanted = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: the kernel reads the rlimit.
+    check(unsafe { libc::setrlimit(resource as _, &raw const wanted) }).map(drop)
+}
+
+/// prctl(2) with one integer argument.
+pub(crate) fn prctl(option: i32, argument: u64) -> io::Result<i32> {
+    // SAFETY: the options used here take integers.
+    check(unsafe { libc::prctl(option, argument, 0_u64, 0_u64, 0_u64) })
+}
+
+/// prctl(2) with an option that writes one int.
+pub(crate) fn prctl_int(option: i32) -> io::Result<i32> {
+    let mut value = 0;
+    // SAFETY: the options used here write one int.
+    check(unsafe { libc::prctl(option, &raw mut value) })?;
+    Ok(value)
+}
+
+/// personality(2): as it is, or changed to `new`.
+pub(crate) fn personality(new: Option<u64>) -> io::Result<i32> {
+    // SAFETY: takes an integer; all ones asks.
+    check(unsafe { libc::personality(new.unwrap_or(0xffff_ffff)) })
+}
+
+/// getpriority(2) of this thread.
+pub(crate) fn nice() -> i32 {
+    // SAFETY: takes integers. (-1 is a nice value here; an own thread always has one.)
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
+}
+
+/// setpriority(2) of this thread.
+pub(crate) fn set_nice(nice: i32) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) }).map(drop)
+}
+
+/// sched_getscheduler(2) of this thread.
+pub(crate) fn scheduler() -> io::Result<i32> {
+    // SAFETY: takes an integer; 0 is the calling thread.
+    check(unsafe { libc::sched_getscheduler(0) })
+}
+
+/// sched_setscheduler(2) of this thread to an ordinary `policy`.
+pub(crate) fn set_scheduler(policy: i32) -> io::Result<()> {
+    let parameters = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the kernel reads the parameters.
+    check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
+}
+
+/// setsid(2).
+pub(crate) fn lead_session() -> io::Result<()> {
+    // SAFETY: takes nothing.
+    check(unsafe { libc::setsid() }).map(drop)
+}
+
+/// getsid(2) of this process.
+pub(crate) fn session() -> io::Result<i32> {
+    // SAFETY: takes an integer; 0 is the caller.
+    check(unsafe { libc::getsid(0) })
+}
+
+/// arch_prctl(ARCH_SET_GS): the base that user code may use freely.
+pub(crate) fn set_gs_base(base: u64) -> io::Result<()> {
+    const ARCH_SET_GS: i32 = 0x1001;
+    // SAFETY: nothing on x86-64 Linux uses gs in user space, so nothing can break.
+    check_long(unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) }).map(drop)
+}
+
+/// arch_prctl(ARCH_GET_GS).
+pub(crate) fn gs_base() -> io::Result<u64> {
+    const ARCH_GET_GS: i32 = 0x1004;
+    let mut base = 0_u64;
+    // SAFETY: the kernel writes one u64.
+    check_long(unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_GET_GS, &raw mut base) })?;
+    Ok(base)
+}
