@@ -3,7 +3,10 @@
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use tub_image::{Image, ImageWriter, Replace, Zeros};
+use tub_model::Checkpoint;
 use tub_testkit::{Finished, Flavour, Instance, Restore, Scratch, Subject, Tub, User, code};
+use tub_units::RemoteAddr;
 
 /// A good image of a small subject, and the directory in which it may be altered.
 struct Made {
@@ -28,6 +31,27 @@ impl Made {
             self.original.dir().give(&to);
         }
         copy
+    }
+
+    /// A whole and sound image under `name`, with a checkpoint that was `changed`.
+    fn changed(&self, name: &str, change: impl FnOnce(&mut Checkpoint)) -> PathBuf {
+        let from = Image::open_foreign(&self.image).unwrap();
+        let image = self.original.dir().join(name);
+        let mut writer = ImageWriter::create(&image, Replace::Never).unwrap();
+        for run in &from.runs {
+            let mut bytes = vec![0; usize::try_from(run.range.len()).unwrap()];
+            from.pages.read_exact_at(&mut bytes, run.offset_bytes).unwrap();
+            let pages = writer.pages();
+            pages.append(RemoteAddr(run.range.start()), &bytes, Zeros::Content).unwrap();
+            pages.finish_range().unwrap();
+        }
+        let mut checkpoint = from.checkpoint;
+        change(&mut checkpoint);
+        writer.finish(&checkpoint).unwrap();
+        for path in [image.clone(), image.join("inventory.tub"), image.join("pages.tub")] {
+            self.original.dir().give(&path);
+        }
+        image
     }
 
     fn file(&self, image: &Path, name: &str) -> PathBuf {
@@ -133,6 +157,42 @@ fn an_unknown_version() {
     let file = OpenOptions::new().write(true).open(made.file(&image, "inventory.tub")).unwrap();
     file.write_all_at(&99_u16.to_le_bytes(), 8).unwrap();
     restore(&image).fails_with(code::BAD_IMAGE, &["version", "99"]);
+}
+
+#[test]
+fn an_image_from_another_host() {
+    let made = Made::new();
+    // The way itself does no harm.
+    let same = made.changed("same", |_| {});
+    let copy = Restore::of(&made.original, &same, Flavour::USUAL).start();
+    copy.goes_on();
+    drop(copy);
+    let image = made.changed("foreign", |checkpoint| {
+        checkpoint.host.cpu_features.push("zz_of_tomorrow".to_owned());
+        checkpoint.host.xsave_features |= 1 << 40;
+        checkpoint.host.vdso.hash ^= 1;
+    });
+    // Every reason at once.
+    is_bad(&image, &["zz_of_tomorrow", "xsave", "vdso"]);
+}
+
+#[test]
+fn an_image_from_before_a_reboot() {
+    let made = Made::new();
+    let image = made.changed("old", |checkpoint| {
+        checkpoint.host.boot_id = "00000000-0000-4000-8000-000000000000".to_owned();
+        // As if that host had been up for ten years.
+        checkpoint.clocks.monotonic_ns += 10 * 365 * 86_400 * 1_000_000_000;
+        checkpoint.clocks.boottime_ns += 10 * 365 * 86_400 * 1_000_000_000;
+    });
+    // A time namespace carries the clock on; without one it would go back (design.md, E9).
+    let copy = Restore::of(&made.original, &image, Flavour::USUAL).start();
+    copy.goes_on();
+    drop(copy);
+    let tub = Tub::new(User::Ordinary, "restore").arg(&image).args(&["--pids", "new"]);
+    let finished = tub.run();
+    assert!(!finished.status.success(), "{finished}");
+    assert!(finished.stderr.contains("clock"), "{finished}");
 }
 
 #[test]

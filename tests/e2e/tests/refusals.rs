@@ -75,7 +75,7 @@ fn an_image_directory_that_holds_something_else() {
         let original = Subject::new("counter", flavour.user).start();
         let image = original.dir().make_dir("image");
         fs::write(image.join("precious"), "do not lose me").unwrap();
-        cannot_write(original, &image, &["exists"]);
+        cannot_write(original, &image, &["is there"]);
     });
 }
 
@@ -86,7 +86,7 @@ fn an_image_directory_that_is_the_image_of_another_process() {
     let image = other.dir().join("image");
     other.checkpoint(&image, &["--leave-running"]).succeeds();
     let original = Subject::new("counter", flavour.user).start();
-    original.checkpoint(&image, &[]).fails_with(code::CANNOT_WRITE, &["exists"]);
+    original.checkpoint(&image, &[]).fails_with(code::CANNOT_WRITE, &["already there"]);
     original.goes_on();
     Tub::new(flavour.user, "verify").arg(&image).run().succeeds();
     let copy = Restore::of(&other, &image, flavour).start();
@@ -115,7 +115,7 @@ fn an_image_directory_that_is_empty_is_used() {
 fn an_image_directory_without_parent() {
     let original = Subject::new("counter", User::Ordinary).start();
     let image = original.dir().join("missing/image");
-    cannot_write(original, &image, &[]);
+    cannot_write(original, &image, &["parent directory does not exist"]);
 }
 
 #[test]
@@ -127,7 +127,7 @@ fn an_image_directory_that_may_not_be_written() {
     let closed = original.dir().join("closed");
     // Root's, with the usual rights.
     fs::create_dir(&closed).unwrap();
-    cannot_write(original, &closed.join("image"), &[]);
+    cannot_write(original, &closed.join("image"), &["not writable"]);
 }
 
 /// A small tmpfs, unmounted when dropped.

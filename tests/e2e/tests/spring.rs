@@ -47,13 +47,17 @@ impl Probed {
         Self { prober, lines, log }
     }
 
-    /// The next line of the prober, in which `key` must be.
+    /// The next line of the prober that has `key`.
     fn told(&self, key: &str) -> Value {
         let log = || fs::read_to_string(&self.log).unwrap_or_default();
-        let line = self.lines.recv_timeout(Duration::from_secs(150));
-        let line = line.unwrap_or_else(|error| panic!("prober: {error}\nlog:\n{}", log()));
-        assert!(!line[key].is_null(), "no {key} in {line}\nlog:\n{}", log());
-        line
+        loop {
+            let line = self.lines.recv_timeout(Duration::from_secs(150));
+            let line = line.unwrap_or_else(|error| panic!("prober: {error}\nlog:\n{}", log()));
+            assert_ne!(line["event"], "failed", "{line}\nlog:\n{}", log());
+            if !line[key].is_null() {
+                return line;
+            }
+        }
     }
 
     fn order(&mut self, order: &str) {
