@@ -315,6 +315,25 @@ impl<'frame> Env<'frame> {
         self.outcome(&what, result)
     }
 
+    /// Calls a static method that returns nothing.
+    pub(crate) fn call_static_void(
+        self,
+        class: &Object<'_>,
+        name: &CStr,
+        signature: &CStr,
+        arguments: &[Argument<'_>],
+    ) -> Result<(), JvmError> {
+        let what = name.to_string_lossy();
+        let method =
+            jni!(self.raw, v1_2.GetStaticMethodID, class.raw, name.as_ptr(), signature.as_ptr());
+        if method.is_null() {
+            return Err(self.failed(&what));
+        }
+        let values: Vec<jvalue> = arguments.iter().map(Argument::value).collect();
+        jni!(self.raw, v1_2.CallStaticVoidMethodA, class.raw, method, values.as_ptr());
+        self.outcome(&what, class.raw).map(drop)
+    }
+
     /// Calls a method that returns nothing.
     pub(crate) fn call_void(
         self,

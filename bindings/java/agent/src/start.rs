@@ -22,6 +22,10 @@ unsafe extern "C" fn Agent_OnLoad(
     _options: *const c_char,
     _reserved: *mut c_void,
 ) -> jint {
+    if Jvm::get().is_some() {
+        // Named twice: on the command line, and in JAVA_TOOL_OPTIONS.
+        return JNI_OK;
+    }
     // SAFETY: the JVM passes its own handle.
     let loaded = unsafe { Jvm::load(vm) };
     report(loaded.and_then(|jvm| {
@@ -124,13 +128,25 @@ fn make_resources_visible(env: Env<'_>) -> Result<(), JvmError> {
 
 /// Lets the shim extend the JDK's provider of platform beans. Without this the service file
 /// would break every look-up of a platform bean, so that it comes before main.
+///
+/// JVM(since 17): JVMTI's AddModuleExports keeps the books of reflection as well, whose first use
+/// loads 100 classes and costs 10 ms. A subclass only needs what the VM itself checks, which is
+/// `java.lang.Module.addExports0`; same on 25. JVMTI does where that has another name one day.
 fn export_management(jvm: &Jvm, env: Env<'_>, reader: &Object<'_>) -> Result<(), JvmError> {
     let Ok(provider) = env.class(c"sun/management/spi/PlatformMBeanProvider") else {
         // A runtime without java.management, which nobody can ask for a platform bean.
         return Ok(());
     };
     let management = env.module(&provider)?;
-    jvm.export(&management, c"sun.management.spi", reader)
+    let package = env.string(c"sun.management.spi")?;
+    let module_class = env.class(c"java/lang/Module")?;
+    env.call_static_void(
+        &module_class,
+        c"addExports0",
+        c"(Ljava/lang/Module;Ljava/lang/String;Ljava/lang/Module;)V",
+        &[Argument::Object(&management), Argument::Object(&package), Argument::Object(reader)],
+    )
+    .or_else(|_| jvm.export(&management, c"sun.management.spi", reader))
 }
 
 fn shim_path() -> Result<&'static CStr, JvmError> {
