@@ -1,1 +1,23 @@
-//! freeze, collect, write (internal to tubthumping).
+//! From a running process to an image: `freeze → collect → write`.
+//!
+//! In: a pid, options. Out: an image directory, and the process ended or going on.
+//! Invariant: whatever fails, the process goes on as before; an image under its final name is
+//! complete. Everything that stands in the way is found before the process is frozen, and found
+//! again afterwards, since it may have changed.
+//! Not here: talking to the application (`tubthumping`), and what a restore makes of the image.
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod collect;
+mod error;
+mod files;
+mod memory;
+mod refuse;
+mod registers;
+mod survey;
+mod write;
+
+pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
+pub use error::{Error, Outcome, Result};
+pub use refuse::{OpenPolicy, Refusal, RefusalKind, application_open, unsupported};
+pub use survey::{Survey, SurveyedFd, SurveyedThread, survey};

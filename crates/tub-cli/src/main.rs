@@ -5,10 +5,15 @@
 //! Not here: how anything is done; each command is a few calls into the libraries.
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod report;
+mod restore;
+mod run;
+mod status;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
+use tubthumping::Stats;
 
 /// Freeze a warmed-up service into an image, and let any number of instances get up from it.
 #[derive(Parser)]
@@ -19,11 +24,21 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Command {}
+enum Command {
+    Run(run::Args),
+    Checkpoint(checkpoint::Args),
+    Restore(restore::Args),
+    Status(status::Args),
+}
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let outcome: Result<ExitCode, report::Failure> = match cli.command {};
+    let stats = Stats::start();
+    let outcome = match Cli::parse().command {
+        Command::Run(args) => run::main(&args),
+        Command::Checkpoint(args) => checkpoint::main(&args),
+        Command::Restore(args) => restore::main(&args, stats),
+        Command::Status(args) => status::main(&args),
+    };
     match outcome {
         Ok(code) => code,
         Err(failure) => failure.print(),

@@ -1,1 +1,15 @@
-//! open, plan, launch, resume (internal to tubthumping).
+//! From an image to a running process: `open → plan → launch → resume`.
+//!
+//! In: an image, wishes. Out: a running process. Invariant: everything is decided in [`plan`],
+//! which touches nothing; [`launch`] ends with every thread mapped and parked; [`Parked::resume`]
+//! is the only point of no return.
+//! Not here: reading the image (`tub-image`), words for users (`tub-cli`).
+
+mod facts;
+pub mod launch;
+pub mod plan;
+mod stats;
+
+pub use facts::plan_facts;
+pub use launch::{LaunchError, Outcome, Parked, Running, launch};
+pub use stats::Stats;

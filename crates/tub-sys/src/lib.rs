@@ -1,1 +1,23 @@
-//! System calls, documented and typed (internal to tubthumping).
+//! The kernel's edge: the system calls that neither std nor nix wraps, documented and typed.
+//!
+//! In: numbers and buffers. Out: what the kernel said, as values or an [`Errno`].
+//! Invariant: one call each; nothing here decides what a failure means.
+//! Not here: calls that nix wraps well, and anything that combines two calls.
+
+mod fd;
+mod memory;
+mod process;
+mod ptrace;
+mod socket;
+
+pub use fd::*;
+pub use memory::*;
+pub use nix::errno::Errno;
+pub use process::*;
+pub use ptrace::*;
+pub use socket::*;
+
+/// Turns libc's -1 into an [`Errno`].
+fn check(result: i64) -> Result<i64, Errno> {
+    if result == -1 { Err(Errno::last()) } else { Ok(result) }
+}

@@ -1,1 +1,23 @@
 //! Checkpoint and restore of processes, and coordination with them.
+//!
+//! A checkpoint freezes a process into an image directory; a restore makes a running process of it
+//! again, any number of times, at once if wanted, without privileges. A process that takes part
+//! (see `docs/control-protocol.md`) is told before and after.
+//!
+//! In: a pid or an image, options. Out: an image or a running process.
+//! Invariant: a failed checkpoint leaves the process as it was; a failed restore leaves nothing.
+//! Not here: words for users and exit codes (`tub-cli`).
+#![forbid(unsafe_code)]
+
+mod checkpoint;
+mod restore;
+
+pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
+pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
+
+pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal, Report};
+pub use tub_control::{Client, ClientError, OpenRule};
+pub use tub_host::Mismatch;
+pub use tub_restore::plan::{Ids, MemoryMode, Stdio};
+pub use tub_restore::{LaunchError, Outcome, Running, Stats};
+pub use tub_units::HostPid;

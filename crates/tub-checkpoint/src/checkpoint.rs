@@ -1,0 +1,180 @@
+//! The stages of a checkpoint in their order.
+//!
+//! In: a pid, options. Out: a report. Invariant: on every failure the process is thawed, told what
+//! happened if it takes part, and goes on.
+
+use crate::collect::{self, Beforehand};
+use crate::{Error, Refusal, Result, survey, unsupported, write};
+use nix::time::{ClockId, clock_gettime};
+use std::time::{Duration, Instant};
+use tub_image::{ImageWriter, Summary};
+use tub_model::{Coordination, Provenance};
+use tub_tracee::Frozen;
+use tub_units::{HostPid, RemoteAddr};
+
+/// How a checkpoint is to be taken.
+#[derive(Debug)]
+pub struct Options {
+    /// Whether the original goes on.
+    pub leave_running: bool,
+    /// How many checkpoints lie behind the process, this one included.
+    pub generation: u64,
+    /// How the application takes part, if it does.
+    pub coordination: Option<Coordination>,
+    /// What to leave in its mailbox.
+    pub letters: Option<Letters>,
+    /// Descriptors of the runtime that it closes before the freeze.
+    pub private_fds: Vec<i32>,
+}
+
+/// What a process that takes part finds in its mailbox when it goes on.
+pub struct Letters {
+    /// Where the image was taken and the original goes on.
+    pub resumed: Vec<u8>,
+    /// Where the checkpoint failed.
+    #[expect(clippy::type_complexity, reason = "a name for it would say no more")]
+    pub failed: Box<dyn Fn(&Error) -> Vec<u8>>,
+}
+
+impl std::fmt::Debug for Letters {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Letters").finish_non_exhaustive()
+    }
+}
+
+/// How long each stage took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StageTimes {
+    /// Until all threads stood still.
+    pub freeze: Duration,
+    /// Reading the process's state.
+    pub collect: Duration,
+    /// Copying its pages.
+    pub write: Duration,
+    /// From the first thread stopped to the last one let go or ended.
+    pub frozen: Duration,
+}
+
+/// What became of it.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The image.
+    pub image: Summary,
+    /// Its id.
+    pub image_id: [u8; 16],
+    /// How many threads it has.
+    pub threads: usize,
+    /// How long it took.
+    pub times: StageTimes,
+}
+
+/// Takes a checkpoint of `pid`.
+///
+/// # Errors
+///
+/// In every case the process goes on as before, and there is no image; the flag beside the error
+/// says whether the process had been frozen.
+pub fn checkpoint(
+    pid: HostPid,
+    writer: ImageWriter,
+    options: &Options,
+) -> std::result::Result<Report, (Error, bool)> {
+    let mut frozen_once = false;
+    let result = stages(pid, writer, options, &mut frozen_once);
+    result.map_err(|error| {
+        // Frozen or not, a process that takes part waits for a letter.
+        tell(pid, options, |letters| (letters.failed)(&error));
+        (error, frozen_once)
+    })
+}
+
+fn stages(
+    pid: HostPid,
+    mut writer: ImageWriter,
+    options: &Options,
+    frozen_once: &mut bool,
+) -> Result<Report> {
+    let refused = |refusals: Vec<Refusal>, frozen| {
+        if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
+    };
+    refused(unsupported(&survey(pid)?, &options.private_fds), false)?;
+    let beforehand = Beforehand {
+        provenance: Provenance {
+            tool_version: env!("CARGO_PKG_VERSION").to_owned(),
+            created_unix_ns: realtime_ns(),
+            generation: options.generation,
+            image_id: random()?,
+        },
+        host: tub_host::facts().map_err(|source| Error::Proc {
+            path: "facts about this host".to_owned(),
+            source: std::io::Error::other(source),
+        })?,
+        coordination: options.coordination.clone(),
+        private_fds: options.private_fds.clone(),
+    };
+    let image_id = beforehand.provenance.image_id;
+    let start = Instant::now();
+    let frozen = Frozen::freeze(pid).map_err(|source| Error::Tracee { pid, source })?;
+    *frozen_once = true;
+    let freeze = start.elapsed();
+    let survey = survey(pid)?;
+    refused(unsupported(&survey, &options.private_fds), true)?;
+    let checkpoint = collect::collect(&frozen, &survey, beforehand)?;
+    let collected = start.elapsed();
+    let task = &checkpoint.tasks[0];
+    write::pages(&frozen, task, writer.pages())?;
+    let written = start.elapsed();
+    // An original that goes on need not wait for the disk.
+    let frozen = if options.leave_running {
+        frozen.thaw();
+        None
+    } else {
+        Some(frozen)
+    };
+    let thawed = start.elapsed();
+    let image = writer.finish(&checkpoint).map_err(Error::Image)?;
+    match frozen {
+        Some(frozen) => frozen.kill(),
+        None => tell(pid, options, |letters| letters.resumed.clone()),
+    }
+    let times = StageTimes {
+        freeze,
+        collect: collected - freeze,
+        write: written - collected,
+        frozen: if options.leave_running { thawed } else { start.elapsed() },
+    };
+    Ok(Report { image, image_id, threads: task.threads.len(), times })
+}
+
+/// Leaves a letter in the mailbox of a process that takes part. It polls for it, and it gives up
+/// by itself after its deadline, so a letter that cannot be delivered does no harm.
+fn tell(pid: HostPid, options: &Options, letter: impl FnOnce(&Letters) -> Vec<u8>) {
+    let (Some(coordination), Some(letters)) = (&options.coordination, &options.letters) else {
+        return;
+    };
+    let letter = letter(letters);
+    let at = RemoteAddr(coordination.mailbox.start());
+    let Ok(memory) = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem")) else {
+        return;
+    };
+    use std::os::unix::fs::FileExt;
+    // The state comes first in the letter, and is written last: it says that the rest is there.
+    let (state, rest) = letter.split_at(4.min(letter.len()));
+    if memory.write_all_at(rest, at.0 + 4).is_ok() {
+        let _ = memory.write_all_at(state, at.0);
+    }
+}
+
+fn realtime_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_REALTIME)
+        .map_or(0, |now| u64::try_from(Duration::from(now).as_nanos()).unwrap_or(u64::MAX))
+}
+
+fn random() -> Result<[u8; 16]> {
+    let path = "/dev/urandom";
+    let failed = |source| Error::Proc { path: path.to_owned(), source };
+    let mut bytes = [0; 16];
+    std::io::Read::read_exact(&mut std::fs::File::open(path).map_err(failed)?, &mut bytes)
+        .map_err(failed)?;
+    Ok(bytes)
+}

@@ -1,0 +1,425 @@
+//! Turns a frozen process into a [`Checkpoint`].
+//!
+//! In: a frozen process, its survey. Out: a value. Invariant: the process is left exactly as it
+//! was; there is no writer in scope.
+
+use crate::memory::file_identity;
+use crate::registers::{self, CriticalSection};
+use crate::survey::bytes;
+use crate::{Error, Result, Survey, files, memory};
+use std::collections::HashMap;
+use tub_model::{
+    AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, IntervalTimer, Limit,
+    MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction, Task,
+    Thread,
+};
+use tub_procfs::timens::TimensOffsets;
+use tub_sys::Errno;
+use tub_tracee::{Frozen, RemoteCalls, StoppedThread};
+use tub_units::{HostPid, NsPid, PAGE_BYTES, RemoteAddr};
+
+/// What is known about a checkpoint before the process is looked at.
+#[derive(Clone, Debug)]
+pub(crate) struct Beforehand {
+    /// Who makes the image.
+    pub(crate) provenance: Provenance,
+    /// The host.
+    pub(crate) host: HostFacts,
+    /// How the application takes part.
+    pub(crate) coordination: Option<Coordination>,
+    /// Descriptors left out.
+    pub(crate) private_fds: Vec<i32>,
+}
+
+/// Collects everything but the bytes of the pages.
+pub(crate) fn collect(
+    frozen: &Frozen,
+    survey: &Survey,
+    beforehand: Beforehand,
+) -> Result<Checkpoint> {
+    let clocks = clocks(survey)?;
+    let vmas = memory::collect(frozen, &survey.mappings)?;
+    let pid = frozen.pid();
+    let tracee = |source| Error::Tracee { pid, source };
+    let site = syscall_site(frozen, survey)?;
+    let [main, others @ ..] = frozen.threads() else {
+        return Err(Error::NoSuchProcess { pid });
+    };
+    // The main thread stays borrowed while the others are asked: it holds the scratch page.
+    let mut caller = Caller::begin(frozen, *main, site)?;
+    let scratch = caller.scratch;
+    let mut threads = vec![thread(survey, *main, &mut caller.calls, scratch)?];
+    let process = caller.process(survey)?;
+    let (open_files, fds) = files::collect(survey, &mut caller, &beforehand.private_fds)?;
+    for other in others {
+        let mut calls = frozen.remote(*other, site).map_err(tracee)?;
+        threads.push(thread(survey, *other, &mut calls, scratch)?);
+    }
+    caller.end()?;
+    let status = &survey.status;
+    let shared = main.pending_signals(true).map_err(tracee)?;
+    let exe_meta = std::fs::metadata(format!("/proc/{pid}/exe"))
+        .map_err(|source| Error::Proc { path: survey.exe.clone(), source })?;
+    let task = Task {
+        pid: threads[0].tid,
+        session_leader: survey.stat.session == pid.0,
+        exe: file_identity(survey.exe.clone(), &exe_meta),
+        cwd: survey.cwd.clone(),
+        umask: status.umask.unwrap_or(0o022),
+        credentials: Credentials {
+            uids: status.uids,
+            gids: status.gids,
+            groups: status.groups.clone(),
+            capabilities: [status.cap_eff, status.cap_prm, status.cap_inh],
+        },
+        dumpable: process.dumpable,
+        no_new_privs: status.no_new_privs,
+        thp_disable: process.thp_disable,
+        child_subreaper: process.child_subreaper,
+        personality: survey.personality,
+        oom_score_adj: survey.oom_score_adj,
+        limits: survey
+            .limits
+            .iter()
+            .map(|limit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard })
+            .collect(),
+        mm: mm(survey, process.brk),
+        vmas,
+        signal_actions: process.signal_actions,
+        pending_signals: shared.into_iter().map(SigInfo).collect(),
+        interval_timers: process.interval_timers,
+        posix_timers: process.posix_timers,
+        files: open_files,
+        fds,
+        threads,
+    };
+    Ok(Checkpoint {
+        provenance: beforehand.provenance,
+        host: beforehand.host,
+        clocks,
+        coordination: beforehand.coordination,
+        tasks: vec![task],
+    })
+}
+
+/// The clocks as the process sees them: ours, less our namespace's offset, plus its own
+/// (time_namespaces(7)).
+fn clocks(survey: &Survey) -> Result<Clocks> {
+    let own = match bytes("/proc/self/timens_offsets") {
+        Ok(bytes) => tub_procfs::timens::parse_offsets(&bytes).unwrap_or_default(),
+        Err(_) => TimensOffsets::default(),
+    };
+    let theirs = survey.clock_offsets;
+    let read = |clock| {
+        let now = nix::time::clock_gettime(nix::time::ClockId::from_raw(clock));
+        now.map_or(0, |now| std::time::Duration::from(now).as_nanos() as i64)
+    };
+    let seen = |clock, own: i64, theirs: i64| (read(clock) - own + theirs).max(0).cast_unsigned();
+    Ok(Clocks {
+        monotonic_ns: seen(libc::CLOCK_MONOTONIC, own.monotonic_ns, theirs.monotonic_ns),
+        boottime_ns: seen(libc::CLOCK_BOOTTIME, own.boottime_ns, theirs.boottime_ns),
+        realtime_ns: seen(libc::CLOCK_REALTIME, 0, 0),
+    })
+}
+
+fn mm(survey: &Survey, brk: u64) -> MmFields {
+    let stat = &survey.stat;
+    MmFields {
+        start_code: stat.start_code,
+        end_code: stat.end_code,
+        start_data: stat.start_data,
+        end_data: stat.end_data,
+        start_brk: stat.start_brk,
+        brk,
+        start_stack: stat.start_stack,
+        arg_start: stat.arg_start,
+        arg_end: stat.arg_end,
+        env_start: stat.env_start,
+        env_end: stat.env_end,
+        auxv: survey.auxv.clone(),
+    }
+}
+
+/// Address of an instruction `syscall` in the process: the vdso has one for every call that it
+/// cannot answer by itself.
+fn syscall_site(frozen: &Frozen, survey: &Survey) -> Result<RemoteAddr> {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    let pid = frozen.pid();
+    let executable = survey.mappings.iter().filter(|record| record.map.perms.execute);
+    let (vdso, others): (Vec<_>, Vec<_>) =
+        executable.partition(|record| record.map.path.as_deref() == Some("[vdso]"));
+    for record in vdso.into_iter().chain(others) {
+        let range = record.map.range;
+        let mut code = vec![0u8; usize::try_from(range.len()).unwrap_or(0).min(1 << 20)];
+        if frozen.read(RemoteAddr(range.start()), &mut code).is_err() {
+            continue;
+        }
+        if let Some(at) = code.windows(2).position(|pair| pair == SYSCALL) {
+            return Ok(RemoteAddr(range.start() + at as u64));
+        }
+    }
+    Err(Error::Remote { what: "a system call instruction".to_owned(), pid, source: Errno::ENOEXEC })
+}
+
+fn thread(
+    survey: &Survey,
+    stopped: StoppedThread,
+    calls: &mut RemoteCalls<'_>,
+    scratch: RemoteAddr,
+) -> Result<Thread> {
+    let pid = survey.pid;
+    let tracee = |source| Error::Tracee { pid, source };
+    let known = survey.threads.iter().find(|thread| thread.tid == stopped.tid());
+    let known = known.ok_or(Error::NoSuchProcess { pid: stopped.tid() })?;
+    let mut general = calls.saved_registers();
+    if general[registers::CS] & 0xffff != 0x33 {
+        let what = "64-bit state".to_owned();
+        return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
+    }
+    let rseq = stopped.rseq().map_err(tracee)?;
+    if let Some(rseq) = rseq {
+        // struct rseq (linux/rseq.h): the pointer to the critical section is at offset 8.
+        let pointer = calls.process().read_u64(RemoteAddr(rseq.address + 8)).map_err(tracee)?;
+        if pointer != 0 {
+            let section = critical_section(calls.process(), RemoteAddr(pointer))?;
+            registers::abort_critical_section(&mut general, section);
+        }
+    }
+    registers::settle(&mut general);
+    let mask = calls.saved_signal_mask();
+    let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);
+    let alternate_stack = alternate_stack(calls, scratch, pid)?;
+    let (head, bytes) = stopped.robust_list().map_err(tracee)?;
+    let pending = stopped.pending_signals(false).map_err(tracee)?;
+    Ok(Thread {
+        tid: known.status.ns_pid.last().copied().unwrap_or(NsPid(stopped.tid().0)),
+        name: known.stat.comm.clone(),
+        registers: Registers { general, xsave: stopped.xsave().map_err(tracee)? },
+        signal_mask: mask,
+        pending_signals: pending.into_iter().map(SigInfo).collect(),
+        alternate_stack,
+        clear_child_tid,
+        robust_list: (RemoteAddr(head), bytes),
+        rseq: rseq.map(|rseq| Rseq {
+            address: RemoteAddr(rseq.address),
+            size_bytes: rseq.size_bytes,
+            signature: rseq.signature,
+        }),
+        scheduling: Scheduling {
+            policy: known.stat.policy,
+            nice: known.stat.nice,
+            priority: known.stat.rt_priority,
+        },
+    })
+}
+
+fn critical_section(frozen: &Frozen, at: RemoteAddr) -> Result<CriticalSection> {
+    // struct rseq_cs: version u32, flags u32, start, offset after commit, abort.
+    let mut raw = [0u8; 32];
+    frozen.read(at, &mut raw).map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
+    let word = |at: usize| {
+        u64::from_ne_bytes(raw[at..at + 8].try_into().expect("eight bytes of thirty-two"))
+    };
+    Ok(CriticalSection {
+        flags: (word(0) >> 32) as u32,
+        start: word(8),
+        len: word(16),
+        abort: word(24),
+    })
+}
+
+/// `prctl(PR_GET_TID_ADDRESS)`: KERNEL(since 3.5, with CONFIG_CHECKPOINT_RESTORE).
+fn tid_address(calls: &mut RemoteCalls<'_>, scratch: RemoteAddr, pid: HostPid) -> Result<u64> {
+    const PR_GET_TID_ADDRESS: u64 = 40;
+    let args = [PR_GET_TID_ADDRESS, scratch.0, 0, 0, 0, 0];
+    ask(calls, "address of the thread id", libc::SYS_prctl, args, pid)?;
+    calls.process().read_u64(scratch).map_err(|source| Error::Tracee { pid, source })
+}
+
+fn alternate_stack(
+    calls: &mut RemoteCalls<'_>,
+    scratch: RemoteAddr,
+    pid: HostPid,
+) -> Result<AlternateStack> {
+    ask(calls, "alternate stack", libc::SYS_sigaltstack, [0, scratch.0, 0, 0, 0, 0], pid)?;
+    let [address, flags, size_bytes] = read_words(calls.process(), scratch)?;
+    Ok(AlternateStack { address, flags: flags as i32, size_bytes })
+}
+
+fn ask(
+    calls: &mut RemoteCalls<'_>,
+    what: &str,
+    number: i64,
+    args: [u64; 6],
+    pid: HostPid,
+) -> Result<u64> {
+    calls
+        .call(number, args)
+        .map_err(|source| Error::Tracee { pid, source })?
+        .map_err(|source| Error::Remote { what: what.to_owned(), pid, source })
+}
+
+fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N]> {
+    let mut words = [0; N];
+    for (index, word) in words.iter_mut().enumerate() {
+        *word = frozen
+            .read_u64(RemoteAddr(at.0 + index as u64 * 8))
+            .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
+    }
+    Ok(words)
+}
+
+/// The main thread, borrowed to ask about the process, with a scratch page of its memory.
+pub(crate) struct Caller<'a> {
+    calls: RemoteCalls<'a>,
+    scratch: RemoteAddr,
+    pid: HostPid,
+    peers: Option<HashMap<u64, Option<u64>>>,
+}
+
+/// What only the process itself can tell.
+struct ProcessState {
+    dumpable: u32,
+    thp_disable: bool,
+    child_subreaper: bool,
+    brk: u64,
+    signal_actions: Vec<SignalAction>,
+    interval_timers: Vec<IntervalTimer>,
+    posix_timers: Vec<PosixTimer>,
+}
+
+impl<'a> Caller<'a> {
+    fn begin(frozen: &'a Frozen, main: StoppedThread, site: RemoteAddr) -> Result<Self> {
+        let pid = frozen.pid();
+        let mut calls =
+            frozen.remote(main, site).map_err(|source| Error::Tracee { pid, source })?;
+        let rights = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let args = [0, PAGE_BYTES, rights, flags, u64::MAX, 0];
+        let scratch = RemoteAddr(ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?);
+        Ok(Self { calls, scratch, pid, peers: None })
+    }
+
+    fn ask(&mut self, what: &str, number: i64, args: [u64; 6]) -> Result<u64> {
+        ask(&mut self.calls, what, number, args, self.pid)
+    }
+
+    fn words<const N: usize>(&self) -> Result<[u64; N]> {
+        read_words(self.calls.process(), self.scratch)
+    }
+
+    /// Gives the scratch page and the thread back.
+    fn end(mut self) -> Result<()> {
+        let args = [self.scratch.0, PAGE_BYTES, 0, 0, 0, 0];
+        self.ask("end of the scratch page", libc::SYS_munmap, args).map(drop)
+    }
+
+    fn process(&mut self, survey: &Survey) -> Result<ProcessState> {
+        // linux/prctl.h.
+        const PR_GET_DUMPABLE: u64 = 3;
+        const PR_GET_CHILD_SUBREAPER: u64 = 37;
+        const PR_GET_THP_DISABLE: u64 = 42;
+        let scratch = self.scratch.0;
+        let prctl = libc::SYS_prctl;
+        let dumpable = self.ask("dumpable", prctl, [PR_GET_DUMPABLE, 0, 0, 0, 0, 0])?;
+        let thp_disable = self.ask("THP", prctl, [PR_GET_THP_DISABLE, 0, 0, 0, 0, 0])? != 0;
+        let args = [PR_GET_CHILD_SUBREAPER, scratch, 0, 0, 0, 0];
+        self.ask("child subreaper", prctl, args)?;
+        let [subreaper] = self.words()?;
+        Ok(ProcessState {
+            dumpable: u32::try_from(dumpable).unwrap_or(0),
+            thp_disable,
+            child_subreaper: subreaper as u32 != 0,
+            brk: self.ask("end of the heap", libc::SYS_brk, [0; 6])?,
+            signal_actions: self.signal_actions(survey)?,
+            interval_timers: self.interval_timers()?,
+            posix_timers: self.posix_timers(survey)?,
+        })
+    }
+
+    fn signal_actions(&mut self, survey: &Survey) -> Result<Vec<SignalAction>> {
+        // /proc says which ones are worth asking about.
+        let set = survey.status.sig_ign | survey.status.sig_cgt;
+        let mut actions = Vec::new();
+        for signal in (1..=64).filter(|signal| set >> (signal - 1) & 1 == 1) {
+            let args = [signal, 0, self.scratch.0, 8, 0, 0];
+            self.ask("signal action", libc::SYS_rt_sigaction, args)?;
+            let [handler, flags, restorer, mask] = self.words()?;
+            let signal = i32::try_from(signal).expect("at most 64");
+            actions.push(SignalAction { signal, handler, flags, restorer, mask });
+        }
+        Ok(actions)
+    }
+
+    fn interval_timers(&mut self) -> Result<Vec<IntervalTimer>> {
+        let mut timers = Vec::new();
+        for which in 0..3 {
+            let args = [which, self.scratch.0, 0, 0, 0, 0];
+            self.ask("interval timer", libc::SYS_getitimer, args)?;
+            let [every_s, every_us, in_s, in_us] = self.words()?;
+            let value_us = in_s * 1_000_000 + in_us;
+            if value_us > 0 {
+                let interval_us = every_s * 1_000_000 + every_us;
+                let which = i32::try_from(which).expect("at most 2");
+                timers.push(IntervalTimer { which, value_us, interval_us });
+            }
+        }
+        Ok(timers)
+    }
+
+    fn posix_timers(&mut self, survey: &Survey) -> Result<Vec<PosixTimer>> {
+        let mut timers = Vec::new();
+        for record in &survey.timers {
+            let id = u64::from(record.id.cast_unsigned());
+            let args = [id, self.scratch.0, 0, 0, 0, 0];
+            self.ask("timer", libc::SYS_timer_gettime, args)?;
+            let [every_s, every_ns, in_s, in_ns] = self.words()?;
+            timers.push(PosixTimer {
+                id: record.id,
+                clock: record.clock,
+                notify: record.notify,
+                signal: record.signal,
+                value: record.value,
+                target: NsPid(record.target),
+                value_ns: in_s * 1_000_000_000 + in_ns,
+                interval_ns: every_s * 1_000_000_000 + every_ns,
+            });
+        }
+        timers.sort_by_key(|timer| timer.id);
+        Ok(timers)
+    }
+
+    /// An option of one of its sockets, as an int; `None` where the socket has none such.
+    pub(crate) fn socket_option(&mut self, fd: i32, level: i32, name: i32) -> Result<Option<i32>> {
+        let pid = self.pid;
+        let tracee = |source| Error::Tracee { pid, source };
+        let len = RemoteAddr(self.scratch.0 + 64);
+        let process = self.calls.process();
+        process.write(len, &4u64.to_ne_bytes()).map_err(tracee)?;
+        let word = |value: i32| u64::from(value.cast_unsigned());
+        let args = [word(fd), word(level), word(name), self.scratch.0, len.0, 0];
+        match self.calls.call(libc::SYS_getsockopt, args).map_err(tracee)? {
+            Ok(_) => {
+                let [value] = self.words()?;
+                Ok(Some(value as i32))
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Inode of the socket at the other end of a connected unix socket; `None` where it is closed.
+    pub(crate) fn unix_peer(&mut self, ino: u64) -> Result<Option<u64>> {
+        let failed = |source| Error::Remote {
+            what: format!("peer of unix socket {ino}"),
+            pid: self.pid,
+            source,
+        };
+        if self.peers.is_none() {
+            let peers = tub_sys::unix_peers().map_err(failed)?;
+            self.peers = Some(peers.into_iter().collect());
+        }
+        // A socket that is not listed lives in another network namespace than ours.
+        let known = self.peers.as_ref().and_then(|peers| peers.get(&ino).copied());
+        known.ok_or_else(|| failed(Errno::EXDEV))
+    }
+}

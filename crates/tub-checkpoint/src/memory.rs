@@ -1,0 +1,247 @@
+//! Which mappings and which of their pages belong into the image.
+//!
+//! In: smaps records, the kernel's page map, the process's memory. Out: [`Vma`]s.
+//! Invariant: mappings come out ascending and disjoint; a page that is not among the saved ones is
+//! either zero or comes from the mapping's file.
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use tub_model::{Backing, FileIdentity, Protection, Vma};
+use tub_procfs::smaps::SmapsRecord;
+use tub_restorer_abi::{BLOB_MAGIC, DATA_MAGIC};
+use tub_sys::{PAGE_IS_FILE, PAGE_IS_PFNZERO, RawPageRegion};
+use tub_tracee::Frozen;
+use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
+
+/// Saved pages closer together than this are one run: a mapping of its own costs more at every
+/// restore than these pages do in the image.
+const JOIN_GAP_BYTES: u64 = 16 * PAGE_BYTES;
+
+/// The mappings of a frozen process.
+pub(crate) fn collect(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Vec<Vma>> {
+    let pid = frozen.pid();
+    let resident = Resident::scan(pid, mappings)?;
+    let mut vmas: Vec<Vma> = Vec::with_capacity(mappings.len());
+    let mut index = 0;
+    while index < mappings.len() {
+        let record = &mappings[index];
+        if let Some(skipped) = blob_of_earlier_restore(frozen, &mappings[index..])? {
+            index += skipped;
+            continue;
+        }
+        index += 1;
+        let name = record.map.path.as_deref().unwrap_or("");
+        if name == "[vsyscall]" {
+            continue;
+        }
+        let vma = vma(pid, record, &resident)?;
+        match vmas.last_mut() {
+            Some(last) if continues(last, &vma) => {
+                last.range = AddrRange::new(last.range.start(), vma.range.end())
+                    .expect("mappings are ascending");
+                last.saved = join(std::mem::take(&mut last.saved).into_iter().chain(vma.saved));
+            }
+            _ => vmas.push(vma),
+        }
+    }
+    Ok(vmas)
+}
+
+/// Whether two neighbours are one mapping: the parts of `[vdso]`, or memory that an earlier restore
+/// has split into what comes from the image and what does not.
+fn continues(last: &Vma, next: &Vma) -> bool {
+    if last.range.end() != next.range.start() {
+        return false;
+    }
+    match (&last.backing, &next.backing) {
+        (Backing::Vdso, Backing::Vdso) => true,
+        (Backing::Anonymous, Backing::Anonymous) => {
+            let shape =
+                |vma: &Vma| (vma.protection, vma.grows_down, vma.no_reserve, vma.advice.clone());
+            shape(last) == shape(next) && !last.grows_down
+        }
+        _ => false,
+    }
+}
+
+fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
+    let map = &record.map;
+    let flags = &record.vm_flags;
+    let name = map.path.as_deref().unwrap_or("");
+    let protection =
+        Protection { read: map.perms.read, write: map.perms.write, execute: map.perms.execute };
+    let is_file = map.inode != 0 && name.starts_with('/');
+    let page_store = is_file && name.rsplit('/').next() == Some(tub_image::PAGES_FILE);
+    let (backing, saved) = if name == "[vvar]" || name == "[vvar_vclock]" || name == "[vdso]" {
+        (Backing::Vdso, Vec::new())
+    } else if !is_file {
+        (Backing::Anonymous, resident.private(map.range))
+    } else if map.perms.shared {
+        if name.contains("/hsperfdata_") || name.starts_with("/memfd:tub-scratch") {
+            let path = name.to_owned();
+            (Backing::SharedScratchFile { path, mode: 0o600 }, vec![map.range])
+        } else {
+            let file = identity(pid, record)?;
+            let may_write = flags.has("mw");
+            let offset_bytes = map.offset_bytes;
+            (Backing::SharedFile { file, offset_bytes, may_write }, Vec::new())
+        }
+    } else if page_store || map.deleted {
+        // Pages that were never touched since the restore are the image's, and the image may go
+        // away; those of a deleted file cannot be had again. The whole mapping is content.
+        (Backing::Anonymous, vec![within_file(pid, record)])
+    } else {
+        let file = identity(pid, record)?;
+        let saved = resident.private(map.range);
+        (Backing::PrivateFile { file, offset_bytes: map.offset_bytes }, saved)
+    };
+    // Never stored, so that clones do not share a random generator (design decision E12).
+    let secret = flags.has("wf") || flags.has("dp");
+    let saved = if secret { Vec::new() } else { saved };
+    Ok(Vma {
+        range: map.range,
+        protection,
+        backing,
+        grows_down: flags.has("gd"),
+        no_reserve: flags.has("nr"),
+        advice: advice(record),
+        saved,
+    })
+}
+
+/// `MADV_*` for the flags of smaps (proc_pid_smaps(5)).
+fn advice(record: &SmapsRecord) -> Vec<i32> {
+    if record.map.path.as_deref().is_some_and(|name| name.starts_with("[v")) {
+        return Vec::new();
+    }
+    [
+        ("sr", libc::MADV_SEQUENTIAL),
+        ("rr", libc::MADV_RANDOM),
+        ("dc", libc::MADV_DONTFORK),
+        ("dd", libc::MADV_DONTDUMP),
+        ("hg", libc::MADV_HUGEPAGE),
+        ("nh", libc::MADV_NOHUGEPAGE),
+        ("mg", libc::MADV_MERGEABLE),
+        ("wf", libc::MADV_WIPEONFORK),
+    ]
+    .into_iter()
+    .filter_map(|(flag, advice)| record.vm_flags.has(flag).then_some(advice))
+    .collect()
+}
+
+/// The part of a file mapping that lies within the file: what is behind its end cannot be read.
+fn within_file(pid: HostPid, record: &SmapsRecord) -> AddrRange {
+    let map = &record.map;
+    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", map.range.start(), map.range.end());
+    let size = std::fs::metadata(link).map_or(u64::MAX, |meta| meta.len());
+    let len = size.saturating_sub(map.offset_bytes).next_multiple_of(PAGE_BYTES);
+    let end = map.range.start().saturating_add(len).min(map.range.end());
+    AddrRange::new(map.range.start(), end).unwrap_or(map.range)
+}
+
+/// Identity of a mapped file, as its path shows it now; refused where that is another file.
+fn identity(pid: HostPid, record: &SmapsRecord) -> Result<FileIdentity> {
+    let map = &record.map;
+    let path = map.path.clone().unwrap_or_default();
+    let at = format!("/proc/{pid}/root{path}");
+    let meta = std::fs::metadata(&at).map_err(|source| Error::Proc { path: at, source })?;
+    Ok(file_identity(path, &meta))
+}
+
+/// Identity of a file from what `stat` says.
+pub(crate) fn file_identity(path: String, meta: &std::fs::Metadata) -> FileIdentity {
+    FileIdentity {
+        path,
+        dev: meta.dev(),
+        ino: meta.ino(),
+        size_bytes: meta.len(),
+        mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+    }
+}
+
+/// How many mappings at the start of `mappings` are the blob that an earlier restore has left.
+fn blob_of_earlier_restore(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Option<usize>> {
+    let starts_with = |record: &SmapsRecord, magic: [u8; 8]| -> Result<bool> {
+        let mut bytes = [0; 8];
+        let at = RemoteAddr(record.map.range.start());
+        frozen
+            .read(at, &mut bytes)
+            .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
+        Ok(bytes == magic)
+    };
+    let [code, data, ..] = mappings else { return Ok(None) };
+    let looks_like_code = code.map.inode == 0
+        && code.map.path.is_none()
+        && code.map.perms.execute
+        && !code.map.perms.write
+        && code.map.range.end() == data.map.range.start();
+    if !looks_like_code || !starts_with(code, BLOB_MAGIC)? || !starts_with(data, DATA_MAGIC)? {
+        return Ok(None);
+    }
+    Ok(Some(2))
+}
+
+/// Pages in memory or swap, as the kernel lists them.
+struct Resident {
+    regions: Vec<RawPageRegion>,
+}
+
+impl Resident {
+    fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
+        let path = format!("/proc/{pid}/pagemap");
+        let failed = |source| Error::Proc { path: path.clone(), source };
+        let pagemap = File::open(&path).map_err(failed)?;
+        let mut regions = Vec::new();
+        for record in mappings {
+            let name = record.map.path.as_deref().unwrap_or("");
+            if record.map.perms.shared || name.starts_with("[v") {
+                continue;
+            }
+            let found = tub_sys::pagemap_scan(pagemap.as_fd(), record.map.range)
+                .map_err(|errno| failed(errno.into()))?;
+            regions.extend(found);
+        }
+        Ok(Self { regions })
+    }
+
+    /// Pages of a private mapping that are the process's own, joined over small gaps.
+    fn private(&self, range: AddrRange) -> Vec<AddrRange> {
+        let first = self.regions.partition_point(|region| region.end <= range.start());
+        let own = self.regions[first..]
+            .iter()
+            .take_while(|region| region.start < range.end())
+            .filter(|region| region.categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO) == 0)
+            .filter_map(|region| AddrRange::new(region.start, region.end)?.intersection(range));
+        join(own)
+    }
+}
+
+/// Joins ascending ranges with small gaps between them.
+fn join(ranges: impl Iterator<Item = AddrRange>) -> Vec<AddrRange> {
+    let mut joined: Vec<AddrRange> = Vec::new();
+    for range in ranges {
+        match joined.last_mut() {
+            Some(last) if range.start() - last.end() <= JOIN_GAP_BYTES => {
+                *last = AddrRange::new(last.start(), range.end()).unwrap_or(*last);
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_gaps_are_joined_and_large_ones_are_not() {
+        let range = |start, end| AddrRange::new(start, end).unwrap();
+        let near = [range(0x1000, 0x2000), range(0x3000, 0x4000)];
+        assert_eq!(join(near.into_iter()), [range(0x1000, 0x4000)]);
+        let far = [range(0x1000, 0x2000), range(0x20000, 0x21000)];
+        assert_eq!(join(far.into_iter()), far);
+    }
+}

@@ -1,0 +1,250 @@
+//! Everything that /proc tells about a process, read at one go, frozen or not.
+//!
+//! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
+//! Not here: what of it can be stored (see [`crate::refuse`]).
+
+use crate::{Error, Result};
+use nix::sys::stat::SFlag;
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use tub_procfs::fdinfo::FdInfoRecord;
+use tub_procfs::limits::LimitRecord;
+use tub_procfs::net::{InetRecord, UnixRecord};
+use tub_procfs::smaps::SmapsRecord;
+use tub_procfs::stat::StatRecord;
+use tub_procfs::status::StatusRecord;
+use tub_procfs::timens::TimensOffsets;
+use tub_procfs::timers::TimerRecord;
+use tub_units::HostPid;
+
+/// What /proc says about a process.
+#[derive(Debug)]
+pub struct Survey {
+    /// The process.
+    pub pid: HostPid,
+    /// `/proc/PID/status`.
+    pub status: StatusRecord,
+    /// `/proc/PID/stat`.
+    pub stat: StatRecord,
+    /// `/proc/PID/smaps`.
+    pub mappings: Vec<SmapsRecord>,
+    /// Threads, the main one first.
+    pub threads: Vec<SurveyedThread>,
+    /// Descriptors, ascending.
+    pub fds: Vec<SurveyedFd>,
+    /// Child processes of any of its threads.
+    pub children: Vec<HostPid>,
+    /// `/proc/PID/limits`.
+    pub limits: Vec<LimitRecord>,
+    /// `/proc/PID/timers`.
+    pub timers: Vec<TimerRecord>,
+    /// `/proc/PID/timens_offsets`.
+    pub clock_offsets: TimensOffsets,
+    /// Target of `/proc/PID/exe`.
+    pub exe: String,
+    /// Target of `/proc/PID/cwd`.
+    pub cwd: String,
+    /// Target of `/proc/PID/root`.
+    pub root: String,
+    /// `/proc/PID/auxv`.
+    pub auxv: Vec<u8>,
+    /// `/proc/PID/personality`.
+    pub personality: u32,
+    /// `/proc/PID/oom_score_adj`.
+    pub oom_score_adj: i32,
+    /// TCP sockets of its network namespace, by inode.
+    pub tcp: HashMap<u64, InetRecord>,
+    /// UDP sockets, by inode.
+    pub udp: HashMap<u64, InetRecord>,
+    /// Unix sockets, by inode.
+    pub unix: HashMap<u64, UnixRecord>,
+}
+
+/// A thread.
+#[derive(Debug)]
+pub struct SurveyedThread {
+    /// Its id.
+    pub tid: HostPid,
+    /// `/proc/PID/task/TID/status`.
+    pub status: StatusRecord,
+    /// `/proc/PID/task/TID/stat`.
+    pub stat: StatRecord,
+}
+
+/// A descriptor.
+#[derive(Debug)]
+pub struct SurveyedFd {
+    /// Its number.
+    pub number: i32,
+    /// Target of `/proc/PID/fd/N`.
+    pub link: String,
+    /// `st_mode`.
+    pub mode: u32,
+    /// `st_dev`.
+    pub dev: u64,
+    /// `st_ino`.
+    pub ino: u64,
+    /// `st_rdev`.
+    pub rdev: u64,
+    /// `st_size`.
+    pub size_bytes: u64,
+    /// `st_mtim` in nanoseconds.
+    pub mtime_ns: i64,
+    /// `st_nlink`.
+    pub links: u64,
+    /// `/proc/PID/fdinfo/N`.
+    pub info: FdInfoRecord,
+}
+
+impl SurveyedFd {
+    /// Whether `st_mode` is of that type.
+    pub fn is(&self, kind: SFlag) -> bool {
+        self.mode & SFlag::S_IFMT.bits() == kind.bits()
+    }
+}
+
+/// Reads it all.
+///
+/// # Errors
+///
+/// [`Error::NoSuchProcess`], [`Error::NotOurs`], or what of /proc cannot be read.
+pub fn survey(pid: HostPid) -> Result<Survey> {
+    let at = |name: &str| format!("/proc/{pid}/{name}");
+    if !Path::new(&format!("/proc/{pid}")).exists() {
+        return Err(Error::NoSuchProcess { pid });
+    }
+    // The first file that only the owner may read.
+    let exe = link(&at("exe")).map_err(|error| match error {
+        Error::Proc { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            Error::NotOurs { pid, source }
+        }
+        // A kernel thread has none, a zombie has none any more.
+        Error::Proc { source, .. } if source.kind() == ErrorKind::NotFound => {
+            Error::NotOurs { pid, source }
+        }
+        other => other,
+    })?;
+    let status = parsed(&at("status"), tub_procfs::status::parse)?;
+    let mut threads = Vec::new();
+    let mut children = Vec::new();
+    for tid in numbers(&at("task"))? {
+        let thread = |name: &str| format!("/proc/{pid}/task/{tid}/{name}");
+        // A thread may end while we look; once frozen, none does.
+        let mut read = || -> Result<SurveyedThread> {
+            children.extend(parsed(&thread("children"), tub_procfs::children::parse)?);
+            let status = parsed(&thread("status"), tub_procfs::status::parse)?;
+            let stat = parsed(&thread("stat"), tub_procfs::stat::parse)?;
+            Ok(SurveyedThread { tid: HostPid(tid), status, stat })
+        };
+        match gone(read()) {
+            Some(thread) => threads.push(thread?),
+            None => continue,
+        }
+    }
+    threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
+    let mut fds = Vec::new();
+    for number in numbers(&at("fd"))? {
+        if let Some(fd) = gone(surveyed_fd(pid, number)) {
+            fds.push(fd?);
+        }
+    }
+    fds.sort_by_key(|fd| fd.number);
+    let mut tcp = inet(&at("net/tcp"), tub_procfs::net::parse_tcp)?;
+    tcp.extend(inet(&at("net/tcp6"), tub_procfs::net::parse_tcp)?);
+    let mut udp = inet(&at("net/udp"), tub_procfs::net::parse_udp)?;
+    udp.extend(inet(&at("net/udp6"), tub_procfs::net::parse_udp)?);
+    let unix = parsed(&at("net/unix"), tub_procfs::net::parse_unix)?;
+    Ok(Survey {
+        pid,
+        stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
+        mappings: parsed(&at("smaps"), tub_procfs::smaps::parse)?,
+        threads,
+        fds,
+        children,
+        limits: parsed(&at("limits"), tub_procfs::limits::parse)?,
+        // Absent without CONFIG_POSIX_TIMERS or CONFIG_CHECKPOINT_RESTORE.
+        timers: optional(parsed(&at("timers"), tub_procfs::timers::parse))?,
+        clock_offsets: optional(parsed(&at("timens_offsets"), tub_procfs::timens::parse_offsets))?,
+        exe,
+        cwd: link(&at("cwd"))?,
+        root: link(&at("root"))?,
+        auxv: bytes(&at("auxv"))?,
+        personality: u32::from_str_radix(&text(&at("personality"))?, 16).unwrap_or(0),
+        oom_score_adj: text(&at("oom_score_adj"))?.parse().unwrap_or(0),
+        tcp,
+        udp,
+        unix: unix.into_iter().map(|record| (record.inode, record)).collect(),
+        status,
+    })
+}
+
+fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
+    let path = format!("/proc/{pid}/fd/{number}");
+    let target = link(&path)?;
+    let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
+    let info = parsed(&format!("/proc/{pid}/fdinfo/{number}"), tub_procfs::fdinfo::parse)?;
+    Ok(SurveyedFd {
+        number,
+        link: target,
+        mode: meta.mode(),
+        dev: meta.dev(),
+        ino: meta.ino(),
+        rdev: meta.rdev(),
+        size_bytes: meta.size(),
+        mtime_ns: meta.mtime() * 1_000_000_000 + meta.mtime_nsec(),
+        links: meta.nlink(),
+        info,
+    })
+}
+
+/// `None` where the object has gone between being listed and being read.
+fn gone<T>(result: Result<T>) -> Option<Result<T>> {
+    match &result {
+        Err(Error::Proc { source, .. })
+            if source.kind() == ErrorKind::NotFound
+                || source.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            None
+        }
+        _ => Some(result),
+    }
+}
+
+fn optional<T: Default>(result: Result<T>) -> Result<T> {
+    gone(result).unwrap_or_else(|| Ok(T::default()))
+}
+
+pub(crate) fn bytes(path: &str) -> Result<Vec<u8>> {
+    fs::read(path).map_err(|source| Error::Proc { path: path.to_owned(), source })
+}
+
+fn text(path: &str) -> Result<String> {
+    Ok(String::from_utf8_lossy(&bytes(path)?).trim().to_owned())
+}
+
+pub(crate) fn link(path: &str) -> Result<String> {
+    fs::read_link(path)
+        .map(|target| target.to_string_lossy().into_owned())
+        .map_err(|source| Error::Proc { path: path.to_owned(), source })
+}
+
+fn parsed<T>(path: &str, parse: fn(&[u8]) -> tub_procfs::Result<T>) -> Result<T> {
+    parse(&bytes(path)?).map_err(|source| Error::Malformed { path: path.to_owned(), source })
+}
+
+fn inet(
+    path: &str,
+    parse: fn(&[u8]) -> tub_procfs::Result<Vec<InetRecord>>,
+) -> Result<HashMap<u64, InetRecord>> {
+    let records = optional(parsed(path, parse))?;
+    Ok(records.into_iter().map(|record| (record.inode, record)).collect())
+}
+
+fn numbers(path: &str) -> Result<Vec<i32>> {
+    let listing =
+        fs::read_dir(path).map_err(|source| Error::Proc { path: path.to_owned(), source })?;
+    Ok(listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
+}

@@ -1,0 +1,38 @@
+//! Streams the pages of a frozen process into the image.
+//!
+//! In: the mappings of the checkpoint, the process's memory. Out: bytes in the page store.
+//! Invariant: only what `collect` chose is read; nothing is decided here.
+
+use crate::{Error, Result};
+use tub_image::{PageWriter, Zeros};
+use tub_model::{Backing, Task};
+use tub_tracee::Frozen;
+use tub_units::RemoteAddr;
+
+/// Bytes copied at once: large enough that system calls do not count, small enough for the cache.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// Writes all saved pages of `task`.
+pub(crate) fn pages(frozen: &Frozen, task: &Task, writer: &mut PageWriter) -> Result<()> {
+    let mut chunk = vec![0u8; CHUNK_BYTES as usize];
+    for vma in &task.vmas {
+        let zeros = match vma.backing {
+            Backing::PrivateFile { .. } => Zeros::Content,
+            _ => Zeros::Implied,
+        };
+        for range in &vma.saved {
+            let mut at = range.start();
+            while at < range.end() {
+                let len = CHUNK_BYTES.min(range.end() - at);
+                let bytes = &mut chunk[..len as usize];
+                frozen
+                    .read(RemoteAddr(at), bytes)
+                    .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
+                writer.append(RemoteAddr(at), bytes, zeros).map_err(Error::Image)?;
+                at += len;
+            }
+            writer.finish_range().map_err(Error::Image)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! `tub checkpoint`: coordinate, take the image, end the original.
+
+use crate::report::{Code, Failure};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tubthumping::{
+    CheckpointError, CheckpointOptions, ClientError, EngineError, HostPid, ProcessState, Refusal,
+    Report,
+};
+
+/// Freeze a process into an image, and end it.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The process.
+    pid: i32,
+    /// Where the image goes: a directory that does not exist yet, or is empty.
+    #[arg(long, value_name = "DIR")]
+    image: Option<PathBuf>,
+    /// Let the original go on afterwards.
+    #[arg(long)]
+    leave_running: bool,
+    /// Replace an image that is there. Instances that are alive keep the old one's pages.
+    #[arg(long)]
+    replace: bool,
+    /// How long the application may take to prepare, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    timeout: f64,
+    /// Print the outcome as one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    let pid = HostPid(args.pid);
+    let options = CheckpointOptions {
+        dir: directory(args, pid)?,
+        replace: args.replace,
+        leave_running: args.leave_running,
+        timeout: Duration::try_from_secs_f64(args.timeout).map_err(|error| {
+            Failure::new(
+                format!("timeout of {} s cannot be used", args.timeout),
+                &error,
+                Code::Usage,
+            )
+        })?,
+    };
+    let report =
+        tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;
+    let times = report.times;
+    if args.json {
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let object = serde_json::json!({
+            "image": report.image.dir,
+            "pid": args.pid,
+            "threads": report.threads,
+            "image_bytes": bytes(&report),
+            "left_running": args.leave_running,
+            "freeze_us": us(times.freeze),
+            "collect_us": us(times.collect),
+            "write_us": us(times.write),
+            "frozen_us": us(times.frozen),
+        });
+        println!("{object}");
+    } else {
+        let end = if args.leave_running { "it goes on" } else { "it has ended" };
+        println!(
+            "{}: process {pid} with {} threads, {:.1} MB, frozen for {:.0} ms; {end}",
+            report.image.dir.display(),
+            report.threads,
+            bytes(&report) as f64 / 1e6,
+            times.frozen.as_secs_f64() * 1e3,
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bytes(report: &Report) -> u64 {
+    report.image.stored_bytes + report.image.inventory_bytes
+}
+
+/// Without `--image`: where `tub run --image` said, else a fresh name here.
+fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
+    if let Some(dir) = &args.image {
+        return Ok(dir.clone());
+    }
+    let wished = tubthumping::Client::find(pid)
+        .ok()
+        .flatten()
+        .and_then(|mut client| client.status().ok()?.image);
+    if let Some(dir) = wished {
+        return Ok(dir.into());
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Ok(PathBuf::from(format!("tub-{pid}-{now}")))
+}
+
+fn failure(pid: HostPid, options: &CheckpointOptions, error: &CheckpointError) -> Failure {
+    let what = match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(name) => format!("process {pid} ({}) cannot be checkpointed", name.trim()),
+        Err(_) => format!("process {pid} cannot be checkpointed"),
+    };
+    let state = match error.process() {
+        ProcessState::Untouched => "the process goes on and was not stopped; there is no image",
+        ProcessState::Thawed => "the process was thawed and goes on; there is no image",
+        ProcessState::Gone => "there is no such process, and no image",
+    };
+    let (code, hint) = advice(options, error);
+    let mut failure = Failure::new(what, error, code).state(state).hint(hint);
+    match error {
+        CheckpointError::Refused { refusals, .. } => {
+            failure.causes = refusals.iter().map(Refusal::to_string).collect();
+        }
+        CheckpointError::Coordination(ClientError::Refused(refusal)) => {
+            failure.causes.extend(refusal.failures.iter().map(|resource| {
+                let of = resource.resource.as_deref().unwrap_or("a resource");
+                let message = &resource.message;
+                format!("{of}: {}: {message}", resource.type_name)
+            }));
+        }
+        _ => {}
+    }
+    failure
+}
+
+fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String) {
+    use tub_control::RefusalKind;
+    let plain = |code, hint: &str| (code, hint.to_owned());
+    match error {
+        CheckpointError::Refused { .. } => plain(
+            Code::Refused,
+            "every object above stands in the way; mend them all, then try again",
+        ),
+        CheckpointError::Coordination(ClientError::Refused(refusal)) => match refusal.kind {
+            RefusalKind::Busy => plain(Code::Busy, "wait for the other checkpoint to end"),
+            RefusalKind::TimedOut => plain(Code::TimedOut, "give it more time with --timeout"),
+            RefusalKind::NotAllowed => plain(Code::NoSuchProcess, "run tub as the same user"),
+            RefusalKind::ResourceFailed => {
+                plain(Code::Refused, "the application's own log says more")
+            }
+            _ => plain(Code::Failed, ""),
+        },
+        CheckpointError::Coordination(ClientError::TimedOut { .. }) => plain(
+            Code::TimedOut,
+            "the application does not answer on its control socket; give it more time with --timeout",
+        ),
+        CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::Engine { source, .. } => match source {
+            EngineError::NoSuchProcess { .. } => plain(Code::NoSuchProcess, "check the process id"),
+            EngineError::NotOurs { .. } => {
+                plain(Code::NoSuchProcess, "run tub as the user whose process it is")
+            }
+            EngineError::Tracee { .. } => plain(
+                Code::NoSuchProcess,
+                "another tracer may hold it, or the host forbids tracing: see `tub check`",
+            ),
+            EngineError::Image(_) => (
+                Code::CannotWrite,
+                format!(
+                    "choose another --image than {}, or --replace to replace an image",
+                    options.dir.display()
+                ),
+            ),
+            _ => plain(Code::Failed, ""),
+        },
+        _ => plain(Code::Failed, ""),
+    }
+}

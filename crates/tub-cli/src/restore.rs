@@ -1,0 +1,173 @@
+//! `tub restore`: an image gets up again.
+
+use crate::report::{Code, Failure};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tubthumping::{
+    Ids, LaunchError, MemoryMode, Outcome, RestoreError, RestoreOptions, Stats, Stdio,
+};
+
+/// Make a running process of an image. In the foreground: signals are passed on, and the exit
+/// status is the process's own.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The image.
+    dir: PathBuf,
+    /// Keep process and thread ids, in a PID namespace of their own; or take new ones.
+    #[arg(long, value_enum, default_value_t = IdsArg::Keep)]
+    pids: IdsArg,
+    /// Map memory on demand where the runtime is known to bear it (auto), always (lazy), or read it
+    /// all (eager).
+    #[arg(long, value_enum, default_value_t = MemoryArg::Auto)]
+    memory: MemoryArg,
+    /// Take the standard streams from here, or from the image.
+    #[arg(long, value_enum, default_value_t = StdioArg::Inherit)]
+    stdio: StdioArg,
+    /// Set a variable that the application sees after the restore. May be repeated.
+    #[arg(long, value_name = "K=V", value_parser = variable)]
+    env: Vec<(OsString, OsString)>,
+    /// Write the process's id to this file once it runs.
+    #[arg(long, value_name = "FILE")]
+    pidfile: Option<PathBuf>,
+    /// Return once it runs, and let it outlive this command.
+    #[arg(long)]
+    detach: bool,
+    /// Write the times of the stages to this file, as JSON, in microseconds.
+    #[arg(long, value_name = "FILE")]
+    stats: Option<PathBuf>,
+    /// Print what would be done, and do nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// New arguments for the application.
+    #[arg(last = true, value_name = "NEW-ARGS")]
+    arguments: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum IdsArg {
+    Keep,
+    New,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum MemoryArg {
+    Auto,
+    Lazy,
+    Eager,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum StdioArg {
+    Inherit,
+    Image,
+}
+
+fn variable(text: &str) -> Result<(OsString, OsString), String> {
+    let bytes = text.as_bytes();
+    let at = bytes.iter().position(|&byte| byte == b'=').filter(|&at| at > 0);
+    let at = at.ok_or("a variable is NAME=VALUE")?;
+    let part = |bytes: &[u8]| OsString::from_vec(bytes.to_vec());
+    Ok((part(&bytes[..at]), part(&bytes[at + 1..])))
+}
+
+pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
+    let options = RestoreOptions {
+        dir: args.dir.clone(),
+        ids: match args.pids {
+            IdsArg::Keep => Ids::Keep,
+            IdsArg::New => Ids::New,
+        },
+        memory: match args.memory {
+            MemoryArg::Auto => MemoryMode::Auto,
+            MemoryArg::Lazy => MemoryMode::Lazy,
+            MemoryArg::Eager => MemoryMode::Eager,
+        },
+        stdio: match args.stdio {
+            StdioArg::Inherit => Stdio::Inherit,
+            StdioArg::Image => Stdio::Image,
+        },
+        environment: args.env.clone(),
+        arguments: args.arguments.clone(),
+        detach: args.detach,
+    };
+    let failed = |error| failure(&args.dir, &error);
+    if args.dry_run {
+        print!("{}", tubthumping::dry_run(&options, &mut stats).map_err(failed)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let restoring = tubthumping::restore(&options, &mut stats).map_err(failed)?;
+    let warnings = restoring.warnings.clone();
+    let running = restoring.resume().map_err(failed)?;
+    stats.mark("resumed_us");
+    // Everything from here on costs the restored process nothing.
+    for warning in warnings {
+        eprintln!("tub: warning: {warning}");
+    }
+    let written = |what: &str, path: &Path, content: String| {
+        write_whole(path, &content).unwrap_or_else(|error| {
+            eprintln!("tub: warning: {what} {} cannot be written: {error}", path.display());
+        });
+    };
+    if let Some(path) = &args.pidfile {
+        written("pidfile", path, format!("{}\n", running.main()));
+    }
+    if let Some(path) = &args.stats {
+        let stages = stats.stages().map(|(name, us)| (name.to_owned(), us.into()));
+        let object: serde_json::Map<String, serde_json::Value> = stages.collect();
+        written("statistics", path, format!("{}\n", serde_json::Value::Object(object)));
+    }
+    if args.detach {
+        return Ok(ExitCode::SUCCESS);
+    }
+    let outcome =
+        running.wait().map_err(|error| failure(&args.dir, &RestoreError::Launch(error)))?;
+    Ok(match outcome {
+        Outcome::Exited(code) => ExitCode::from(code),
+        // As shells tell it.
+        Outcome::Killed(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
+    })
+}
+
+/// A reader sees the whole content or none.
+fn write_whole(path: &Path, content: &str) -> std::io::Result<()> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    std::fs::write(&aside, content)?;
+    std::fs::rename(&aside, path)
+}
+
+fn failure(dir: &Path, error: &RestoreError) -> Failure {
+    let what = format!("image {} cannot be restored", dir.display());
+    let (code, hint) = advice(error);
+    let mut failure = Failure::new(what, error, code)
+        .state("no process was left behind; the image is as it was")
+        .hint(hint);
+    if let RestoreError::Host(mismatches) = error {
+        failure.causes.extend(mismatches.iter().map(ToString::to_string));
+    }
+    failure
+}
+
+fn advice(error: &RestoreError) -> (Code, &'static str) {
+    match error {
+        RestoreError::Image(_) => (Code::BadImage, "`tub verify` tells all that is wrong with it"),
+        RestoreError::Host(_) => {
+            (Code::BadImage, "take the checkpoint on a host like this one, or restore on the other")
+        }
+        RestoreError::Launch(LaunchError::NoPidNamespace { .. }) => (
+            Code::HostLacks,
+            "use --pids new, which needs no namespace; `tub check` tells what this host allows",
+        ),
+        RestoreError::Launch(LaunchError::FileChanged { .. }) => {
+            (Code::BadImage, "bring the file back as it was, or take a new checkpoint")
+        }
+        RestoreError::Launch(LaunchError::Descriptor { .. }) => {
+            (Code::HostLacks, "something that the process had open cannot be had here")
+        }
+        RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),
+        RestoreError::NoArguments => (Code::Usage, ""),
+        _ => (Code::Failed, ""),
+    }
+}

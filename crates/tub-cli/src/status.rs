@@ -1,0 +1,60 @@
+//! `tub status`: where a process stands, and what is in the way of a checkpoint.
+
+use crate::report::{Code, Failure};
+use std::process::ExitCode;
+use tubthumping::{Client, EngineError, HostPid};
+
+/// Tell whether a process takes part in checkpoints, and what stands in the way of one.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The process.
+    pid: i32,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    let pid = HostPid(args.pid);
+    let what = || format!("process {pid} cannot be looked into");
+    let seen = tub_checkpoint::survey(pid).map_err(|error| {
+        let code = match error {
+            EngineError::NoSuchProcess { .. } | EngineError::NotOurs { .. } => Code::NoSuchProcess,
+            _ => Code::Failed,
+        };
+        Failure::new(what(), &error, code)
+    })?;
+    let status = Client::find(pid)
+        .and_then(|client| client.map(|mut client| client.status()).transpose())
+        .map_err(|error| Failure::new(what(), &error, Code::Failed))?;
+    let in_the_way: Vec<String> =
+        tub_checkpoint::unsupported(&seen, &[]).iter().map(ToString::to_string).collect();
+    if args.json {
+        let object = serde_json::json!({
+            "pid": args.pid,
+            "coordination": status,
+            "in_the_way": in_the_way,
+        });
+        println!("{object}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    match &status {
+        Some(status) => {
+            println!("runtime     {}", status.runtime);
+            println!("state       {:?}", status.state);
+            println!("generation  {}", status.generation);
+            println!("image       {}", status.image.as_deref().unwrap_or("not set"));
+            for resource in &status.resources {
+                println!("resource    {resource}");
+            }
+        }
+        None => println!("takes no part: it was not started by `tub run`"),
+    }
+    if in_the_way.is_empty() {
+        println!("nothing stands in the way now");
+    }
+    for object in in_the_way {
+        println!("in the way  {object}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,47 @@
+//! What this host and this caller allow, as far as a plan depends on it.
+//!
+//! In: the page store, the surroundings entered. Out: [`PlanFacts`]. Reads only.
+
+use crate::launch::{Surroundings, blob};
+use crate::plan::PlanFacts;
+use nix::sys::statvfs::{FsFlags, fstatvfs};
+use std::fs::File;
+use tub_model::{HostFacts, Limit};
+
+/// Gathers the facts.
+pub fn plan_facts(
+    pages: &File,
+    surroundings: &Surroundings,
+    image: &HostFacts,
+    here: &HostFacts,
+) -> PlanFacts {
+    PlanFacts {
+        user_namespace: surroundings.user_namespace,
+        time_namespace: surroundings.time_namespace,
+        set_executable: surroundings.user_namespace || has_checkpoint_restore(surroundings),
+        clone3: tub_sys::has_clone3(),
+        store_is_noexec: fstatvfs(pages)
+            .is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC)),
+        same_boot: image.boot_id == here.boot_id,
+        uid: surroundings.uid,
+        gid: surroundings.gid,
+        capabilities: surroundings.capabilities,
+        limits: limits(),
+        timer_ids: tub_sys::has_timer_restore_ids(),
+        blob_bytes: blob::CODE.len() as u64,
+    }
+}
+
+/// linux/capability.h: CAP_SYS_ADMIN 21 and CAP_CHECKPOINT_RESTORE 40 both open prctl(PR_SET_MM)'s
+/// executable.
+fn has_checkpoint_restore(surroundings: &Surroundings) -> bool {
+    surroundings.capabilities[0] & (1 << 21 | 1 << 40) != 0
+}
+
+/// All limits of ourselves, by `RLIMIT_*` number.
+fn limits() -> Vec<Limit> {
+    tub_sys::own_limits()
+        .into_iter()
+        .map(|(resource, soft, hard)| Limit { resource, soft, hard })
+        .collect()
+}

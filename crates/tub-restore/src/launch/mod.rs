@@ -1,0 +1,195 @@
+//! Carries out a plan: makes the process, lets it lay itself out, and parks it.
+//!
+//! In: a plan, the page store, the surroundings. Out: [`Parked`], then [`Running`].
+//! Invariant: until [`Parked::resume`] nothing of the image has run; dropping a [`Parked`] or
+//! failing on the way ends every process that was made.
+//!
+//! ```text
+//!   tub restore ──fork──▶ init (PID 1, ids kept) ──clone3(set_tid)──▶ main ──▶ blob ──▶ image
+//!        │                  reaps, mirrors, dies with tub               │
+//!        └──────────────◀── handshake: parked / failed; go ──▶──────────┘
+//! ```
+
+pub(crate) mod blob;
+mod descriptors;
+mod enter;
+mod error;
+mod init;
+mod rebirth;
+mod running;
+mod surroundings;
+
+pub use error::LaunchError;
+pub use running::{Outcome, Running};
+pub use surroundings::Surroundings;
+
+use crate::plan::{Lowered, PlanOp, RestorePlan, lower};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
+use nix::sys::socket::{
+    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt,
+    socketpair, sockopt,
+};
+use nix::sys::wait::waitpid;
+use nix::unistd::{ForkResult, Pid, fork, write};
+use std::fs::File;
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+use tub_restorer_abi as abi;
+use tub_sys::Errno;
+use tub_units::HostPid;
+
+/// A process that is laid out and waits for the word.
+#[derive(Debug)]
+pub struct Parked {
+    child: Child,
+    main: HostPid,
+    handshake: OwnedFd,
+}
+
+/// The direct child of the restoring process: init where ids are kept, else the main process.
+#[derive(Debug)]
+struct Child {
+    pid: Pid,
+    /// Where init tells how the main process ended.
+    verdict: Option<OwnedFd>,
+    armed: bool,
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.armed {
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = waitpid(self.pid, None);
+        }
+    }
+}
+
+/// Makes the processes of `plan` and parks them.
+///
+/// The caller must be single-threaded. On return every signal is blocked in it, so that none is
+/// lost: [`Running::wait`] takes them from there.
+///
+/// # Errors
+///
+/// What failed, on which object. All processes made have ended.
+///
+/// # Panics
+///
+/// Never.
+pub fn launch(
+    plan: &RestorePlan,
+    pages: &File,
+    surroundings: &Surroundings,
+) -> Result<Parked, LaunchError> {
+    let lowered = lower(plan);
+    surroundings.set_clocks(plan.clocks)?;
+    let system = |what| move |source| LaunchError::System { what, source };
+    sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
+        .map_err(system("signal mask"))?;
+    let (ours, theirs) =
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+            .map_err(system("socket pair"))?;
+    // The kernel translates the sender's id into our PID namespace.
+    setsockopt(&ours, sockopt::PassCred, &true).map_err(system("socket option"))?;
+    let child = if plan.pid.is_some() {
+        let (verdict, teller) = nix::unistd::pipe().map_err(system("pipe"))?;
+        // SAFETY: the caller is single-threaded, so the child may use all of std.
+        match unsafe { fork() }.map_err(system("fork"))? {
+            ForkResult::Child => {
+                drop((ours, verdict));
+                init::run(plan, &lowered, pages, theirs, teller)
+            }
+            ForkResult::Parent { child } => {
+                Child { pid: child, verdict: Some(verdict), armed: true }
+            }
+        }
+    } else {
+        // SAFETY: the caller is single-threaded, so the child may use all of std.
+        match unsafe { fork() }.map_err(system("fork"))? {
+            ForkResult::Child => {
+                drop(ours);
+                rebirth::run(plan, &lowered, pages, theirs)
+            }
+            ForkResult::Parent { child } => Child { pid: child, verdict: None, armed: true },
+        }
+    };
+    drop(theirs);
+    let main = await_parked(plan, &lowered, &ours)?;
+    Ok(Parked { child, main, handshake: ours })
+}
+
+impl Parked {
+    /// The main process, as we see it.
+    pub fn main(&self) -> HostPid {
+        self.main
+    }
+
+    /// Lets it go. The point of no return.
+    ///
+    /// # Errors
+    ///
+    /// Where the process has been killed meanwhile.
+    pub fn resume(mut self) -> Result<Running, LaunchError> {
+        let died = |_| LaunchError::Died { stage: "before it was told to go" };
+        write(&self.handshake, &[1]).map_err(died)?;
+        // The main thread closes its end right before it lets all others go.
+        let mut byte = [0u8; 16];
+        loop {
+            match nix::unistd::read(&self.handshake, &mut byte) {
+                Ok(0) => break,
+                Err(Errno::EINTR) => {}
+                _ => return Err(LaunchError::Died { stage: "on the way back" }),
+            }
+        }
+        self.child.armed = false;
+        let verdict = self.child.verdict.take();
+        Ok(Running::new(self.child.pid, self.main, verdict))
+    }
+}
+
+/// Waits for the report that all threads are parked; answers who reported.
+fn await_parked(
+    plan: &RestorePlan,
+    lowered: &Lowered,
+    handshake: &OwnedFd,
+) -> Result<HostPid, LaunchError> {
+    let mut buffer = vec![0u8; 4096];
+    let mut control = nix::cmsg_space!(libc::ucred);
+    let (bytes, sender) = loop {
+        let mut io = [IoSliceMut::new(&mut buffer)];
+        let fd = handshake.as_raw_fd();
+        let message = match recvmsg::<()>(fd, &mut io, Some(&mut control), MsgFlags::empty()) {
+            Err(Errno::EINTR) => continue,
+            Err(source) => return Err(LaunchError::System { what: "handshake", source }),
+            Ok(message) => message,
+        };
+        let sender = message.cmsgs().ok().and_then(|mut all| {
+            all.find_map(|one| match one {
+                ControlMessageOwned::ScmCredentials(who) => Some(HostPid(who.pid())),
+                _ => None,
+            })
+        });
+        break (message.bytes, sender);
+    };
+    let said = &buffer[..bytes];
+    if let Some(failure) = LaunchError::from_message(said) {
+        return Err(failure);
+    }
+    let Some(words) = said.as_chunks::<4>().0.first_chunk::<4>() else {
+        return Err(LaunchError::Died { stage: "before it was parked" });
+    };
+    let [kind, program, op, errno] = words.map(u32::from_ne_bytes);
+    match (kind, sender) {
+        (abi::REPORT_PARKED, Some(main)) => Ok(main),
+        (abi::REPORT_FAILED, _) => {
+            let operation =
+                lowered.origin(plan, program, op).map_or_else(String::new, PlanOp::to_string);
+            Err(LaunchError::Operation {
+                thread: plan.programs.get(program as usize).map_or(0, |program| program.tid.0),
+                operation,
+                source: Errno::from_raw(errno.cast_signed()),
+            })
+        }
+        _ => Err(LaunchError::Died { stage: "before it was parked" }),
+    }
+}

@@ -1,0 +1,48 @@
+//! The last steps of the launcher's code inside the process being reborn.
+//!
+//! In: the plan, in a process of our own making. Out: never returns: the blob takes over.
+//! Invariant: on failure the launcher is told, and the process ends.
+
+use super::{LaunchError, blob, descriptors, enter};
+use crate::plan::{Lowered, RestorePlan};
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::{chdir, setsid, write};
+use std::convert::Infallible;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use tub_units::AddrRange;
+
+/// Becomes the process of the plan.
+pub(super) fn run(plan: &RestorePlan, lowered: &Lowered, pages: &File, handshake: OwnedFd) -> ! {
+    let failure = match prepare(plan, lowered, pages, &handshake) {
+        Ok(never) => match never {},
+        Err(failure) => failure,
+    };
+    let _ = write(&handshake, &failure.to_message());
+    std::process::exit(1)
+}
+
+fn prepare(
+    plan: &RestorePlan,
+    lowered: &Lowered,
+    pages: &File,
+    handshake: &OwnedFd,
+) -> Result<Infallible, LaunchError> {
+    if plan.new_session {
+        setsid().map_err(|source| LaunchError::System { what: "session", source })?;
+    }
+    chdir(plan.cwd.as_str()).map_err(|source| {
+        let object = format!("working directory {}", plan.cwd);
+        LaunchError::Descriptor { object, source }
+    })?;
+    umask(Mode::from_bits_truncate(plan.umask));
+    // A lower value than ours needs a privilege; without it ours stays.
+    let _ = std::fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string());
+    descriptors::lay_out(plan, pages, handshake)?;
+    let system = |what| move |source| LaunchError::System { what, source };
+    tub_sys::map_fresh_at(plan.blob).map_err(system("memory for the blob"))?;
+    tub_sys::unregister_own_rseq().map_err(system("end of rseq registration"))?;
+    let code = AddrRange::with_len(plan.blob.start(), plan.code_bytes);
+    let code = code.ok_or(LaunchError::System { what: "memory", source: nix::Error::ENOMEM })?;
+    enter::enter(code, blob::CODE, blob::ENTRY, lowered)
+}

@@ -1,0 +1,116 @@
+//! The namespaces that the restored process will live in.
+//!
+//! In: whether ids are kept. Out: [`Surroundings`], entered by this process or, for PIDs and time,
+//! by its future children. Invariant: whatever is refused is known before anything is planned.
+//!
+//! As root in the initial user namespace, PID and time namespaces need no user namespace. For
+//! everybody else one comes with them, in which the caller is mapped to itself: same numbers, and
+//! no power over anything outside.
+
+use crate::launch::LaunchError;
+use crate::plan::{ClockPlan, Ids};
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid};
+use std::fs;
+use std::time::Duration;
+use tub_sys::Errno;
+
+/// linux/sched.h; nix and libc do not name it on every C library.
+const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+
+/// What this process has entered.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Whether a user namespace of our own.
+    pub user_namespace: bool,
+    /// Whether our children get a time namespace of their own.
+    pub time_namespace: bool,
+    /// Effective user id, which is the same inside and outside.
+    pub uid: u32,
+    /// Effective group id.
+    pub gid: u32,
+    /// Effective, permitted, inheritable capabilities before any user namespace.
+    pub capabilities: [u64; 3],
+}
+
+impl Surroundings {
+    /// Enters what `ids` needs.
+    ///
+    /// # Errors
+    ///
+    /// Where ids are to be kept and no PID namespace can be had. New ids need nothing.
+    pub fn enter(ids: Ids) -> Result<Self, LaunchError> {
+        let (uid, gid) = (geteuid().as_raw(), getegid().as_raw());
+        let capabilities = tub_sys::capabilities().unwrap_or_default();
+        let needed = match ids {
+            Ids::Keep => CloneFlags::CLONE_NEWPID,
+            Ids::New => CloneFlags::empty(),
+        };
+        let user = CloneFlags::CLONE_NEWUSER;
+        // In the order of preference: least first, then with a user namespace, then without the
+        // continuing clock.
+        let attempts =
+            [needed | CLONE_NEWTIME, needed | CLONE_NEWTIME | user, needed, needed | user];
+        let mut last = Errno::EPERM;
+        for flags in attempts {
+            if flags.contains(user) && ids == Ids::New && !flags.contains(CLONE_NEWTIME) {
+                continue;
+            }
+            match unshare(flags) {
+                Ok(()) => {
+                    let user_namespace = flags.contains(user);
+                    if user_namespace {
+                        map_ids(uid, gid)?;
+                    }
+                    let time_namespace = flags.contains(CLONE_NEWTIME);
+                    return Ok(Self { user_namespace, time_namespace, uid, gid, capabilities });
+                }
+                Err(errno) => last = errno,
+            }
+        }
+        Err(LaunchError::NoPidNamespace { source: last })
+    }
+
+    /// Sets the clocks of the time namespace that our children will be in.
+    pub(crate) fn set_clocks(&self, plan: ClockPlan) -> Result<(), LaunchError> {
+        let ClockPlan::Continue { monotonic_ns, boottime_ns } = plan else { return Ok(()) };
+        let path = "/proc/self/timens_offsets";
+        let failed = |source| LaunchError::Proc { path: path.to_owned(), source };
+        // The new namespace starts as a copy of ours, and offsets count from the initial one
+        // (time_namespaces(7)); so what it holds now is what our own clocks are off by.
+        let own = fs::read_to_string(path).map_err(failed)?;
+        let own = |name: &str| -> i128 {
+            own.lines()
+                .find_map(|line| {
+                    let mut fields = line.split_whitespace();
+                    (fields.next()? == name).then_some(())?;
+                    let seconds: i128 = fields.next()?.parse().ok()?;
+                    let nanoseconds: i128 = fields.next()?.parse().ok()?;
+                    Some(seconds * 1_000_000_000 + nanoseconds)
+                })
+                .unwrap_or(0)
+        };
+        let offset = |saved: u64, now: Duration, own: i128| {
+            let offset = i128::from(saved) - now.as_nanos().cast_signed() + own;
+            format!("{} {}", offset.div_euclid(1_000_000_000), offset.rem_euclid(1_000_000_000))
+        };
+        let monotonic = offset(monotonic_ns, now(libc::CLOCK_MONOTONIC), own("monotonic"));
+        let boottime = offset(boottime_ns, now(libc::CLOCK_BOOTTIME), own("boottime"));
+        fs::write(path, format!("monotonic {monotonic}\nboottime {boottime}\n")).map_err(failed)
+    }
+}
+
+fn now(clock: libc::clockid_t) -> Duration {
+    nix::time::clock_gettime(nix::time::ClockId::from_raw(clock)).map_or(Duration::ZERO, Into::into)
+}
+
+/// Maps the caller's ids to themselves (user_namespaces(7)).
+fn map_ids(uid: u32, gid: u32) -> Result<(), LaunchError> {
+    let write = |path: &str, content: String| {
+        fs::write(path, content)
+            .map_err(|source| LaunchError::Proc { path: path.to_owned(), source })
+    };
+    write("/proc/self/setgroups", "deny".to_owned())?;
+    write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}

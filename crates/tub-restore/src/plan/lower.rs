@@ -1,0 +1,418 @@
+//! From planned operations to the bytes that the blob runs.
+//!
+//! In: a [`RestorePlan`]. Out: the content of the blob's data range. Pure.
+//! Invariant: every address in the result lies in the blob's range, or is one that the plan names.
+//! Not here: any decision; what an operation means for the kernel, and nothing else.
+
+use super::{Meeting, PlanOp, Program, RestorePlan, sigframe};
+use tub_model::{PosixTimer, Task};
+use tub_restorer_abi as abi;
+use tub_restorer_abi::{RawOp, RawReport};
+
+/// Bytes of stack for each thread while it runs the blob: its deepest call needs about 300.
+const STACK_BYTES: u64 = 2048;
+const OP_BYTES: u64 = size_of::<RawOp>() as u64;
+/// `arch_prctl` exists on x86 only (arch/x86/entry/syscalls/syscall_64.tbl).
+const SYS_ARCH_PRCTL: i64 = 158;
+const ARCH_SET_GS: u64 = 0x1001;
+const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_MAP_VDSO_64: u64 = 0x2003;
+
+/// A plan in the form in which the blob runs it.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// Content of the data range, from its first byte.
+    pub data: Vec<u8>,
+    /// Address of the header.
+    pub header: u64,
+    /// Top of the main thread's stack.
+    pub stack: u64,
+    /// For each program and operation of the blob, the planned operation it came from.
+    origins: Vec<Vec<u32>>,
+}
+
+impl Lowered {
+    /// The planned operation that operation `op` of `program` came from.
+    pub fn origin<'a>(&self, plan: &'a RestorePlan, program: u32, op: u32) -> Option<&'a PlanOp> {
+        let index = *self.origins.get(program as usize)?.get(op as usize)?;
+        plan.programs.get(program as usize)?.ops.get(index as usize)
+    }
+}
+
+/// More bytes than the data range will need, before the programs are made.
+pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -> u64 {
+    let threads = task.threads.len() as u64;
+    let pending: usize = task.threads.iter().map(|thread| thread.pending_signals.len()).sum();
+    let pending = (pending + task.pending_signals.len()) as u64;
+    let timers = task.posix_timers.len() as u64;
+    let xsave = task.threads.iter().map(|thread| thread.registers.xsave.len()).max().unwrap_or(0);
+    let groups = task.credentials.groups.len() as u64 * 4 + 64;
+    let ops = memory_ops as u64 + 256 + threads * 24 + pending + timers * 4;
+    let per_thread = sigframe::bytes(xsave) as u64 + sigframe::ALIGN + STACK_BYTES + 512 + groups;
+    let small = 16 * 1024 + task.mm.auxv.len() as u64 + pending * 128 + timers * 128;
+    4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
+}
+
+/// Lowers `plan`.
+///
+/// # Panics
+///
+/// Never for a plan of [`super::plan`]: its range was sized by the same counts.
+pub fn lower(plan: &RestorePlan) -> Lowered {
+    let base = plan.blob.start() + plan.code_bytes;
+    let threads = plan.programs.len() as u64;
+    let mut arena = Arena { base, bytes: vec![0; size_of::<abi::RawHeader>()] };
+    let programs_at = arena.reserve(threads * 16, 16);
+    let counters = arena.reserve(64, 64);
+    let stacks_at = arena.reserve(threads * STACK_BYTES, 16);
+    let mut context =
+        Lowering { plan, arena, counters, stacks_at, ops: Vec::new(), origins: Vec::new() };
+    let mut programs = Vec::new();
+    let mut origins = Vec::new();
+    for (index, program) in plan.programs.iter().enumerate() {
+        context.program(program);
+        let ops = std::mem::take(&mut context.ops);
+        let bytes: Vec<u8> = ops.iter().flat_map(op_bytes).collect();
+        programs.push(context.arena.put(&bytes, 64));
+        programs.push(ops.len() as u64);
+        origins.push(std::mem::take(&mut context.origins));
+        debug_assert_eq!(index * 2 + 2, programs.len());
+    }
+    let mut arena = context.arena;
+    arena.write(programs_at, &words(&programs));
+    let data_bytes = plan.blob.end() - base;
+    let mut header = abi::DATA_MAGIC.to_vec();
+    let rest = [abi::ABI_VERSION, data_bytes, number(plan.spare.handshake), programs_at, threads];
+    header.extend(words(&rest));
+    arena.write(base, &header);
+    assert!(arena.bytes.len() as u64 <= data_bytes, "the bound counts everything put here");
+    Lowered { data: arena.bytes, header: base, stack: stacks_at + STACK_BYTES, origins }
+}
+
+fn op_bytes(op: &RawOp) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(64);
+    bytes.extend(op.code.to_ne_bytes());
+    bytes.extend(op.flags.to_ne_bytes());
+    bytes.extend(words(&op.args));
+    bytes
+}
+
+fn words(values: &[u64]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_ne_bytes()).collect()
+}
+
+/// A C int as a system call's argument.
+fn number(value: i32) -> u64 {
+    i64::from(value).cast_unsigned()
+}
+
+/// Operands, placed one after the other at addresses known in advance.
+struct Arena {
+    base: u64,
+    bytes: Vec<u8>,
+}
+
+impl Arena {
+    fn reserve(&mut self, bytes: u64, align: usize) -> u64 {
+        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
+        let at = self.base + self.bytes.len() as u64;
+        let bytes = usize::try_from(bytes).expect("operands are small");
+        self.bytes.resize(self.bytes.len() + bytes, 0);
+        at
+    }
+
+    fn put(&mut self, bytes: &[u8], align: usize) -> u64 {
+        let at = self.reserve(bytes.len() as u64, align);
+        self.write(at, bytes);
+        at
+    }
+
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        let offset = usize::try_from(at - self.base).expect("the arena is smaller than memory");
+        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+struct Lowering<'a> {
+    plan: &'a RestorePlan,
+    arena: Arena,
+    counters: u64,
+    stacks_at: u64,
+    ops: Vec<RawOp>,
+    origins: Vec<u32>,
+}
+
+impl Lowering<'_> {
+    fn program(&mut self, program: &Program) {
+        for (index, op) in program.ops.iter().enumerate() {
+            self.op(op);
+            let index = u32::try_from(index).expect("programs are short");
+            self.origins.resize(self.ops.len(), index);
+        }
+    }
+
+    fn call(&mut self, number: i64, args: &[u64]) {
+        self.flagged(number, args, 0);
+    }
+
+    fn may_fail(&mut self, number: i64, args: &[u64]) {
+        self.flagged(number, args, abi::FLAG_MAY_FAIL);
+    }
+
+    fn flagged(&mut self, number: i64, args: &[u64], flags: u32) {
+        let mut all = [0; 7];
+        all[0] = number.cast_unsigned();
+        all[1..=args.len()].copy_from_slice(args);
+        self.ops.push(RawOp { code: abi::SYSCALL, flags, args: all });
+    }
+
+    fn raw(&mut self, code: u32, args: &[u64]) {
+        let mut all = [0; 7];
+        all[..args.len()].copy_from_slice(args);
+        self.ops.push(RawOp { code, flags: 0, args: all });
+    }
+
+    fn map(&mut self, at: tub_units::AddrRange, rights: i32, flags: i32, fd: i32, offset: u64) {
+        let args = [at.start(), at.len(), number(rights), number(flags), number(fd), offset];
+        self.call(libc::SYS_mmap, &args);
+    }
+
+    fn op(&mut self, op: &PlanOp) {
+        let spare = self.plan.spare;
+        match op {
+            PlanOp::Unmap(range) => self.call(libc::SYS_munmap, &[range.start(), range.len()]),
+            PlanOp::MapVdso(at) => self.call(SYS_ARCH_PRCTL, &[ARCH_MAP_VDSO_64, at.0]),
+            // msync(MS_ASYNC) does nothing but check that the range is mapped (msync(2), ENOMEM).
+            PlanOp::CheckMapped(range) => {
+                self.call(libc::SYS_msync, &[range.start(), range.len(), 1]);
+            }
+            PlanOp::MapAnonymous { range, protection, no_reserve, grows_down } => {
+                let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+                if *no_reserve {
+                    flags |= libc::MAP_NORESERVE;
+                }
+                if *grows_down {
+                    flags |= libc::MAP_GROWSDOWN;
+                }
+                self.map(*range, protection.bits(), flags, -1, 0);
+            }
+            PlanOp::MapPages { range, protection, offset_bytes } => {
+                let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+                self.map(*range, protection.bits(), flags, spare.pages, *offset_bytes);
+            }
+            PlanOp::ReadPages { range, offset_bytes } => {
+                let args = [number(spare.pages), range.start(), range.len(), *offset_bytes];
+                self.raw(abi::READ, &args);
+            }
+            PlanOp::MapFile { range, protection, shared, file, offset_bytes } => {
+                let how = if *shared { libc::MAP_SHARED } else { libc::MAP_PRIVATE };
+                let fd = spare.first_file + i32::try_from(*file).expect("as many as descriptors");
+                self.map(*range, protection.bits(), how | libc::MAP_FIXED, fd, *offset_bytes);
+            }
+            PlanOp::Protect { range, protection } => {
+                let args = [range.start(), range.len(), number(protection.bits())];
+                self.call(libc::SYS_mprotect, &args);
+            }
+            PlanOp::Advise { range, advice } => {
+                // Advice that this kernel was built without (EINVAL) changes no result.
+                self.may_fail(libc::SYS_madvise, &[range.start(), range.len(), number(*advice)]);
+            }
+            PlanOp::SetMm { executable } => self.set_mm(*executable),
+            PlanOp::FillMailbox { at } => {
+                let bytes = self.arena.put(&self.plan.mailbox, 16);
+                self.raw(abi::COPY, &[at.0, bytes, self.plan.mailbox.len() as u64]);
+            }
+            PlanOp::SetSignalAction(action) => {
+                let value = [action.handler, action.flags, action.restorer, action.mask];
+                let at = self.arena.put(&words(&value), 8);
+                self.call(libc::SYS_rt_sigaction, &[number(action.signal), at, 0, 8]);
+            }
+            PlanOp::SetThreadPointer(at) => self.call(SYS_ARCH_PRCTL, &[ARCH_SET_FS, *at]),
+            PlanOp::SetGsBase(at) => self.call(SYS_ARCH_PRCTL, &[ARCH_SET_GS, *at]),
+            PlanOp::SetClearChildTid(at) => self.call(libc::SYS_set_tid_address, &[at.0]),
+            PlanOp::StoreTid(at) => self.raw(abi::STORE_TID, &[at.0]),
+            PlanOp::SetRobustList { head, bytes } => {
+                self.call(libc::SYS_set_robust_list, &[head.0, *bytes]);
+            }
+            PlanOp::RegisterRseq(r) => {
+                let args = [r.address.0, u64::from(r.size_bytes), 0, u64::from(r.signature)];
+                self.call(libc::SYS_rseq, &args);
+            }
+            PlanOp::SetName(name) => {
+                let mut bytes = [0u8; 16];
+                let len = name.len().min(15);
+                bytes[..len].copy_from_slice(&name.as_bytes()[..len]);
+                let at = self.arena.put(&bytes, 8);
+                self.call(libc::SYS_prctl, &[number(libc::PR_SET_NAME), at]);
+            }
+            PlanOp::SetScheduling(s) => {
+                let at = self.arena.put(&s.priority.to_ne_bytes(), 8);
+                self.may_fail(libc::SYS_sched_setscheduler, &[0, u64::from(s.policy), at]);
+                self.may_fail(libc::SYS_setpriority, &[0, 0, number(s.nice)]);
+            }
+            PlanOp::Spawn { thread, tid } => self.spawn(*thread, tid.map(|tid| tid.0)),
+            PlanOp::Meet(meeting) => {
+                let counter = match meeting {
+                    Meeting::AllExist => self.counters,
+                    Meeting::AllGo => self.counters + 8,
+                };
+                self.raw(abi::BARRIER, &[counter, self.plan.programs.len() as u64]);
+            }
+            PlanOp::ReportParked => {
+                let mut report = abi::REPORT_PARKED.to_ne_bytes().to_vec();
+                report.resize(size_of::<RawReport>(), 0);
+                let at = self.arena.put(&report, 8);
+                let bytes = size_of::<RawReport>() as u64;
+                self.call(libc::SYS_write, &[number(spare.handshake), at, bytes]);
+            }
+            PlanOp::AwaitGo => {
+                let at = self.arena.reserve(8, 8);
+                let args = [number(spare.handshake), at, 1];
+                self.flagged(libc::SYS_read, &args, abi::FLAG_NOT_ZERO);
+            }
+            PlanOp::Prctl { option, value, may_fail, .. } => {
+                let args = [number(*option), *value];
+                let flags = if *may_fail { abi::FLAG_MAY_FAIL } else { 0 };
+                self.flagged(libc::SYS_prctl, &args, flags);
+            }
+            PlanOp::SetPersonality(p) => self.call(libc::SYS_personality, &[u64::from(*p)]),
+            PlanOp::SetLimit(l) => {
+                let at = self.arena.put(&words(&[l.soft, l.hard]), 8);
+                self.may_fail(libc::SYS_prlimit64, &[0, u64::from(l.resource), at, 0]);
+            }
+            PlanOp::SetIntervalTimer(t) => {
+                let split = |us: u64| [us / 1_000_000, us % 1_000_000];
+                let value = [split(t.interval_us), split(t.value_us)].concat();
+                let at = self.arena.put(&words(&value), 8);
+                self.call(libc::SYS_setitimer, &[number(t.which), at, 0]);
+            }
+            PlanOp::CreatePosixTimer(timer) => self.create_timer(timer),
+            PlanOp::ArmPosixTimer(t) => {
+                let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
+                let value = [split(t.interval_ns), split(t.value_ns)].concat();
+                let at = self.arena.put(&words(&value), 8);
+                self.call(libc::SYS_timer_settime, &[number(t.id), 0, at, 0]);
+            }
+            PlanOp::QueueSignal { shared, info } => {
+                let at = self.arena.put(&info.0, 16);
+                let signal = i32::from_ne_bytes([info.0[0], info.0[1], info.0[2], info.0[3]]);
+                if *shared {
+                    let args = [0, number(signal), at];
+                    self.flagged(libc::SYS_rt_sigqueueinfo, &args, abi::FLAG_PID_FIRST);
+                } else {
+                    let flags = abi::FLAG_PID_FIRST | abi::FLAG_TID_SECOND;
+                    let args = [0, 0, number(signal), at];
+                    self.flagged(libc::SYS_rt_tgsigqueueinfo, &args, flags);
+                }
+            }
+            PlanOp::Close { first, last } => {
+                self.call(libc::SYS_close_range, &[number(*first), number(*last), 0]);
+            }
+            PlanOp::SetGroups(groups) => {
+                let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+                let at = self.arena.put(&bytes, 8);
+                self.call(libc::SYS_setgroups, &[groups.len() as u64, at]);
+            }
+            PlanOp::SetGids(ids) => self.call(libc::SYS_setresgid, &ids.map(u64::from)),
+            PlanOp::SetUids(ids) => self.call(libc::SYS_setresuid, &ids.map(u64::from)),
+            PlanOp::SetCapabilities([effective, permitted, inheritable]) => {
+                let header = self.arena.put(&capability_header(), 8);
+                let half = |set: &u64, high: bool| (set >> if high { 32 } else { 0 }) as u32;
+                let mut data = Vec::new();
+                for high in [false, true] {
+                    for set in [effective, permitted, inheritable] {
+                        data.extend(half(set, high).to_ne_bytes());
+                    }
+                }
+                let data = self.arena.put(&data, 8);
+                self.call(libc::SYS_capset, &[header, data]);
+            }
+            PlanOp::Resume { thread } => {
+                let xsave = self.plan.threads[*thread].registers.xsave.len();
+                let bytes = sigframe::bytes(xsave) as u64;
+                let at = self.arena.reserve(bytes, sigframe::ALIGN as usize);
+                let frame = sigframe::build(&self.plan.threads[*thread], at);
+                self.arena.write(at, &frame);
+                self.raw(abi::SIGRETURN, &[at + 8]);
+            }
+        }
+    }
+
+    /// `struct prctl_mm_map` (linux/prctl.h).
+    fn set_mm(&mut self, executable: bool) {
+        const PR_SET_MM_MAP: i32 = 14;
+        let mm = &self.plan.mm;
+        let auxv = self.arena.put(&mm.auxv, 8);
+        let mut map = words(&[
+            mm.start_code,
+            mm.end_code,
+            mm.start_data,
+            mm.end_data,
+            mm.start_brk,
+            mm.brk,
+            mm.start_stack,
+            mm.arg_start,
+            mm.arg_end,
+            mm.env_start,
+            mm.env_end,
+            auxv,
+        ]);
+        map.extend((mm.auxv.len() as u32).to_ne_bytes());
+        let exe = if executable { self.plan.spare.executable } else { -1 };
+        map.extend(exe.to_ne_bytes());
+        let at = self.arena.put(&map, 8);
+        let args = [number(libc::PR_SET_MM), number(PR_SET_MM_MAP), at, map.len() as u64, 0];
+        self.call(libc::SYS_prctl, &args);
+    }
+
+    fn spawn(&mut self, thread: usize, tid: Option<i32>) {
+        let saved = &self.plan.threads[thread];
+        let mut flags = libc::CLONE_VM
+            | libc::CLONE_FS
+            | libc::CLONE_FILES
+            | libc::CLONE_SIGHAND
+            | libc::CLONE_THREAD
+            | libc::CLONE_SYSVSEM
+            | libc::CLONE_SETTLS;
+        let child_tid = saved.clear_child_tid.0;
+        if child_tid != 0 {
+            flags |= libc::CLONE_CHILD_CLEARTID;
+            if tid.is_none() {
+                // The C library caches the id in the word that the kernel clears at the end
+                // (glibc and musl: the thread's descriptor); the kernel corrects it for us.
+                flags |= libc::CLONE_CHILD_SETTID;
+            }
+        }
+        let flags = number(flags);
+        let tls = saved.registers.general[super::threads::FS_BASE];
+        let stack = self.stacks_at + thread as u64 * STACK_BYTES;
+        if !self.plan.clone3 && tid.is_none() {
+            let args = [flags, stack + STACK_BYTES, thread as u64, child_tid, tls];
+            self.raw(abi::SPAWN_CLONE, &args);
+            return;
+        }
+        let set_tid = tid.map(|tid| self.arena.put(&tid.to_ne_bytes(), 8));
+        let (set_tid, count) = set_tid.map_or((0, 0), |at| (at, 1));
+        let args = [flags, 0, child_tid, 0, 0, stack, STACK_BYTES, tls, set_tid, count, 0];
+        let at = self.arena.put(&words(&args), 8);
+        self.raw(abi::SPAWN, &[at, args.len() as u64 * 8, thread as u64]);
+    }
+
+    /// `struct sigevent` (64 bytes) and the id wished for.
+    fn create_timer(&mut self, timer: &PosixTimer) {
+        let mut event = timer.value.to_ne_bytes().to_vec();
+        event.extend(timer.signal.to_ne_bytes());
+        event.extend(timer.notify.to_ne_bytes());
+        event.extend(timer.target.0.to_ne_bytes());
+        event.resize(64, 0);
+        let event = self.arena.put(&event, 8);
+        let id = self.arena.put(&timer.id.to_ne_bytes(), 8);
+        self.call(libc::SYS_timer_create, &[number(timer.clock), event, id]);
+    }
+}
+
+fn capability_header() -> Vec<u8> {
+    let mut header = tub_sys::CAPABILITY_VERSION_3.to_ne_bytes().to_vec();
+    header.extend(0i32.to_ne_bytes());
+    header
+}

@@ -1,0 +1,212 @@
+//! Which mappings to make, and where each page comes from.
+//!
+//! In: mappings, page runs, the mode. Out: operations. Pure.
+//! Invariant: no operation leaves memory writable and executable unless the original was.
+//!
+//! ```text
+//!   lazy   saved run ≥ 4 pages   MAP_PRIVATE of the page store over the mapping
+//!          shorter run           read into it (a mapping costs more than four pages)
+//!   exact  every run             read into anonymous memory: MADV_DONTNEED gives zeros again
+//! ```
+
+use super::{MemoryMode, PlanOp};
+use crate::plan::MappedFile;
+use std::collections::HashMap;
+use tub_image::PageRun;
+use tub_model::{Backing, Protection, Task, Vma};
+use tub_units::{AddrRange, PAGE_BYTES};
+
+/// Runs shorter than this many pages are read rather than mapped: a mapping costs about as much as
+/// copying four pages (4.2 µs against 1 µs a page), and each one makes later look-ups slower.
+const SMALL_RUN_PAGES: u64 = 4;
+
+/// The mappings of a task, as operations in the order in which to perform them.
+pub(super) struct MemoryPlan {
+    /// What to do.
+    pub(super) ops: Vec<PlanOp>,
+    /// The files that the operations name by index.
+    pub(super) files: Vec<MappedFile>,
+}
+
+/// What the plan of the memory depends on besides the image.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MemoryWishes {
+    /// Whether pages are mapped from the store where that is possible.
+    pub(super) lazy: bool,
+    /// Whether the page store's file system forbids executable mappings.
+    pub(super) store_is_noexec: bool,
+}
+
+/// Whether `mode` means lazy for this task.
+///
+/// `auto` is lazy for runtimes that are known not to rely on MADV_DONTNEED giving zeros (design
+/// decision E6): HotSpot, CPython and Node.js, unless a foreign allocator is loaded.
+pub(super) fn is_lazy(mode: MemoryMode, task: &Task) -> bool {
+    match mode {
+        MemoryMode::Lazy => true,
+        MemoryMode::Eager => false,
+        MemoryMode::Auto => {
+            let mut known = false;
+            for name in mapped_names(task) {
+                if ["jemalloc", "tcmalloc", "mimalloc"].iter().any(|foreign| name.contains(foreign))
+                {
+                    return false;
+                }
+                known |= name == "libjvm.so"
+                    || name.starts_with("libpython3")
+                    || name.starts_with("python3")
+                    || name == "node";
+            }
+            known
+        }
+    }
+}
+
+fn mapped_names(task: &Task) -> impl Iterator<Item = &str> {
+    task.vmas.iter().filter_map(|vma| match &vma.backing {
+        Backing::PrivateFile { file, .. } => file.path.rsplit('/').next(),
+        _ => None,
+    })
+}
+
+/// Plans all mappings of `task`.
+pub(super) fn plan(task: &Task, runs: &[PageRun], wishes: MemoryWishes) -> MemoryPlan {
+    let mut plan = MemoryPlan { ops: Vec::new(), files: Vec::new() };
+    let mut known = HashMap::new();
+    // The vdso goes first: the kernel takes the address as a wish, granted only while it is free.
+    for vma in task.vmas.iter().filter(|vma| vma.backing == Backing::Vdso) {
+        plan.ops.push(PlanOp::MapVdso(tub_units::RemoteAddr(vma.range.start())));
+        plan.ops.push(PlanOp::CheckMapped(vma.range));
+    }
+    let mut rest = runs;
+    for vma in &task.vmas {
+        let first = rest.partition_point(|run| run.range.end() <= vma.range.start());
+        rest = &rest[first..];
+        let count = rest.partition_point(|run| run.range.start() < vma.range.end());
+        let (own, _) = rest.split_at(count);
+        plan.vma(vma, own, wishes, &mut known);
+    }
+    plan
+}
+
+impl MemoryPlan {
+    fn vma(
+        &mut self,
+        vma: &Vma,
+        runs: &[PageRun],
+        wishes: MemoryWishes,
+        known: &mut HashMap<(String, bool), usize>,
+    ) {
+        let protection = vma.protection;
+        match &vma.backing {
+            Backing::Vdso => return,
+            Backing::Anonymous => {
+                let at = self.ops.len();
+                let no_reserve = vma.no_reserve;
+                let grows_down = vma.grows_down;
+                let map =
+                    PlanOp::MapAnonymous { range: vma.range, protection, no_reserve, grows_down };
+                self.ops.push(map);
+                // A stack must stay anonymous: over a file mapping /proc/PID/cmdline reads empty,
+                // and it no longer grows.
+                let lazy = wishes.lazy && !grows_down;
+                if self.content(vma, runs, lazy, wishes.store_is_noexec) {
+                    let PlanOp::MapAnonymous { protection, .. } = &mut self.ops[at] else {
+                        unreachable!("pushed above")
+                    };
+                    *protection = WRITABLE;
+                }
+            }
+            Backing::PrivateFile { file, offset_bytes } => {
+                let file = self.file(MappedFile::existing(file, false), known);
+                let at = self.ops.len();
+                let (range, offset_bytes) = (vma.range, *offset_bytes);
+                self.ops.push(PlanOp::MapFile {
+                    range,
+                    protection,
+                    shared: false,
+                    file,
+                    offset_bytes,
+                });
+                if self.content(vma, runs, wishes.lazy, wishes.store_is_noexec) {
+                    let PlanOp::MapFile { protection, .. } = &mut self.ops[at] else {
+                        unreachable!("pushed above")
+                    };
+                    *protection = WRITABLE;
+                }
+            }
+            Backing::SharedFile { file, offset_bytes, may_write } => {
+                let file = self.file(MappedFile::existing(file, *may_write), known);
+                let (range, offset_bytes) = (vma.range, *offset_bytes);
+                self.ops.push(PlanOp::MapFile {
+                    range,
+                    protection,
+                    shared: true,
+                    file,
+                    offset_bytes,
+                });
+            }
+            Backing::SharedScratchFile { path, mode } => {
+                let content = runs.to_vec();
+                let start = vma.range.start();
+                let scratch = MappedFile::Scratch {
+                    path: path.clone(),
+                    mode: *mode,
+                    size_bytes: vma.range.len(),
+                    start,
+                    content,
+                };
+                let file = self.file(scratch, known);
+                let range = vma.range;
+                let map =
+                    PlanOp::MapFile { range, protection, shared: true, file, offset_bytes: 0 };
+                self.ops.push(map);
+            }
+        }
+        for &advice in &vma.advice {
+            self.ops.push(PlanOp::Advise { range: vma.range, advice });
+        }
+    }
+
+    /// Fills a private mapping; answers whether it must be made writable at first, in which case
+    /// the operation that takes the right away again has been added.
+    fn content(&mut self, vma: &Vma, runs: &[PageRun], lazy: bool, store_is_noexec: bool) -> bool {
+        let mut needs_write = false;
+        let protection = vma.protection;
+        for run in runs {
+            let Some(range) = run.range.intersection(vma.range) else { continue };
+            let offset_bytes = run.offset_bytes + (range.start() - run.range.start());
+            // A small run in memory that is not writable is mapped all the same: changing rights
+            // twice costs more.
+            let small = range.len() < SMALL_RUN_PAGES * PAGE_BYTES && protection.write;
+            let forbidden = store_is_noexec && protection.execute;
+            if lazy && !small && !forbidden {
+                self.ops.push(PlanOp::MapPages { range, protection, offset_bytes });
+            } else {
+                needs_write |= !protection.write || protection.execute;
+                self.ops.push(PlanOp::ReadPages { range, offset_bytes });
+            }
+        }
+        if needs_write {
+            self.restore_rights(vma.range, protection);
+        }
+        needs_write
+    }
+
+    fn restore_rights(&mut self, range: AddrRange, protection: Protection) {
+        self.ops.push(PlanOp::Protect { range, protection });
+    }
+
+    fn file(&mut self, file: MappedFile, known: &mut HashMap<(String, bool), usize>) -> usize {
+        let key = (file.path().to_owned(), file.is_writable());
+        if let Some(&index) = known.get(&key) {
+            return index;
+        }
+        self.files.push(file);
+        known.insert(key, self.files.len() - 1);
+        self.files.len() - 1
+    }
+}
+
+/// Rights while content is being read into a mapping: never executable at the same time.
+const WRITABLE: Protection = Protection { read: true, write: true, execute: false };

@@ -1,0 +1,504 @@
+//! The plan of a restore: everything decided, nothing done.
+//!
+//! In: an image's checkpoint and page runs, facts about this host, wishes. Out: [`RestorePlan`].
+//! Pure: no system call, no file. Invariant: a plan that comes out can be printed, compared and
+//! lowered without any other input.
+//! Not here: doing it (see [`crate::launch`]).
+
+mod files;
+mod lower;
+mod memory;
+mod op;
+mod sigframe;
+mod threads;
+
+pub use files::FileStep;
+pub use lower::{Lowered, lower};
+pub use op::{Meeting, PlanOp};
+pub use threads::CredentialChange;
+
+use std::fmt;
+use tub_image::PageRun;
+use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread};
+use tub_units::{AddrRange, NsPid, PAGE_BYTES};
+
+/// Whether the restored process has the ids of the original.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ids {
+    /// The same ids, in a PID namespace of its own.
+    #[default]
+    Keep,
+    /// Whatever ids the kernel gives; C library caches are put right.
+    New,
+}
+
+/// How memory is brought back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// Lazy for runtimes known to bear it, exact for all others.
+    #[default]
+    Auto,
+    /// Private memory is mapped from the page store: pages on demand, shared between instances.
+    /// MADV_DONTNEED then brings back the image's content, not zeros.
+    Lazy,
+    /// Private memory is read into anonymous memory: exact in every respect.
+    Eager,
+}
+
+/// Where descriptors 0 to 2 come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stdio {
+    /// From the restoring process.
+    #[default]
+    Inherit,
+    /// From the image, like all others.
+    Image,
+}
+
+/// Whether the clocks go on where they stood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClockPlan {
+    /// In a time namespace, which starts at these values (nanoseconds).
+    Continue {
+        /// CLOCK_MONOTONIC.
+        monotonic_ns: u64,
+        /// CLOCK_BOOTTIME.
+        boottime_ns: u64,
+    },
+    /// They jump to this host's.
+    Jump,
+}
+
+/// What was wished for.
+#[derive(Clone, Debug, Default)]
+pub struct PlanWishes {
+    /// Same ids or new ones.
+    pub ids: Ids,
+    /// How memory is brought back.
+    pub memory: MemoryMode,
+    /// Where the standard streams come from.
+    pub stdio: Stdio,
+    /// Whether the instance outlives the restoring process.
+    pub detach: bool,
+    /// What the coordinated application finds in its mailbox.
+    pub mailbox: Vec<u8>,
+}
+
+/// What this host and this caller allow, as far as the plan depends on it.
+#[derive(Clone, Debug)]
+pub struct PlanFacts {
+    /// Whether the caller gets a user namespace of its own (and is privileged in it).
+    pub user_namespace: bool,
+    /// Whether a time namespace can be had.
+    pub time_namespace: bool,
+    /// Whether `/proc/PID/exe` can be set: needs CAP_CHECKPOINT_RESTORE in the user namespace.
+    pub set_executable: bool,
+    /// Whether clone3 works (default Docker: it does not).
+    pub clone3: bool,
+    /// Whether the page store's file system forbids executable mappings.
+    pub store_is_noexec: bool,
+    /// Whether the image was taken since this host booted.
+    pub same_boot: bool,
+    /// Effective user id of the caller.
+    pub uid: u32,
+    /// Effective group id of the caller.
+    pub gid: u32,
+    /// Capabilities of the caller, before any user namespace.
+    pub capabilities: [u64; 3],
+    /// Limits of the caller.
+    pub limits: Vec<Limit>,
+    /// Whether timers can be made with ids of our choice (KERNEL(since 6.15)).
+    pub timer_ids: bool,
+    /// Bytes of the blob's code.
+    pub blob_bytes: u64,
+}
+
+/// A file that the process maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MappedFile {
+    /// A file that must be there, unchanged.
+    Existing {
+        /// Which.
+        file: FileIdentity,
+        /// Whether it is opened for writing, too.
+        writable: bool,
+    },
+    /// A file that is made anew if it is not there.
+    Scratch {
+        /// Where.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Size in bytes.
+        size_bytes: u64,
+        /// Address of its first byte in the process.
+        start: u64,
+        /// Its content.
+        content: Vec<PageRun>,
+    },
+}
+
+impl MappedFile {
+    fn existing(file: &FileIdentity, writable: bool) -> Self {
+        Self::Existing { file: file.clone(), writable }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Existing { file, .. } => &file.path,
+            Self::Scratch { path, .. } => path,
+        }
+    }
+
+    fn is_writable(&self) -> bool {
+        matches!(self, Self::Scratch { .. } | Self::Existing { writable: true, .. })
+    }
+}
+
+/// One thread's operations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// Its id in the image.
+    pub tid: NsPid,
+    /// Its name.
+    pub name: String,
+    /// What it does, in order.
+    pub ops: Vec<PlanOp>,
+}
+
+/// Numbers of the launcher's own descriptors, above all of the image's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpareFds {
+    /// A socket: takes the blob's reports, and says go.
+    pub handshake: i32,
+    /// The page store.
+    pub pages: i32,
+    /// The executable.
+    pub executable: i32,
+    /// First of the mapped files.
+    pub first_file: i32,
+    /// Last number in use.
+    pub last: i32,
+}
+
+/// Everything decided about a restore.
+#[derive(Clone, Debug)]
+pub struct RestorePlan {
+    /// Id of the main process, if ids are kept.
+    pub pid: Option<NsPid>,
+    /// Whether a user namespace is entered.
+    pub user_namespace: bool,
+    /// What happens to the clocks.
+    pub clocks: ClockPlan,
+    /// Whether memory is mapped from the page store.
+    pub lazy: bool,
+    /// Whether the process leads a session of its own.
+    pub new_session: bool,
+    /// Whether the instance outlives the restoring process.
+    pub detach: bool,
+    /// Where the blob goes: code first.
+    pub blob: AddrRange,
+    /// Bytes of the blob's code, in whole pages.
+    pub code_bytes: u64,
+    /// Files to have open before the memory operations, by index.
+    pub mapped_files: Vec<MappedFile>,
+    /// How the descriptor table is laid out.
+    pub file_steps: Vec<FileStep>,
+    /// The launcher's own descriptors.
+    pub spare: SpareFds,
+    /// Working directory.
+    pub cwd: String,
+    /// File mode creation mask.
+    pub umask: u32,
+    /// OOM score adjustment.
+    pub oom_score_adj: i32,
+    /// The executable.
+    pub exe: FileIdentity,
+    /// The address space's bounds.
+    pub mm: MmFields,
+    /// The mailbox's content.
+    pub mailbox: Vec<u8>,
+    /// Threads, for their registers.
+    pub threads: Vec<Thread>,
+    /// Whether threads are made by clone3.
+    pub clone3: bool,
+    /// What each thread does.
+    pub programs: Vec<Program>,
+    /// What the user should know: limits of this restore.
+    pub warnings: Vec<String>,
+}
+
+/// Why there is no plan. The image and the host are untouched.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// The clocks would run backwards.
+    #[error(
+        "monotonic clock would jump: the image is of another boot and no time namespace can be had"
+    )]
+    ClockBackwards,
+    /// A main process without the privilege its image asks for.
+    #[error("image is of user {image}, and user {caller} may not become that user")]
+    ForeignUser {
+        /// User id in the image.
+        image: u32,
+        /// User id of the caller.
+        caller: u32,
+    },
+    /// The mailbox is too small for the environment and arguments.
+    #[error("mailbox of {have} bytes is too small for {need} bytes of environment and arguments")]
+    MailboxTooSmall {
+        /// Bytes there are.
+        have: u64,
+        /// Bytes needed.
+        need: u64,
+    },
+    /// No room in the address space.
+    #[error("address space has no free range of {bytes} bytes")]
+    NoRoom {
+        /// Bytes needed.
+        bytes: u64,
+    },
+    /// A standard stream that only the original's surroundings could provide.
+    #[error("descriptor {number} ({what}) cannot be restored from the image")]
+    Stdio {
+        /// Its number.
+        number: i32,
+        /// What it is.
+        what: &'static str,
+    },
+    /// POSIX timers with gaps between their ids, on a kernel that cannot make them.
+    #[error("timers with chosen ids cannot be made: Linux 6.15 or later is needed")]
+    TimerIds,
+}
+
+/// Plans the restore of `checkpoint`.
+///
+/// # Errors
+///
+/// The first reason why the image cannot be restored in the way wished for, here, by this caller.
+pub fn plan(
+    checkpoint: &Checkpoint,
+    runs: &[PageRun],
+    facts: &PlanFacts,
+    wishes: PlanWishes,
+) -> Result<RestorePlan, PlanError> {
+    let task = &checkpoint.tasks[0];
+    let mut warnings = Vec::new();
+    check_stdio(task, wishes.stdio)?;
+    check_mailbox(checkpoint, &wishes)?;
+    check_timers(task, facts)?;
+    let clocks = clocks(checkpoint, facts, &mut warnings)?;
+    let credentials = credentials(task, facts, &mut warnings)?;
+    let lazy = memory::is_lazy(wishes.memory, task);
+    let store_is_noexec = facts.store_is_noexec;
+    let memory = memory::plan(task, runs, memory::MemoryWishes { lazy, store_is_noexec });
+    let spare = spare_fds(task, memory.files.len());
+    let code_bytes = facts.blob_bytes.next_multiple_of(PAGE_BYTES);
+    if !facts.set_executable {
+        warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
+    }
+    let mut ops = memory.ops;
+    let data_bytes = lower::data_bytes_bound(task, ops.len(), wishes.mailbox.len());
+    let blob = place_blob(task, code_bytes + data_bytes)?;
+    let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
+    ops.splice(0..0, around.into_iter().flatten().map(PlanOp::Unmap));
+    let limits = limits(task, facts, &mut warnings);
+    let programs = threads::plan(
+        checkpoint,
+        &threads::ThreadWishes {
+            ids: wishes.ids,
+            memory: ops,
+            executable: facts.set_executable,
+            credentials: &credentials,
+            limits: &limits,
+            die_with_parent: wishes.ids == Ids::New && !wishes.detach,
+            spare,
+        },
+    );
+    Ok(RestorePlan {
+        pid: (wishes.ids == Ids::Keep).then_some(task.pid),
+        user_namespace: facts.user_namespace,
+        clocks,
+        lazy,
+        new_session: task.session_leader,
+        detach: wishes.detach,
+        blob,
+        code_bytes,
+        mapped_files: memory.files,
+        file_steps: files::plan(task, wishes.stdio == Stdio::Inherit),
+        spare,
+        cwd: task.cwd.clone(),
+        umask: task.umask,
+        oom_score_adj: task.oom_score_adj,
+        exe: task.exe.clone(),
+        mm: task.mm.clone(),
+        mailbox: wishes.mailbox,
+        threads: task.threads.clone(),
+        clone3: facts.clone3,
+        programs,
+        warnings,
+    })
+}
+
+/// End of the user's half of the address space on x86-64 with four-level page tables
+/// (Documentation/arch/x86/x86_64/mm.rst): the last page is never mapped.
+const TASK_SIZE: u64 = 0x7fff_ffff_f000;
+
+/// A range that the image does not use, where programs and kernel place nothing either: between
+/// the low mappings and the half where position-independent executables live.
+fn place_blob(task: &Task, bytes: u64) -> Result<AddrRange, PlanError> {
+    const FIRST: u64 = 0x1000_0000_0000;
+    const STEP: u64 = 1 << 36;
+    let bytes = bytes.next_multiple_of(PAGE_BYTES);
+    (0..64u64)
+        .filter_map(|step| AddrRange::with_len(FIRST + step * STEP, bytes))
+        .find(|range| {
+            // A page to spare on both sides, so that nothing merges with it.
+            let guarded = AddrRange::new(range.start() - PAGE_BYTES, range.end() + PAGE_BYTES);
+            guarded.is_some_and(|guarded| task.vmas.iter().all(|vma| !vma.range.overlaps(guarded)))
+        })
+        .ok_or(PlanError::NoRoom { bytes })
+}
+
+fn spare_fds(task: &Task, files: usize) -> SpareFds {
+    let above = task.fds.last().map_or(2, |fd| fd.number.0).max(2) + 1;
+    let files = i32::try_from(files).unwrap_or(i32::MAX / 2);
+    SpareFds {
+        handshake: above,
+        pages: above + 1,
+        executable: above + 2,
+        first_file: above + 3,
+        last: above + 2 + files,
+    }
+}
+
+fn clocks(
+    checkpoint: &Checkpoint,
+    facts: &PlanFacts,
+    warnings: &mut Vec<String>,
+) -> Result<ClockPlan, PlanError> {
+    let saved = checkpoint.clocks;
+    if facts.time_namespace {
+        return Ok(ClockPlan::Continue {
+            monotonic_ns: saved.monotonic_ns,
+            boottime_ns: saved.boottime_ns,
+        });
+    }
+    if !facts.same_boot {
+        return Err(PlanError::ClockBackwards);
+    }
+    warnings.push("clocks jump forward: no time namespace can be had here".to_owned());
+    Ok(ClockPlan::Jump)
+}
+
+/// Decides whose the restored process is: never anybody's that the caller could not become, never
+/// with a capability that the caller lacks (design decision E11, SECURITY.md).
+fn credentials(
+    task: &Task,
+    facts: &PlanFacts,
+    warnings: &mut Vec<String>,
+) -> Result<CredentialChange, PlanError> {
+    let image = &task.credentials;
+    let same = image.uids.iter().all(|&uid| uid == facts.uid)
+        && image.gids.iter().all(|&gid| gid == facts.gid);
+    // linux/capability.h: CAP_SETGID 6, CAP_SETUID 7.
+    const SET_IDS: u64 = 1 << 6 | 1 << 7;
+    let may_change = !facts.user_namespace && facts.capabilities[0] & SET_IDS == SET_IDS;
+    let identity = if same {
+        None
+    } else if may_change {
+        Some(image.clone())
+    } else if image.uids[1] == 0 {
+        // A root process restored by an ordinary user would have to run as that user, who lacks
+        // what the process counts on.
+        return Err(PlanError::ForeignUser { image: 0, caller: facts.uid });
+    } else {
+        warnings.push(format!("runs as user {}, not as {}", facts.uid, image.uids[1]));
+        None
+    };
+    let bounded = |which: usize| image.capabilities[which] & facts.capabilities[1];
+    let permitted = bounded(1);
+    let capabilities =
+        [bounded(0) & permitted, permitted, image.capabilities[2] & facts.capabilities[2]];
+    Ok(CredentialChange { identity, capabilities })
+}
+
+/// Limits of the restoring side win: what the original had is set as far as it stays below them.
+fn limits(task: &Task, facts: &PlanFacts, warnings: &mut Vec<String>) -> Vec<Limit> {
+    let mut wanted = Vec::new();
+    for saved in &task.limits {
+        let Some(here) = facts.limits.iter().find(|here| here.resource == saved.resource) else {
+            continue;
+        };
+        let hard = saved.hard.min(here.hard);
+        let soft = saved.soft.min(hard);
+        if soft < saved.soft {
+            warnings.push(format!(
+                "limit {} shrinks from {} to {soft}: the restoring side allows no more",
+                saved.resource, saved.soft
+            ));
+        }
+        if (soft, hard) != (here.soft, here.hard) {
+            wanted.push(Limit { resource: saved.resource, soft, hard });
+        }
+    }
+    wanted
+}
+
+/// Without the kernel's help ids come out in order from 0.
+fn check_timers(task: &Task, facts: &PlanFacts) -> Result<(), PlanError> {
+    let in_order = (0..).zip(&task.posix_timers).all(|(id, timer)| timer.id == id);
+    if facts.timer_ids || in_order { Ok(()) } else { Err(PlanError::TimerIds) }
+}
+
+fn check_mailbox(checkpoint: &Checkpoint, wishes: &PlanWishes) -> Result<(), PlanError> {
+    let Some(coordination) = &checkpoint.coordination else { return Ok(()) };
+    let (have, need) = (coordination.mailbox.len(), wishes.mailbox.len() as u64);
+    if need > have { Err(PlanError::MailboxTooSmall { have, need }) } else { Ok(()) }
+}
+
+fn check_stdio(task: &Task, stdio: Stdio) -> Result<(), PlanError> {
+    if stdio == Stdio::Inherit {
+        return Ok(());
+    }
+    for fd in task.fds.iter().filter(|fd| fd.number.0 <= 2) {
+        let what = match &task.files[fd.file].kind {
+            FileKind::Terminal { .. } => "a terminal",
+            FileKind::Pipe { both_ends: false, .. } => "a pipe to another process",
+            _ => continue,
+        };
+        return Err(PlanError::Stdio { number: fd.number.0, what });
+    }
+    Ok(())
+}
+
+impl fmt::Display for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => writeln!(f, "ids     keep, main process {pid}")?,
+            None => writeln!(f, "ids     new")?,
+        }
+        writeln!(f, "clocks  {:?}", self.clocks)?;
+        writeln!(f, "memory  {}", if self.lazy { "lazy" } else { "exact" })?;
+        writeln!(f, "blob    {}", self.blob)?;
+        writeln!(f, "cwd     {}", self.cwd)?;
+        for (index, file) in self.mapped_files.iter().enumerate() {
+            writeln!(f, "file {index:<3} {}", file.path())?;
+        }
+        for step in &self.file_steps {
+            writeln!(f, "fd      {step:?}")?;
+        }
+        for (index, program) in self.programs.iter().enumerate() {
+            writeln!(f, "thread {index} (tid {}, {:?})", program.tid, program.name)?;
+            for op in &program.ops {
+                writeln!(f, "  {op}")?;
+            }
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning {warning}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,271 @@
+//! The operations of a plan: what the process being reborn does to itself.
+//!
+//! In: nothing. Out: [`PlanOp`], printable, comparable. Invariant: an operation says everything;
+//! the blob adds nothing to it. Not here: how it becomes a system call (see [`super::lower`]).
+
+use std::fmt;
+use tub_model::{
+    IntervalTimer, Limit, PosixTimer, Protection, Rseq, Scheduling, SigInfo, SignalAction,
+};
+use tub_units::{AddrRange, NsPid, RemoteAddr};
+
+/// One operation of the process being reborn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PlanOp {
+    /// Removes every mapping in a range.
+    Unmap(AddrRange),
+    /// Asks the kernel for its vdso, `[vvar]` first, at an address.
+    MapVdso(RemoteAddr),
+    /// Fails unless all of the range is mapped.
+    CheckMapped(AddrRange),
+    /// Maps private zeros.
+    MapAnonymous {
+        /// Where.
+        range: AddrRange,
+        /// With which rights.
+        protection: Protection,
+        /// MAP_NORESERVE.
+        no_reserve: bool,
+        /// MAP_GROWSDOWN.
+        grows_down: bool,
+    },
+    /// Maps pages of the image, privately: they arrive when they are touched.
+    MapPages {
+        /// Where.
+        range: AddrRange,
+        /// With which rights.
+        protection: Protection,
+        /// From which offset of the page store, in bytes.
+        offset_bytes: u64,
+    },
+    /// Reads pages of the image into memory that is mapped already.
+    ReadPages {
+        /// Where to.
+        range: AddrRange,
+        /// From which offset of the page store, in bytes.
+        offset_bytes: u64,
+    },
+    /// Maps one of [`super::RestorePlan::mapped_files`].
+    MapFile {
+        /// Where.
+        range: AddrRange,
+        /// With which rights.
+        protection: Protection,
+        /// MAP_SHARED instead of MAP_PRIVATE.
+        shared: bool,
+        /// Index of the file.
+        file: usize,
+        /// From which offset in bytes.
+        offset_bytes: u64,
+    },
+    /// Changes rights.
+    Protect {
+        /// Where.
+        range: AddrRange,
+        /// To which rights.
+        protection: Protection,
+    },
+    /// Gives advice (`MADV_*`).
+    Advise {
+        /// Where.
+        range: AddrRange,
+        /// Which.
+        advice: i32,
+    },
+    /// Sets the address space's bounds, auxiliary vector and, if wanted, executable, all at once.
+    SetMm {
+        /// Whether `/proc/PID/exe` is set, too.
+        executable: bool,
+    },
+    /// Leaves the engine's message in the application's mailbox.
+    FillMailbox {
+        /// Where.
+        at: RemoteAddr,
+    },
+    /// Sets a signal action.
+    SetSignalAction(SignalAction),
+    /// Sets the thread pointer (x86-64: FS base).
+    SetThreadPointer(u64),
+    /// Sets the GS base.
+    SetGsBase(u64),
+    /// Says where to clear the thread's id when it ends, and whom to wake.
+    SetClearChildTid(RemoteAddr),
+    /// Stores the thread's new id, for a C library that caches it.
+    StoreTid(RemoteAddr),
+    /// Sets the robust futex list.
+    SetRobustList {
+        /// Head.
+        head: RemoteAddr,
+        /// Length in bytes.
+        bytes: u64,
+    },
+    /// Registers restartable sequences.
+    RegisterRseq(Rseq),
+    /// Names the thread.
+    SetName(String),
+    /// Sets policy and priority.
+    SetScheduling(Scheduling),
+    /// Starts another thread's program.
+    Spawn {
+        /// Index of the thread, which is that of its program.
+        thread: usize,
+        /// The id it must have, if ids are kept.
+        tid: Option<NsPid>,
+    },
+    /// Waits for all threads.
+    Meet(Meeting),
+    /// Tells the launcher that all threads exist.
+    ReportParked,
+    /// Waits until the launcher says go; its end of the pipe closing ends the process.
+    AwaitGo,
+    /// `prctl(option, value)` of the few that are one number.
+    Prctl {
+        /// For people.
+        name: &'static str,
+        /// `PR_*`.
+        option: i32,
+        /// Its value.
+        value: u64,
+        /// Whether an error is no failure.
+        may_fail: bool,
+    },
+    /// `personality(2)`.
+    SetPersonality(u32),
+    /// Sets a resource limit, as far as allowed.
+    SetLimit(Limit),
+    /// Starts an interval timer.
+    SetIntervalTimer(IntervalTimer),
+    /// Makes a POSIX timer with its id.
+    CreatePosixTimer(PosixTimer),
+    /// Arms the POSIX timer made last, or disarms it.
+    ArmPosixTimer(PosixTimer),
+    /// Queues a signal to the process, or to the calling thread.
+    QueueSignal {
+        /// To the process as a whole.
+        shared: bool,
+        /// What.
+        info: SigInfo,
+    },
+    /// Closes a range of descriptors, both ends included.
+    Close {
+        /// First.
+        first: i32,
+        /// Last.
+        last: i32,
+    },
+    /// Sets the supplementary groups.
+    SetGroups(Vec<u32>),
+    /// Sets real, effective and saved group.
+    SetGids([u32; 3]),
+    /// Sets real, effective and saved user.
+    SetUids([u32; 3]),
+    /// Sets effective, permitted and inheritable capabilities.
+    SetCapabilities([u64; 3]),
+    /// Loads the registers and goes on where the thread was. Ends the program.
+    Resume {
+        /// Index of the thread.
+        thread: usize,
+    },
+}
+
+/// A point at which threads wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meeting {
+    /// Every thread exists.
+    AllExist,
+    /// Every thread may go.
+    AllGo,
+}
+
+impl fmt::Display for PlanOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unmap(range) => write!(f, "unmap          {range}"),
+            Self::MapVdso(at) => write!(f, "map-vdso       {:x}", at.0),
+            Self::CheckMapped(range) => write!(f, "check-mapped   {range}"),
+            Self::MapAnonymous { range, protection, no_reserve, grows_down } => {
+                write!(f, "map-anonymous  {range} {}", rights(*protection))?;
+                if *no_reserve {
+                    f.write_str(" no-reserve")?;
+                }
+                if *grows_down {
+                    f.write_str(" grows-down")?;
+                }
+                Ok(())
+            }
+            Self::MapPages { range, protection, offset_bytes } => {
+                write!(f, "map-pages      {range} {} @{offset_bytes:#x}", rights(*protection))
+            }
+            Self::ReadPages { range, offset_bytes } => {
+                write!(f, "read-pages     {range} @{offset_bytes:#x}")
+            }
+            Self::MapFile { range, protection, shared, file, offset_bytes } => {
+                let how = if *shared { "shared" } else { "private" };
+                let rights = rights(*protection);
+                write!(f, "map-file       {range} {rights} {how} file {file} @{offset_bytes:#x}")
+            }
+            Self::Protect { range, protection } => {
+                write!(f, "protect        {range} {}", rights(*protection))
+            }
+            Self::Advise { range, advice } => write!(f, "advise         {range} {advice}"),
+            Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),
+            Self::FillMailbox { at } => write!(f, "fill-mailbox   {:x}", at.0),
+            Self::SetSignalAction(a) => {
+                write!(f, "signal-action  {} handler {:x} flags {:x}", a.signal, a.handler, a.flags)
+            }
+            Self::SetThreadPointer(at) => write!(f, "thread-pointer {at:x}"),
+            Self::SetGsBase(at) => write!(f, "gs-base        {at:x}"),
+            Self::SetClearChildTid(at) => write!(f, "clear-tid      {:x}", at.0),
+            Self::StoreTid(at) => write!(f, "store-tid      {:x}", at.0),
+            Self::SetRobustList { head, bytes } => {
+                write!(f, "robust-list    {:x} {bytes}", head.0)
+            }
+            Self::RegisterRseq(r) => write!(f, "rseq           {:x} {}", r.address.0, r.size_bytes),
+            Self::SetName(name) => write!(f, "name           {name:?}"),
+            Self::SetScheduling(s) => {
+                write!(f, "scheduling     {} {} {}", s.policy, s.nice, s.priority)
+            }
+            Self::Spawn { thread, tid: Some(tid) } => {
+                write!(f, "spawn          {thread} tid {tid}")
+            }
+            Self::Spawn { thread, tid: None } => write!(f, "spawn          {thread}"),
+            Self::Meet(Meeting::AllExist) => f.write_str("meet           all-exist"),
+            Self::Meet(Meeting::AllGo) => f.write_str("meet           all-go"),
+            Self::ReportParked => f.write_str("report-parked"),
+            Self::AwaitGo => f.write_str("await-go"),
+            Self::Prctl { name, value, .. } => write!(f, "prctl          {name} {value}"),
+            Self::SetPersonality(p) => write!(f, "personality    {p:x}"),
+            Self::SetLimit(l) => write!(f, "limit          {} {} {}", l.resource, l.soft, l.hard),
+            Self::SetIntervalTimer(t) => {
+                write!(
+                    f,
+                    "itimer         {} in {} us every {} us",
+                    t.which, t.value_us, t.interval_us
+                )
+            }
+            Self::CreatePosixTimer(t) => {
+                write!(f, "timer-create   {} clock {} signal {}", t.id, t.clock, t.signal)
+            }
+            Self::ArmPosixTimer(t) => {
+                write!(f, "timer-arm      {} in {} ns every {} ns", t.id, t.value_ns, t.interval_ns)
+            }
+            Self::QueueSignal { shared, info } => {
+                let whom = if *shared { "process" } else { "thread" };
+                write!(f, "queue-signal   {whom} {info:?}")
+            }
+            Self::Close { first, last } => write!(f, "close          {first}-{last}"),
+            Self::SetGroups(groups) => write!(f, "groups         {groups:?}"),
+            Self::SetGids(gids) => write!(f, "gids           {gids:?}"),
+            Self::SetUids(uids) => write!(f, "uids           {uids:?}"),
+            Self::SetCapabilities([e, p, i]) => write!(f, "capabilities   {e:x} {p:x} {i:x}"),
+            Self::Resume { thread } => write!(f, "resume         {thread}"),
+        }
+    }
+}
+
+fn rights(p: Protection) -> String {
+    [(p.read, 'r'), (p.write, 'w'), (p.execute, 'x')]
+        .into_iter()
+        .map(|(has, letter)| if has { letter } else { '-' })
+        .collect()
+}

@@ -1,0 +1,143 @@
+//! The signal frame from which the kernel loads a thread's registers (x86-64).
+//!
+//! In: registers, mask, alternate stack, the address the frame will have. Out: its bytes. Pure.
+//! Invariant: the frame's floating-point area lies on a 64-byte boundary.
+//!
+//! ```text
+//!   address      rt_sigframe: return address, ucontext, siginfo     440 bytes
+//!   + 440 → 64   xsave area as NT_X86_XSTATE gave it                n bytes
+//!   + n          FP_XSTATE_MAGIC2                                   4 bytes
+//! ```
+//!
+//! KERNEL(since 2.6.30): arch/x86/include/uapi/asm/sigcontext.h, arch/x86/kernel/fpu/signal.c.
+
+use tub_model::Thread;
+
+/// Alignment of the frame itself.
+pub(super) const ALIGN: u64 = 64;
+const FRAME_BYTES: usize = 440;
+const FPSTATE_OFFSET: usize = 448;
+/// Where software may leave its note in the legacy part of the area.
+const SW_RESERVED: usize = 464;
+const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
+const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+/// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS.
+const UC_FLAGS: u64 = 7;
+
+/// Bytes that [`build`] will return for an xsave area of that many.
+pub(super) fn bytes(xsave: usize) -> usize {
+    FPSTATE_OFFSET + xsave + 4
+}
+
+/// Builds the frame for `thread`, to be placed at `address`, a multiple of [`ALIGN`].
+pub(super) fn build(thread: &Thread, address: u64) -> Vec<u8> {
+    let xsave = &thread.registers.xsave;
+    let [
+        r15,
+        r14,
+        r13,
+        r12,
+        rbp,
+        rbx,
+        r11,
+        r10,
+        r9,
+        r8,
+        rax,
+        rcx,
+        rdx,
+        rsi,
+        rdi,
+        _orig_rax,
+        rip,
+        cs,
+        eflags,
+        rsp,
+        ss,
+        ..,
+    ] = thread.registers.general;
+    let stack = thread.alternate_stack;
+    let mut frame = Vec::with_capacity(bytes(xsave.len()));
+    let mut word = |value: u64| frame.extend_from_slice(&value.to_le_bytes());
+    word(0); // return address: never used
+    word(UC_FLAGS);
+    word(0); // uc_link
+    word(stack.address);
+    word(u64::from(stack.flags.cast_unsigned()));
+    word(stack.size_bytes);
+    for register in
+        [r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags]
+    {
+        word(register);
+    }
+    // cs, gs, fs, ss as 16-bit numbers; gs and fs are 0 in 64-bit mode.
+    word((cs & 0xffff) | (ss & 0xffff) << 48);
+    for _ in ["err", "trapno", "oldmask", "cr2"] {
+        word(0);
+    }
+    word(address + FPSTATE_OFFSET as u64);
+    for _ in 0..8 {
+        word(0); // reserved1
+    }
+    word(thread.signal_mask);
+    frame.resize(FRAME_BYTES, 0); // siginfo: not read
+    frame.resize(FPSTATE_OFFSET, 0);
+    frame.extend_from_slice(xsave);
+    if xsave.len() >= SW_RESERVED + 48 {
+        note(&mut frame[FPSTATE_OFFSET..], xsave.len());
+    }
+    frame.extend_from_slice(&FP_XSTATE_MAGIC2.to_le_bytes());
+    frame
+}
+
+/// Leaves the note by which the kernel knows that more than the legacy part is there. The features
+/// stand where ptrace has left XCR0 already (arch/x86/kernel/fpu/xstate.c), 8 bytes on.
+fn note(area: &mut [u8], len: usize) {
+    let mut features = [0u8; 8];
+    features.copy_from_slice(&area[SW_RESERVED..SW_RESERVED + 8]);
+    let size = u32::try_from(len).unwrap_or(u32::MAX);
+    let note = &mut area[SW_RESERVED..SW_RESERVED + 48];
+    note.fill(0);
+    note[0..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
+    note[4..8].copy_from_slice(&(size + 4).to_le_bytes());
+    note[8..16].copy_from_slice(&features);
+    note[16..20].copy_from_slice(&size.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tub_model::{AlternateStack, Registers, Scheduling};
+    use tub_units::{NsPid, RemoteAddr};
+
+    #[test]
+    fn the_frame_has_the_kernels_layout() {
+        let mut general = [0; 27];
+        general[16] = 0x1234; // rip
+        general[19] = 0x5678; // rsp
+        let mut xsave = vec![0u8; 2432];
+        xsave[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(&0xe7u64.to_le_bytes());
+        let thread = Thread {
+            tid: NsPid(1),
+            name: String::new(),
+            registers: Registers { general, xsave },
+            signal_mask: 0xabcd,
+            pending_signals: Vec::new(),
+            alternate_stack: AlternateStack::default(),
+            clear_child_tid: RemoteAddr(0),
+            robust_list: (RemoteAddr(0), 0),
+            rseq: None,
+            scheduling: Scheduling::default(),
+        };
+        let frame = build(&thread, 0x1000);
+        let word = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
+        assert_eq!(frame.len(), bytes(2432));
+        // Offsets as `offsetof` gives them for struct rt_sigframe on x86-64.
+        assert_eq!(word(8), UC_FLAGS);
+        assert_eq!(word(48 + 15 * 8), 0x5678);
+        assert_eq!(word(48 + 16 * 8), 0x1234);
+        assert_eq!(word(48 + 184), 0x1000 + FPSTATE_OFFSET as u64);
+        assert_eq!(word(304), 0xabcd);
+        assert_eq!(word(FPSTATE_OFFSET + SW_RESERVED + 8), 0xe7);
+    }
+}

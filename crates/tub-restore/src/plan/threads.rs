@@ -1,0 +1,172 @@
+//! What each thread does on its way back, in which order.
+//!
+//! In: the task, the credentials to take on, whether ids are kept. Out: one program per thread.
+//! Pure. Invariant: nothing that needs a privilege comes after the privilege is given up; what may
+//! fail comes before the process is reported parked; timers start last, so that none fires inside
+//! the blob.
+//!
+//! The order follows `reference` ordering rules that every engine of this kind obeys: memory, then
+//! the address space's bounds (the kernel checks that they lie in mappings), then threads, then
+//! limits, then timers and pending signals with everything blocked, then credentials (changing
+//! them resets dumpable and the parent-death signal), then the registers.
+
+use super::{Ids, Meeting, PlanOp, Program, SpareFds};
+use tub_model::{Checkpoint, Credentials, Limit, Scheduling, Task, Thread};
+use tub_units::RemoteAddr;
+
+// linux/prctl.h.
+const PR_SET_PDEATHSIG: i32 = 1;
+const PR_SET_DUMPABLE: i32 = 4;
+const PR_SET_CHILD_SUBREAPER: i32 = 36;
+const PR_SET_NO_NEW_PRIVS: i32 = 38;
+const PR_SET_THP_DISABLE: i32 = 41;
+const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+
+/// What the programs depend on besides the image.
+#[derive(Clone, Debug)]
+pub(super) struct ThreadWishes<'a> {
+    /// Same ids or new ones.
+    pub(super) ids: Ids,
+    /// Memory operations, which come first.
+    pub(super) memory: Vec<PlanOp>,
+    /// Whether the executable can be set.
+    pub(super) executable: bool,
+    /// The credentials to take on.
+    pub(super) credentials: &'a CredentialChange,
+    /// The limits to set.
+    pub(super) limits: &'a [Limit],
+    /// Whether the process is to die with its parent.
+    pub(super) die_with_parent: bool,
+    /// Descriptors of ours, above all of the image's.
+    pub(super) spare: SpareFds,
+}
+
+/// How the credentials of the process being reborn change, from the launcher's to their final ones.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CredentialChange {
+    /// Groups and ids to take on; `None` where they are right already.
+    pub identity: Option<Credentials>,
+    /// Final effective, permitted and inheritable capabilities.
+    pub capabilities: [u64; 3],
+}
+
+/// The programs of all threads, the main one first.
+pub(super) fn plan(checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) -> Vec<Program> {
+    let task = &checkpoint.tasks[0];
+    let program = |(index, thread): (usize, &Thread)| {
+        let mut ops = Vec::new();
+        if index == 0 {
+            main_program(&mut ops, checkpoint, wishes);
+        } else {
+            own_state(&mut ops, task, thread);
+            take_on_credentials(&mut ops, wishes.credentials);
+            ops.push(PlanOp::Meet(Meeting::AllExist));
+        }
+        ops.push(PlanOp::Meet(Meeting::AllGo));
+        ops.push(PlanOp::Resume { thread: index });
+        Program { tid: thread.tid, name: thread.name.clone(), ops }
+    };
+    task.threads.iter().enumerate().map(program).collect()
+}
+
+fn main_program(ops: &mut Vec<PlanOp>, checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) {
+    let task = &checkpoint.tasks[0];
+    let main = &task.threads[0];
+    ops.extend(wishes.memory.iter().cloned());
+    ops.push(PlanOp::SetMm { executable: wishes.executable });
+    if let Some(coordination) = &checkpoint.coordination {
+        ops.push(PlanOp::FillMailbox { at: RemoteAddr(coordination.mailbox.start()) });
+    }
+    ops.extend(task.signal_actions.iter().map(|action| PlanOp::SetSignalAction(*action)));
+    ops.push(PlanOp::SetThreadPointer(main.registers.general[FS_BASE]));
+    if main.clear_child_tid.0 != 0 {
+        ops.push(PlanOp::SetClearChildTid(main.clear_child_tid));
+        if wishes.ids == Ids::New {
+            ops.push(PlanOp::StoreTid(main.clear_child_tid));
+        }
+    }
+    own_state(ops, task, main);
+    for (thread, other) in task.threads.iter().enumerate().skip(1) {
+        let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
+        ops.push(PlanOp::Spawn { thread, tid });
+    }
+    ops.push(PlanOp::Meet(Meeting::AllExist));
+    // What is needed no more: page store, executable, mapped files.
+    ops.push(PlanOp::Close { first: wishes.spare.pages, last: wishes.spare.last });
+    ops.push(PlanOp::SetPersonality(task.personality));
+    if task.thp_disable {
+        ops.push(prctl("thp-disable", PR_SET_THP_DISABLE, 1, true));
+    }
+    if task.child_subreaper {
+        ops.push(prctl("child-subreaper", PR_SET_CHILD_SUBREAPER, 1, false));
+    }
+    for timer in &task.posix_timers {
+        // KERNEL(since 6.15): while this mode is on, timer_create takes the id from its result
+        // argument. Older kernels refuse the mode and hand out ids in order from 0.
+        ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 1, true));
+        ops.push(PlanOp::CreatePosixTimer(*timer));
+        ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 0, true));
+    }
+    ops.extend(task.pending_signals.iter().map(|info| queue(true, info)));
+    ops.extend(wishes.limits.iter().map(|limit| PlanOp::SetLimit(*limit)));
+    take_on_credentials(ops, wishes.credentials);
+    // Both are reset whenever credentials change, those of any thread, so they come last.
+    ops.push(prctl("dumpable", PR_SET_DUMPABLE, u64::from(task.dumpable == 1), true));
+    if wishes.die_with_parent {
+        ops.push(prctl("parent-death-signal", PR_SET_PDEATHSIG, 9, false));
+    }
+    ops.push(PlanOp::ReportParked);
+    ops.push(PlanOp::AwaitGo);
+    // From here on nothing can fail that was not tried before.
+    ops.extend(task.posix_timers.iter().map(|timer| PlanOp::ArmPosixTimer(*timer)));
+    ops.extend(task.interval_timers.iter().map(|timer| PlanOp::SetIntervalTimer(*timer)));
+    ops.push(PlanOp::Close { first: wishes.spare.handshake, last: wishes.spare.handshake });
+}
+
+/// What only a thread itself can set, apart from its id and thread pointer.
+fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
+    if thread.registers.general[GS_BASE] != 0 {
+        ops.push(PlanOp::SetGsBase(thread.registers.general[GS_BASE]));
+    }
+    let (head, bytes) = thread.robust_list;
+    if head.0 != 0 {
+        ops.push(PlanOp::SetRobustList { head, bytes });
+    }
+    if let Some(rseq) = thread.rseq {
+        ops.push(PlanOp::RegisterRseq(rseq));
+    }
+    // A thread starts with the name of the one that made it, and ours is the launcher's.
+    ops.push(PlanOp::SetName(thread.name.clone()));
+    if thread.scheduling != Scheduling::default() {
+        ops.push(PlanOp::SetScheduling(thread.scheduling));
+    }
+    if task.no_new_privs {
+        ops.push(prctl("no-new-privs", PR_SET_NO_NEW_PRIVS, 1, false));
+    }
+    // Everything is blocked until the registers are loaded.
+    ops.extend(thread.pending_signals.iter().map(|info| queue(false, info)));
+}
+
+fn take_on_credentials(ops: &mut Vec<PlanOp>, change: &CredentialChange) {
+    if let Some(identity) = &change.identity {
+        let [r, e, s, _] = identity.gids;
+        ops.push(PlanOp::SetGroups(identity.groups.clone()));
+        ops.push(PlanOp::SetGids([r, e, s]));
+        let [r, e, s, _] = identity.uids;
+        ops.push(PlanOp::SetUids([r, e, s]));
+    }
+    ops.push(PlanOp::SetCapabilities(change.capabilities));
+}
+
+fn queue(shared: bool, info: &tub_model::SigInfo) -> PlanOp {
+    PlanOp::QueueSignal { shared, info: *info }
+}
+
+fn prctl(name: &'static str, option: i32, value: u64, may_fail: bool) -> PlanOp {
+    PlanOp::Prctl { name, option, value, may_fail }
+}
+
+/// Index of `fs_base` in `struct user_regs_struct` (sys/user.h).
+pub(crate) const FS_BASE: usize = 21;
+/// Index of `gs_base`.
+pub(crate) const GS_BASE: usize = 22;

@@ -1,0 +1,230 @@
+//! Processes, namespaces and threads.
+
+use crate::{Errno, check};
+use tub_units::NsPid;
+
+/// How a child is to be made by [`fork_with_pid`].
+#[repr(C, align(8))]
+#[derive(Default)]
+struct CloneArgs {
+    flags: u64,
+    pidfd: u64,
+    child_tid: u64,
+    parent_tid: u64,
+    exit_signal: u64,
+    stack: u64,
+    stack_size: u64,
+    tls: u64,
+    set_tid: u64,
+    set_tid_size: u64,
+    cgroup: u64,
+}
+
+/// Which side of a fork this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forked {
+    /// The new process.
+    Child,
+    /// The old one, with the id of the new one in its own PID namespace.
+    Parent(i32),
+}
+
+/// `clone3(SIGCHLD, set_tid = pid)`: a fork whose child has the id `pid` in the PID namespace that
+/// children of the caller live in.
+///
+/// # Safety
+///
+/// The caller must be single-threaded: the child continues with a copy of all memory but only
+/// this thread.
+///
+/// # Errors
+///
+/// EEXIST where the id is taken; EPERM without CAP_CHECKPOINT_RESTORE over the namespace
+/// (KERNEL(since 5.9): clone(2), "set_tid").
+pub unsafe fn fork_with_pid(pid: NsPid) -> Result<Forked, Errno> {
+    let wanted = pid.0;
+    let args = CloneArgs {
+        exit_signal: libc::SIGCHLD as u64,
+        set_tid: &raw const wanted as u64,
+        set_tid_size: 1,
+        ..CloneArgs::default()
+    };
+    // SAFETY: `args` is a valid struct clone_args of the announced size; with no stack given the
+    // child runs on a copy of ours; the caller vouches for being single-threaded.
+    let result =
+        unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<CloneArgs>()) };
+    match check(result)? {
+        0 => Ok(Forked::Child),
+        child => Ok(Forked::Parent(i32::try_from(child).unwrap_or(-1))),
+    }
+}
+
+/// `capget(2)` of ourselves: effective, permitted and inheritable, bit n for capability n.
+pub fn capabilities() -> Result<[u64; 3], Errno> {
+    let header = CapHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let mut data = [CapData::default(); 2];
+    // SAFETY: version 3 writes two elements to `data`.
+    let result = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    check(result)?;
+    let wide = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+    Ok([
+        wide(data[0].effective, data[1].effective),
+        wide(data[0].permitted, data[1].permitted),
+        wide(data[0].inheritable, data[1].inheritable),
+    ])
+}
+
+/// linux/capability.h: _LINUX_CAPABILITY_VERSION_3.
+pub const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Takes back the registration for restartable sequences that glibc made for this thread, so that
+/// the kernel no longer writes to memory that is about to be unmapped.
+///
+/// # References
+///
+/// glibc manual 33.2 (since 2.35): `__rseq_offset`, `__rseq_size`; rseq(2) of the kernel's
+/// Documentation: RSEQ_FLAG_UNREGISTER = 1. A C library without these symbols registers nothing.
+pub fn unregister_own_rseq() -> Result<(), Errno> {
+    let Some((address, size)) = own_rseq() else { return Ok(()) };
+    // SAFETY: the address is that of this thread's registration; unregistering it only stops the
+    // kernel from writing there.
+    let result = unsafe { libc::syscall(libc::SYS_rseq, address, size, 1, RSEQ_SIGNATURE) };
+    match check(result) {
+        // Nothing was registered (GLIBC_TUNABLES=glibc.pthread.rseq=0).
+        Err(Errno::EINVAL | Errno::ENOSYS) | Ok(_) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// glibc's signature on x86-64 (sysdeps/unix/sysv/linux/x86/bits/rseq.h).
+#[cfg(target_arch = "x86_64")]
+const RSEQ_SIGNATURE: u32 = 0x5305_3053;
+#[cfg(target_arch = "aarch64")]
+const RSEQ_SIGNATURE: u32 = 0xd428_bc00;
+
+#[cfg(target_arch = "x86_64")]
+fn own_rseq() -> Option<(u64, u32)> {
+    use std::arch::asm;
+    let (offset_at, size_at, thread_pointer): (*const isize, *const u32, u64);
+    // SAFETY: reads two entries of the global offset table (zero where the weak symbols are
+    // missing) and the thread pointer, which x86-64 keeps at %fs:0; changes nothing.
+    unsafe {
+        asm!(
+            ".weak __rseq_offset",
+            ".weak __rseq_size",
+            "mov {offset}, qword ptr [rip + __rseq_offset@GOTPCREL]",
+            "mov {size}, qword ptr [rip + __rseq_size@GOTPCREL]",
+            "mov {tp}, qword ptr fs:[0]",
+            offset = out(reg) offset_at,
+            size = out(reg) size_at,
+            tp = out(reg) thread_pointer,
+            options(nostack, preserves_flags),
+        );
+    }
+    if offset_at.is_null() || size_at.is_null() {
+        return None;
+    }
+    // SAFETY: glibc defines `__rseq_offset` as a ptrdiff_t that never changes after start.
+    let offset = unsafe { *offset_at };
+    // SAFETY: glibc defines `__rseq_size` as an unsigned int that never changes after start.
+    let size = unsafe { *size_at };
+    if size == 0 {
+        return None;
+    }
+    // glibc registers 32 bytes whatever the size of the features it knows.
+    Some((thread_pointer.wrapping_add_signed(offset as i64), size.max(32)))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn own_rseq() -> Option<(u64, u32)> {
+    None
+}
+
+/// Whether clone3 is there. Default container profiles answer ENOSYS.
+pub fn has_clone3() -> bool {
+    // SAFETY: a size of 0 is refused (EINVAL) before anything is read or done.
+    let result = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::null::<CloneArgs>(), 0usize) };
+    check(result) != Err(Errno::ENOSYS)
+}
+
+/// Whether `prctl(PR_TIMER_CREATE_RESTORE_IDS, …)` is there (KERNEL(since 6.15)).
+pub fn has_timer_restore_ids() -> bool {
+    const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
+    const GET: u64 = 2;
+    // SAFETY: only asks for the mode.
+    let result = unsafe { libc::prctl(PR_TIMER_CREATE_RESTORE_IDS, GET, 0u64, 0u64, 0u64) };
+    check(i64::from(result)).is_ok()
+}
+
+/// `getrlimit` of every limit that this kernel has: number, soft, hard; `u64::MAX` for none.
+pub fn own_limits() -> Vec<(u32, u64, u64)> {
+    (0..16u32)
+        .filter_map(|resource| {
+            let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+            let null = std::ptr::null::<libc::rlimit64>();
+            // SAFETY: no new limit is given; the kernel writes the old one to `limit`.
+            let result =
+                unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, null, &raw mut limit) };
+            check(result).ok()?;
+            Some((resource, limit.rlim_cur, limit.rlim_max))
+        })
+        .collect()
+}
+
+/// `setrlimit(resource, soft, hard)` of ourselves.
+pub fn set_own_limit(resource: u32, soft: u64, hard: u64) -> Result<(), Errno> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    let null = std::ptr::null_mut::<libc::rlimit64>();
+    // SAFETY: the kernel reads `limit`; no old one is asked for.
+    let result = unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &raw const limit, null) };
+    check(result).map(drop)
+}
+
+/// `prctl(PR_SET_PDEATHSIG, signal)`.
+pub fn set_parent_death_signal(signal: i32) -> Result<(), Errno> {
+    // SAFETY: takes a number.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal) };
+    check(i64::from(result)).map(drop)
+}
+
+/// A signal taken by [`wait_for_signal`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TakenSignal {
+    /// Its number.
+    pub signal: i32,
+    /// Whether the kernel sent it (a terminal's Ctrl-C), rather than a process.
+    pub from_kernel: bool,
+}
+
+/// `sigwaitinfo(set, &info)`: waits for a blocked signal.
+pub fn wait_for_signal(set: &nix::sys::signal::SigSet) -> Result<TakenSignal, Errno> {
+    loop {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        // SAFETY: both pointers are to values of ours; the kernel writes `info`.
+        let result = unsafe { libc::sigwaitinfo(set.as_ref(), info.as_mut_ptr()) };
+        match check(i64::from(result)) {
+            Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+            Ok(_) => {
+                // SAFETY: zero is a valid siginfo_t, and the kernel has filled it.
+                let info = unsafe { info.assume_init() };
+                let from_kernel = info.si_code == libc::SI_KERNEL;
+                return Ok(TakenSignal { signal: info.si_signo, from_kernel });
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! The ptrace requests that nix lacks.
+
+use crate::{Errno, check};
+use libc::{c_void, pid_t};
+use tub_units::HostPid;
+
+/// `ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, …)`: the uncompacted xsave area.
+///
+/// # References
+///
+/// ptrace(2); Intel SDM vol. 1, 13.4. 16 KiB hold every component up to AMX tile data (8 KiB).
+pub fn ptrace_xstate(tid: HostPid) -> Result<Vec<u8>, Errno> {
+    // elf.h: NT_X86_XSTATE.
+    const NT_X86_XSTATE: usize = 0x202;
+    let mut area = vec![0u8; 16 * 1024];
+    let mut io = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
+    // SAFETY: `io` describes `area`, which the kernel fills with at most `iov_len` bytes.
+    let result = unsafe {
+        libc::ptrace(libc::PTRACE_GETREGSET, tid.0, NT_X86_XSTATE as *mut c_void, &raw mut io)
+    };
+    check(result)?;
+    area.truncate(io.iov_len);
+    Ok(area)
+}
+
+/// `ptrace(PTRACE_GETSIGMASK, tid, 8, &mask)`: blocked signals, bit n-1 for signal n.
+pub fn ptrace_signal_mask(tid: HostPid) -> Result<u64, Errno> {
+    let mut mask = 0u64;
+    // SAFETY: the kernel writes the 8 bytes that `addr` announces to `mask`.
+    let result = unsafe {
+        libc::ptrace(libc::PTRACE_GETSIGMASK, tid.0, 8usize as *mut c_void, &raw mut mask)
+    };
+    check(result)?;
+    Ok(mask)
+}
+
+/// `ptrace(PTRACE_SETSIGMASK, tid, 8, &mask)`.
+pub fn ptrace_set_signal_mask(tid: HostPid, mask: u64) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the 8 bytes that `addr` announces from `mask`.
+    let result = unsafe {
+        libc::ptrace(libc::PTRACE_SETSIGMASK, tid.0, 8usize as *mut c_void, &raw const mask)
+    };
+    check(result)?;
+    Ok(())
+}
+
+/// `ptrace(PTRACE_PEEKSIGINFO, tid, …)`: the pending signals of a thread, or of its process.
+pub fn ptrace_pending_signals(tid: HostPid, shared: bool) -> Result<Vec<[u8; 128]>, Errno> {
+    const BATCH: usize = 32;
+    // linux/ptrace.h: struct ptrace_peeksiginfo_args, PTRACE_PEEKSIGINFO_SHARED.
+    #[repr(C)]
+    struct Args {
+        off: u64,
+        flags: u32,
+        nr: i32,
+    }
+    let mut all = Vec::new();
+    loop {
+        let args = Args { off: all.len() as u64, flags: u32::from(shared), nr: BATCH as i32 };
+        let mut batch = [[0u8; 128]; BATCH];
+        // SAFETY: the kernel reads `args` and writes at most `nr` siginfo_t of 128 bytes to `batch`.
+        let result = unsafe {
+            libc::ptrace(
+                libc::PTRACE_PEEKSIGINFO,
+                tid.0,
+                (&raw const args).cast::<c_void>(),
+                batch.as_mut_ptr(),
+            )
+        };
+        let got = usize::try_from(check(result)?).unwrap_or(0);
+        all.extend_from_slice(&batch[..got.min(BATCH)]);
+        if got < BATCH {
+            return Ok(all);
+        }
+    }
+}
+
+/// A thread's registration for restartable sequences, as the kernel reports it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct RawRseqConfiguration {
+    /// Address of the thread's `struct rseq`; 0 for none.
+    pub address: u64,
+    /// Registered size in bytes.
+    pub size_bytes: u32,
+    /// Signature before abort handlers.
+    pub signature: u32,
+    /// `RSEQ_FLAG_*`.
+    pub flags: u32,
+    pad: u32,
+}
+
+/// `ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, size, &conf)`.
+///
+/// # References
+///
+/// KERNEL(since 5.13): linux/ptrace.h.
+pub fn ptrace_rseq(tid: HostPid) -> Result<RawRseqConfiguration, Errno> {
+    const PTRACE_GET_RSEQ_CONFIGURATION: libc::c_uint = 0x420f;
+    let mut conf = RawRseqConfiguration::default();
+    // SAFETY: the kernel writes at most the announced size of `conf`.
+    let result = unsafe {
+        libc::ptrace(
+            PTRACE_GET_RSEQ_CONFIGURATION,
+            tid.0,
+            size_of::<RawRseqConfiguration>() as *mut c_void,
+            &raw mut conf,
+        )
+    };
+    check(result)?;
+    Ok(conf)
+}
+
+/// `get_robust_list(tid, &head, &len)`.
+pub fn get_robust_list(tid: HostPid) -> Result<(u64, u64), Errno> {
+    let (mut head, mut len) = (0u64, 0u64);
+    // SAFETY: both out-parameters point to words of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_get_robust_list, tid.0, &raw mut head, &raw mut len) };
+    check(result)?;
+    Ok((head, len))
+}
+
+/// `kcmp(a, b, KCMP_FILE, fd_a, fd_b)`: whether two descriptors of a process share a description.
+pub fn same_description(pid: HostPid, a: i32, b: i32) -> Result<bool, Errno> {
+    const KCMP_FILE: pid_t = 0;
+    // SAFETY: kcmp takes five numbers and no pointer.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, pid.0, pid.0, KCMP_FILE, a, b) };
+    Ok(check(result)? == 0)
+}

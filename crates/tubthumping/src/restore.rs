@@ -1,0 +1,176 @@
+//! A restore: `open → plan → launch → resume`.
+//!
+//! In: an image, options. Out: a running process. Invariant: a restore that fails leaves no
+//! process behind, and the image is never written to.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+use tub_control::mailbox;
+use tub_host::Mismatch;
+use tub_image::Image;
+use tub_restore::launch::Surroundings;
+use tub_restore::plan::{Ids, MemoryMode, PlanError, PlanWishes, RestorePlan, Stdio, plan};
+use tub_restore::{LaunchError, Parked, Stats, launch, plan_facts};
+
+/// How an image is to be restored.
+#[derive(Clone, Debug, Default)]
+pub struct RestoreOptions {
+    /// The image.
+    pub dir: PathBuf,
+    /// Same ids or new ones.
+    pub ids: Ids,
+    /// How memory is brought back.
+    pub memory: MemoryMode,
+    /// Where the standard streams come from.
+    pub stdio: Stdio,
+    /// Variables on top of our own environment, which the application is handed as a whole.
+    pub environment: Vec<(OsString, OsString)>,
+    /// New arguments for the application.
+    pub arguments: Vec<OsString>,
+    /// Whether the instance outlives us.
+    pub detach: bool,
+}
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// The image cannot be used.
+    #[error("image cannot be used")]
+    Image(#[source] tub_image::Error),
+    /// The image does not fit this host.
+    #[error("image does not fit this host")]
+    Host(Vec<Mismatch>),
+    /// Facts about this host cannot be had.
+    #[error("facts about this host cannot be had")]
+    Facts(#[source] tub_host::Error),
+    /// No random bytes for the new instance.
+    #[error("/dev/urandom cannot be read")]
+    Random(#[source] std::io::Error),
+    /// The image cannot be restored in the way wished for.
+    #[error("image cannot be restored in this way")]
+    Plan(#[source] PlanError),
+    /// New arguments for an application that cannot take them.
+    #[error("image holds an application that takes no new arguments")]
+    NoArguments,
+    /// The environment is larger than what the application has room for.
+    #[error("environment and arguments are too large")]
+    Letter(#[source] mailbox::TooLong),
+    /// The process could not be made.
+    #[error("the process could not be made")]
+    Launch(#[source] LaunchError),
+}
+
+/// A restore on its way: everything is laid out and waits for [`Restoring::resume`].
+#[derive(Debug)]
+pub struct Restoring {
+    parked: Parked,
+    /// What the user should know.
+    pub warnings: Vec<String>,
+}
+
+impl Restoring {
+    /// Lets the process go.
+    ///
+    /// # Errors
+    ///
+    /// Where it was killed meanwhile.
+    pub fn resume(self) -> Result<tub_restore::Running, RestoreError> {
+        self.parked.resume().map_err(RestoreError::Launch)
+    }
+}
+
+/// Brings the process of an image to the point of no return.
+///
+/// The caller must be single-threaded, and finds all signals blocked afterwards. It may find itself
+/// in a user namespace of its own, in which it is mapped to itself.
+///
+/// # Errors
+///
+/// In every case there is no process, and the image is as it was.
+pub fn restore(options: &RestoreOptions, stats: &mut Stats) -> Result<Restoring, RestoreError> {
+    let (image, planned, surroundings) = prepare(options, stats)?;
+    let parked = launch(&planned, &image.pages, &surroundings).map_err(RestoreError::Launch)?;
+    stats.mark("parked_us");
+    Ok(Restoring { parked, warnings: planned.warnings })
+}
+
+/// The plan that [`restore`] would carry out, without carrying it out.
+///
+/// # Errors
+///
+/// As for [`restore`], as far as it gets without making a process.
+pub fn dry_run(options: &RestoreOptions, stats: &mut Stats) -> Result<String, RestoreError> {
+    prepare(options, stats).map(|(_, planned, _)| planned.to_string())
+}
+
+fn prepare(
+    options: &RestoreOptions,
+    stats: &mut Stats,
+) -> Result<(Image, RestorePlan, Surroundings), RestoreError> {
+    let image = Image::open(&options.dir).map_err(RestoreError::Image)?;
+    stats.mark("opened_us");
+    let here = tub_host::facts().map_err(RestoreError::Facts)?;
+    let mismatches = tub_host::compare(&image.checkpoint.host, &here);
+    if !mismatches.is_empty() {
+        return Err(RestoreError::Host(mismatches));
+    }
+    if image.checkpoint.coordination.is_none() && !options.arguments.is_empty() {
+        return Err(RestoreError::NoArguments);
+    }
+    let letter = letter(&image, options)?;
+    let surroundings = Surroundings::enter(options.ids).map_err(RestoreError::Launch)?;
+    stats.mark("surroundings_us");
+    let facts = plan_facts(&image.pages, &surroundings, &image.checkpoint.host, &here);
+    let wishes = PlanWishes {
+        ids: options.ids,
+        memory: options.memory,
+        stdio: options.stdio,
+        detach: options.detach,
+        mailbox: letter,
+    };
+    let planned =
+        plan(&image.checkpoint, &image.runs, &facts, wishes).map_err(RestoreError::Plan)?;
+    stats.mark("planned_us");
+    Ok((image, planned, surroundings))
+}
+
+/// What the application finds in its mailbox.
+fn letter(image: &Image, options: &RestoreOptions) -> Result<Vec<u8>, RestoreError> {
+    if image.checkpoint.coordination.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut random = [0u8; 48];
+    File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut random))
+        .map_err(RestoreError::Random)?;
+    let (instance, seed) = random.split_at(16);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let restored = mailbox::Restored {
+        instance: hex(instance),
+        generation: image.checkpoint.provenance.generation,
+        seed: hex(seed),
+        restore_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
+    };
+    let replaced = |name: &OsString| options.environment.iter().any(|(new, _)| new == name);
+    let environment = std::env::vars_os()
+        .filter(|(name, _)| !replaced(name))
+        .chain(options.environment.iter().cloned())
+        .map(|(name, value)| {
+            let mut line = name.into_vec();
+            line.push(b'=');
+            line.extend(value.into_vec());
+            line
+        });
+    let environment = mailbox::join_block(environment);
+    let arguments = mailbox::join_block(options.arguments.iter().map(|one| one.clone().into_vec()));
+    mailbox::encode_restored(&restored, &environment, &arguments).map_err(RestoreError::Letter)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
