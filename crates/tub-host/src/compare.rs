@@ -76,10 +76,10 @@ impl fmt::Display for Mismatch {
                 missing.join(", ")
             ),
             Self::StateComponents { image, here } => {
-                write!(f, "register state components are {image:#x} in the image, {here:#x} here")
+                write!(f, "xsave components (XCR0) are {image:#x} in the image, {here:#x} here")
             }
             Self::StateSize { image, here } => {
-                write!(f, "saved registers take {image} bytes in the image, {here} here")
+                write!(f, "xsave area takes {image} bytes in the image, {here} here")
             }
             Self::Vdso { image, here, same_shape } => {
                 let what = if *same_shape { "code" } else { "layout" };
@@ -172,7 +172,7 @@ mod tests {
             [
                 "page size is 4096 bytes in the image, 16384 here",
                 "processor (Older CPU) lacks avx, sse2 that code from the image's (Old CPU) may use",
-                "register state components are 0x7 in the image, 0x3 here",
+                "xsave components (XCR0) are 0x7 in the image, 0x3 here",
                 "vdso layout of kernel 6.6.0 differs from that of the image's, 6.18.0",
             ]
         );
@@ -183,7 +183,7 @@ mod tests {
         let mut here = host();
         here.xsave_bytes = 1088;
         let texts: Vec<String> = compare(&host(), &here).iter().map(Mismatch::to_string).collect();
-        assert_eq!(texts, ["saved registers take 832 bytes in the image, 1088 here"]);
+        assert_eq!(texts, ["xsave area takes 832 bytes in the image, 1088 here"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What this host is and what it allows. Internal to tubthumping.
 //!
-//! In: nothing but the host. Out: [`facts`], which an image keeps and a restore compares.
-//! Invariant: reads only; a fact is the same for every process of the host.
+//! In: nothing but the host. Out: [`facts`], which an image keeps and a restore compares, and
+//! whether the files are there that an image refers to.
+//! Invariant: reads only.
 //! Not here: what follows for a restore (`tub-restore`).
 #![forbid(unsafe_code)]
 
@@ -9,7 +10,9 @@ mod arch;
 mod compare;
 mod error;
 mod facts;
+mod files;
 
 pub use compare::{Mismatch, compare};
 pub use error::Error;
 pub use facts::facts;
+pub use files::{FileMismatch, FileProblem, check_files};

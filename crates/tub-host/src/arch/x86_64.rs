@@ -36,81 +36,152 @@ const LEGACY_FEATURES: u64 = 0b11;
 /// The legacy area and the header.
 const LEGACY_BYTES: u32 = 512 + 64;
 
-/// Whether compiled code can rely on the feature with that name in `/proc/cpuinfo`.
+/// Whether compiled code may rely on the feature with that name in `/proc/cpuinfo`.
 ///
-/// Most names there describe the kernel's own means (`smep`), mitigations (`ibpb`), or the virtual
-/// machine (`hypervisor`): they come and go with kernels and harm nobody.
+/// Many names there describe the kernel's own means (`smep`), mitigations (`ibpb`) or the virtual
+/// machine (`hypervisor`): they come and go with kernels and harm nobody. A name that is in neither
+/// list counts as used: to refuse wrongly is a nuisance, to run code without its instructions is
+/// not.
 ///
 /// KERNEL(since 6.18): the names are those of `arch/x86/include/asm/cpufeatures.h`.
 pub(crate) fn is_used_by_code(feature: &str) -> bool {
-    USED_BY_CODE.binary_search(&feature).is_ok()
-        || USED_PREFIXES.iter().any(|prefix| feature.starts_with(prefix))
+    let kernels_own = KERNELS_OWN.binary_search(&feature).is_ok()
+        || KERNELS_OWN_PREFIXES.iter().any(|prefix| feature.starts_with(prefix));
+    !kernels_own
 }
 
-/// Families that keep growing.
-const USED_PREFIXES: [&str; 4] = ["amx_", "apx", "avx", "sse"];
+/// Families: performance counters, quality of service, mitigations, virtual machines.
+const KERNELS_OWN_PREFIXES: [&str; 20] = [
+    "amd_",
+    "arch_",
+    "bhi_",
+    "cat_",
+    "cdp_",
+    "cqm",
+    "ept",
+    "hwp",
+    "ibpb",
+    "ibrs",
+    "intel_",
+    "mb",
+    "perfctr_",
+    "retpoline",
+    "rsb_",
+    "sev",
+    "ssb",
+    "stibp",
+    "svm",
+    "tsc_",
+];
 
 /// Sorted.
-const USED_BY_CODE: [&str; 59] = [
-    "3dnow",
-    "3dnowext",
-    "3dnowprefetch",
-    "abm",
-    "adx",
-    "aes",
-    "bmi1",
-    "bmi2",
-    "cldemote",
-    "clflush",
-    "clflushopt",
-    "clwb",
-    "clzero",
-    "cmov",
-    "cmpccxadd",
-    "cx16",
-    "cx8",
-    "enqcmd",
-    "erms",
-    "f16c",
-    "fma",
-    "fma4",
-    "fpu",
-    "fsgsbase",
-    "fsrm",
-    "fxsr",
-    "gfni",
-    "hle",
-    "lahf_lm",
-    "misalignsse",
-    "mmx",
-    "mmxext",
-    "movbe",
-    "movdir64b",
-    "movdiri",
-    "mwaitx",
-    "ospke",
-    "pclmulqdq",
-    "pni",
-    "popcnt",
-    "prefetchi",
-    "rdpid",
-    "rdrand",
-    "rdseed",
-    "rdtscp",
-    "rtm",
-    "serialize",
-    "sha512",
-    "sha_ni",
-    "sm3",
-    "sm4",
-    "ssse3",
-    "tbm",
-    "tsc",
-    "user_shstk",
-    "vaes",
-    "vpclmulqdq",
-    "waitpkg",
-    "xop",
+const KERNELS_OWN: [&str; 106] = [
+    "acpi",
+    "aperfmperf",
+    "apic",
+    "arat",
+    "art",
+    "auto_ibrs",
+    "avic",
+    "bpext",
+    "bts",
+    "cmp_legacy",
+    "constant_tsc",
+    "cpb",
+    "cpuid",
+    "cpuid_fault",
+    "cr8_legacy",
+    "dca",
+    "de",
+    "debug_swap",
+    "decodeassists",
+    "ds_cpl",
+    "dtes64",
+    "dtherm",
+    "dts",
+    "epb",
+    "est",
+    "extapic",
+    "extd_apicid",
+    "flexpriority",
+    "flush_l1d",
+    "flushbyasid",
+    "ht",
+    "hw_pstate",
+    "hypervisor",
+    "ibs",
+    "ida",
+    "invpcid",
+    "invpcid_single",
+    "lbrv",
+    "lm",
+    "mca",
+    "mce",
+    "md_clear",
+    "monitor",
+    "msr",
+    "mtrr",
+    "nodeid_msr",
+    "nonstop_tsc",
+    "npt",
+    "nrip_save",
+    "nx",
+    "osvw",
+    "overflow_recov",
+    "pae",
+    "pat",
+    "pausefilter",
+    "pbe",
+    "pcid",
+    "pconfig",
+    "pdcm",
+    "pdpe1gb",
+    "pebs",
+    "pfthreshold",
+    "pge",
+    "pln",
+    "proc_feedback",
+    "pse",
+    "pse36",
+    "pti",
+    "pts",
+    "rapl",
+    "rdt_a",
+    "rep_good",
+    "sdbg",
+    "sep",
+    "skinit",
+    "smap",
+    "smca",
+    "sme",
+    "smep",
+    "smx",
+    "split_lock_detect",
+    "ss",
+    "succor",
+    "tm",
+    "tm2",
+    "topoext",
+    "tpr_shadow",
+    "umip",
+    "v_spec_ctrl",
+    "v_vmsave_vmload",
+    "vgif",
+    "vmcb_clean",
+    "vme",
+    "vmmcall",
+    "vmx",
+    "vnmi",
+    "vpid",
+    "wbnoinvd",
+    "wdt",
+    "x2apic",
+    "x2avic",
+    "xsaveerptr",
+    "xsaves",
+    "xtopology",
+    "xtpr",
+    "zen",
 ];
 
 #[cfg(test)]
@@ -119,8 +190,8 @@ mod tests {
 
     #[test]
     fn the_list_is_sorted() {
-        assert!(USED_BY_CODE.is_sorted());
-        assert!(is_used_by_code("avx512_vnni") && is_used_by_code("pni"));
+        assert!(KERNELS_OWN.is_sorted() && KERNELS_OWN_PREFIXES.is_sorted());
+        assert!(is_used_by_code("avx512_vnni") && is_used_by_code("zz_of_tomorrow"));
         assert!(!is_used_by_code("hypervisor") && !is_used_by_code("ibpb"));
     }
 
