@@ -117,7 +117,7 @@ impl Service {
             // std empties the supplementary groups when root becomes somebody else.
             command.uid(uid).gid(gid);
         }
-        die_with_parent(&mut command);
+        prepare_child(&mut command);
         let started_ns = monotonic_ns();
         let child = command
             .spawn()
@@ -229,9 +229,13 @@ pub fn describe_answer(started_ns: u64, answer: &FirstAnswer) -> serde_json::Val
     })
 }
 
-/// Has the kernel end the command when the prober dies, however it dies.
+/// Has the kernel end the command when the prober dies, however it dies, and leaves the command
+/// nothing but its standard descriptors.
+///
+/// A service manager does the same. Without it, a pipe that some shell forgot to close would reach
+/// the service, and a checkpoint of it would rightly be refused.
 #[expect(unsafe_code, reason = "std offers no safe way to act between fork and exec")]
-fn die_with_parent(command: &mut Command) {
+fn prepare_child(command: &mut Command) {
     let parent = getpid();
     let in_child = move || {
         prctl::set_pdeathsig(Signal::SIGKILL)?;
@@ -239,11 +243,16 @@ fn die_with_parent(command: &mut Command) {
         if getppid() != parent {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
         }
+        let on_exec = i32::try_from(libc::CLOSE_RANGE_CLOEXEC).expect("the flag is 4");
+        // KERNEL(since 5.11): older ones refuse the flag, and the command keeps what it inherits.
+        // SAFETY: close_range(2) demands nothing of its caller's memory; marking descriptors to be
+        // closed at exec takes none from std, which needs one of them until then.
+        let _ = unsafe { libc::close_range(3, libc::c_uint::MAX, on_exec) };
         Ok(())
     };
     // SAFETY: pre_exec demands that the closure only does what is async-signal-safe in a forked
-    // child: it makes two system calls (prctl, getppid) and allocates nothing; neither conversion
-    // of an errno nor that of an ErrorKind into an io::Error allocates.
+    // child: it makes three system calls (prctl, getppid, close_range) and allocates nothing;
+    // neither conversion of an errno nor that of an ErrorKind into an io::Error allocates.
     unsafe { command.pre_exec(in_child) };
 }
 

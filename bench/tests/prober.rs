@@ -148,6 +148,25 @@ fn the_command_does_not_outlive_a_killed_prober() {
 }
 
 #[test]
+fn the_command_inherits_nothing_by_accident() {
+    let file = scratch("fds");
+    // The shell leaks descriptor 9 into the prober; inside, the listing itself is descriptor 3.
+    let script = format!(
+        "exec 9</dev/null; exec {} run --port {} --expect hello -- \
+         sh -c 'ls /proc/self/fd > {}; exec sleep 60'",
+        env!("CARGO_BIN_EXE_tub-prober"),
+        greeter(),
+        file.display()
+    );
+    let mut shell = Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap();
+    wait_until("the listing is there", || fs::read_to_string(&file).is_ok_and(|l| !l.is_empty()));
+    drop(shell.stdin.take());
+    shell.wait().unwrap();
+    assert_eq!(fs::read_to_string(&file).unwrap(), "0\n1\n2\n3\n");
+    fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn holds_until_told() {
     let file = scratch("held");
     let touch = format!("touch {}; exec sleep 60", file.display());
