@@ -35,9 +35,11 @@ mod timers;
 mod waits;
 
 use stage::Stage;
+use std::ffi::OsString;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 /// What a subject does: set up, go across, check. Differences are noted on the stage; an error is
 /// one that kept the subject from checking at all.
@@ -72,6 +74,9 @@ const SUBJECTS: &[(&str, Subject)] = &[
 
 fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
+    if std::env::args().nth(1).as_deref() == Some("--exec") {
+        return exec(std::env::args_os().skip(2));
+    }
     let (Some(name), Some(dir)) = (words.next(), words.next()) else {
         return usage();
     };
@@ -94,8 +99,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// `tub-subject --exec PROGRAM [WORD…]` becomes that program, with no descriptor but the standard
+/// streams. Whoever runs the tests (cargo, a terminal, a supervisor) may leave descriptors open to
+/// all its descendants, and a pipe to somebody else is a good reason to refuse a checkpoint.
+fn exec(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    let Some(program) = words.next() else { return usage() };
+    if let Err(error) = sys::close_on_exec_from(3) {
+        eprintln!("tub-subject: descriptors cannot be marked: {error}");
+        return ExitCode::from(2);
+    }
+    let error = Command::new(&program).args(words).exec();
+    eprintln!("tub-subject: {}: {error}", program.to_string_lossy());
+    ExitCode::from(127)
+}
+
 fn usage() -> ExitCode {
-    eprintln!("usage: tub-subject NAME DIR [OPTION...], NAME one of:");
+    eprintln!("usage: tub-subject --exec PROGRAM [WORD...]");
+    eprintln!("       tub-subject NAME DIR [OPTION...], NAME one of:");
     for (name, _) in SUBJECTS {
         eprintln!("  {name}");
     }

@@ -1,6 +1,6 @@
 //! Commands that are run to their end, with everything they said.
 
-use crate::{Process, Scratch, User, product, wait_for};
+use crate::{Process, Scratch, User, product, subject_binary, wait_for};
 use nix::sys::signal::Signal;
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -34,7 +34,7 @@ pub mod code {
 }
 
 /// How long any command of `tub` may take; a debug build on a busy machine included.
-const LIMIT: Duration = Duration::from_secs(90);
+const LIMIT: Duration = Duration::from_secs(40);
 
 /// A command of `tub` to be run to its end.
 #[derive(Debug)]
@@ -86,9 +86,11 @@ impl Tub {
     }
 }
 
-/// `program` as `user`, who has no supplementary groups.
+/// `program` as `user`, who has no supplementary groups, with no descriptors but the standard
+/// streams (see `tub-subject --exec`).
 pub fn as_user(user: User, program: &Path) -> Command {
-    let mut command = Command::new(program);
+    let mut command = Command::new(subject_binary());
+    command.arg("--exec").arg(program);
     if let Some(id) = user.change_to() {
         // std clears the supplementary groups when root sets a uid.
         command.uid(id).gid(id);
@@ -181,7 +183,12 @@ pub fn run_bounded(command: Command, limit: Duration) -> Finished {
 /// A command line for people.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+    let wrapped = command.get_args().next().is_some_and(|word| word == "--exec");
+    words
+        .skip(if wrapped { 2 } else { 0 })
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 /// A command that has ended.

@@ -12,6 +12,15 @@ pub(crate) fn eventfd(count: u32, flags: i32) -> io::Result<OwnedFd> {
     owned(unsafe { libc::eventfd(count, flags) })
 }
 
+/// close_range(2) with CLOSE_RANGE_CLOEXEC, from `first` to the last.
+pub(crate) fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: marks descriptors, and closes none.
+    check_long(unsafe {
+        libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    })
+    .map(drop)
+}
+
 /// epoll_create1(2).
 pub(crate) fn epoll_create() -> io::Result<OwnedFd> {
     // SAFETY: takes an integer.
