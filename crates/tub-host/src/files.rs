@@ -43,7 +43,7 @@ pub enum FileProblem {
 
 impl fmt::Display for FileMismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "file {} ", self.path)?;
+        write!(f, "file {} ", self.path.escape_debug())?;
         match self.problem {
             FileProblem::Gone => write!(f, "is gone"),
             FileProblem::Link => write!(f, "is a symbolic link now, which is not followed"),

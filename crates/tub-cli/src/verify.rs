@@ -1,0 +1,153 @@
+//! `tub verify`: is an image whole, and would it restore here.
+//!
+//! In: a directory. Out: every reason why not, at once.
+//! Invariant: nothing is started, and the image is only read.
+
+use crate::inspect::bad_image;
+use crate::report::{Code, Failure};
+use serde_json::json;
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tub_image::Image;
+use tubthumping::{RestoreError, RestoreOptions, Stats};
+
+/// Tell whether an image is whole and would restore here: every reason why not, at once.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The image.
+    dir: PathBuf,
+    /// Print the outcome as one JSON object, too.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    let what = format!("image {} would not restore here", args.dir.display());
+    let outcome = match Image::open(&args.dir) {
+        Err(error) => Err(bad_image(what, &error)),
+        Ok(image) => {
+            let reasons = reasons(&image);
+            if reasons.is_empty() { Ok(image) } else { Err(failure(what, &reasons)) }
+        }
+    };
+    if args.json {
+        let causes = outcome.as_ref().err().map_or(&[][..], |failure| &failure.causes);
+        let object = json!({
+            "image": args.dir.display().to_string(),
+            "restorable": outcome.is_ok(),
+            "reasons": causes,
+        });
+        println!("{object}");
+    }
+    let image = outcome?;
+    if !args.json {
+        let pages = crate::inspect::size(image.pages_bytes);
+        println!("image {} is whole ({pages} of pages checked)", args.dir.display());
+        println!("and would restore here");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A reason, and whether it lies with the image or with this host.
+struct Reason {
+    text: String,
+    code: Code,
+}
+
+/// Everything that stands in the way, what is the image's own fault first.
+fn reasons(image: &Image) -> Vec<Reason> {
+    let mut found = Vec::new();
+    let mut add = |code, text: String| found.push(Reason { text, code });
+    if let Err(error) = image.verify_pages() {
+        add(Code::BadImage, sentence(&error));
+    }
+    match tub_host::facts() {
+        Err(error) => add(Code::HostLacks, sentence(&error)),
+        Ok(here) => {
+            for mismatch in tub_host::compare(&image.checkpoint.host, &here) {
+                add(Code::BadImage, mismatch.to_string());
+            }
+        }
+    }
+    for mismatch in tub_host::check_files(&image.checkpoint) {
+        add(Code::BadImage, mismatch.to_string());
+    }
+    // What the host allows is asked last, for asking changes this process: it may find itself in a
+    // namespace of its own.
+    if let Err(error) = dry_run(&image.dir) {
+        add(Code::HostLacks, sentence(&error));
+    }
+    found
+}
+
+/// Plans a restore with default options. What is compared above is not reported again.
+fn dry_run(dir: &Path) -> Result<(), RestoreError> {
+    let options = RestoreOptions { dir: dir.to_owned(), ..RestoreOptions::default() };
+    match tubthumping::dry_run(&options, &mut Stats::start()) {
+        Ok(_) | Err(RestoreError::Host(_) | RestoreError::Image(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// An error with its sources on one line.
+fn sentence(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
+
+fn failure(what: String, reasons: &[Reason]) -> Failure {
+    let is_image = reasons.iter().any(|reason| reason.code == Code::BadImage);
+    let code = if is_image { Code::BadImage } else { Code::HostLacks };
+    let hint = if is_image {
+        "restore on a host like the first one, with the same files; or take a new checkpoint"
+    } else {
+        "`tub check` tells what this host allows"
+    };
+    Failure {
+        what,
+        causes: reasons.iter().map(|reason| reason.text.clone()).collect(),
+        state: String::new(),
+        hint: hint.into(),
+        code,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::inspect::fixture;
+
+    #[test]
+    fn an_image_of_nowhere_fails_for_every_reason_at_once() {
+        let copy = fixture::Copy::new("verify");
+        let pages = copy.0.join(tub_image::PAGES_FILE);
+        let mut bytes = std::fs::read(&pages).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(&pages, bytes).unwrap();
+        let failure = main(&Args { dir: copy.0.clone(), json: false }).unwrap_err();
+        assert_eq!(failure.code, Code::BadImage);
+        for expected in ["altered", "vdso", "/app/app.jar", "/data/log", "/srv/app"] {
+            let found = failure.causes.iter().any(|cause| cause.contains(expected));
+            assert!(found, "{expected} is not among {:#?}", failure.causes);
+        }
+    }
+
+    #[test]
+    fn a_truncated_image_is_bad() {
+        let copy = fixture::Copy::new("verify-cut");
+        let inventory = copy.0.join(tub_image::INVENTORY_FILE);
+        let bytes = std::fs::read(&inventory).unwrap();
+        std::fs::write(&inventory, &bytes[..100]).unwrap();
+        let failure = main(&Args { dir: copy.0.clone(), json: true }).unwrap_err();
+        assert_eq!(failure.code, Code::BadImage);
+        assert!(failure.causes[0].contains("truncated: 100 of"), "{failure:?}");
+        assert!(failure.hint.contains("damaged"), "{failure:?}");
+    }
+}
