@@ -23,8 +23,6 @@ pub struct Options {
     pub coordination: Option<Coordination>,
     /// What to leave in its mailbox.
     pub letters: Option<Letters>,
-    /// Descriptors of the runtime that it closes before the freeze.
-    pub private_fds: Vec<i32>,
 }
 
 /// What a process that takes part finds in its mailbox when it goes on.
@@ -97,7 +95,7 @@ fn stages(
     let refused = |refusals: Vec<Refusal>, frozen| {
         if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
     };
-    refused(unsupported(&survey(pid)?, &options.private_fds), false)?;
+    refused(unsupported(&survey(pid)?, &[]), false)?;
     let beforehand = Beforehand {
         provenance: Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -110,7 +108,6 @@ fn stages(
             source: std::io::Error::other(source),
         })?,
         coordination: options.coordination.clone(),
-        private_fds: options.private_fds.clone(),
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();
@@ -118,7 +115,7 @@ fn stages(
     *frozen_once = true;
     let freeze = start.elapsed();
     let survey = survey(pid)?;
-    refused(unsupported(&survey, &options.private_fds), true)?;
+    refused(unsupported(&survey, &[]), true)?;
     let checkpoint = collect::collect(&frozen, &survey, beforehand)?;
     let collected = start.elapsed();
     let task = &checkpoint.tasks[0];

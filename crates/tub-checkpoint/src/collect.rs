@@ -27,8 +27,6 @@ pub(crate) struct Beforehand {
     pub(crate) host: HostFacts,
     /// How the application takes part.
     pub(crate) coordination: Option<Coordination>,
-    /// Descriptors left out.
-    pub(crate) private_fds: Vec<i32>,
 }
 
 /// Collects everything but the bytes of the pages.
@@ -50,7 +48,7 @@ pub(crate) fn collect(
     let scratch = caller.scratch;
     let mut threads = vec![thread(survey, *main, &mut caller.calls, scratch)?];
     let process = caller.process(survey)?;
-    let (open_files, fds) = files::collect(survey, &mut caller, &beforehand.private_fds)?;
+    let (open_files, fds) = files::collect(survey, &mut caller)?;
     for other in others {
         let mut calls = frozen.remote(*other, site).map_err(tracee)?;
         threads.push(thread(survey, *other, &mut calls, scratch)?);

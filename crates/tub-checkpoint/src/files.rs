@@ -15,16 +15,15 @@ use std::os::unix::fs::OpenOptionsExt;
 use tub_model::{EpollTarget, Fd, FileIdentity, FileKind, OpenFile, Socket, SocketOption};
 use tub_units::{FdNumber, HostPid};
 
-/// All descriptors of the process, those of `private_fds` left out.
+/// All descriptors of the process.
 pub(crate) fn collect(
     survey: &Survey,
     caller: &mut Caller<'_>,
-    private_fds: &[i32],
 ) -> Result<(Vec<OpenFile>, Vec<Fd>)> {
     let mut files = Vec::new();
     let mut fds: Vec<Fd> = Vec::new();
     let mut firsts: Vec<(usize, &SurveyedFd)> = Vec::new();
-    for fd in survey.fds.iter().filter(|fd| !private_fds.contains(&fd.number)) {
+    for fd in &survey.fds {
         let shared = firsts.iter().find(|(_, first)| same_description(survey.pid, first, fd));
         let file = match shared {
             Some((index, _)) => *index,

@@ -19,5 +19,7 @@ mod write;
 
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
 pub use error::{Error, Outcome, Result};
-pub use refuse::{OpenPolicy, Refusal, RefusalKind, application_open, unsupported};
+pub use refuse::{
+    OpenPolicy, Refusal, RefusalKind, application_open, control_sockets, unsupported,
+};
 pub use survey::{Survey, SurveyedFd, SurveyedThread, survey};

@@ -54,22 +54,35 @@ impl fmt::Display for Refusal {
 /// Which of its descriptors the application may leave open.
 #[derive(Clone, Debug, Default)]
 pub struct OpenPolicy {
-    /// Descriptors of the runtime's own, which the application never opened and which are closed
-    /// before the image is taken.
+    /// Descriptors that the runtime says are its own: the application never opened them.
     pub private_fds: Vec<i32>,
     /// Files and directories that may stay open.
     pub allowed_paths: Vec<String>,
 }
 
-/// What the engine cannot store, whoever opened it.
-pub fn unsupported(survey: &Survey, private_fds: &[i32]) -> Vec<Refusal> {
+/// The descriptors over which a process and the engine talk (`docs/control-protocol.md`). It closes
+/// them before the image is taken, so they stand in nobody's way.
+pub fn control_sockets(survey: &Survey) -> Vec<i32> {
+    let is_control = |fd: &&SurveyedFd| {
+        let path = survey.unix.get(&fd.ino).and_then(|unix| unix.path.as_deref());
+        let mut parts = path.unwrap_or_default().rsplit('/');
+        parts.next().is_some_and(|name| name.ends_with(".sock"))
+            && parts.next().and_then(|dir| dir.strip_prefix("tub-")).is_some_and(|uid| {
+                !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit())
+            })
+    };
+    survey.fds.iter().filter(is_control).map(|fd| fd.number).collect()
+}
+
+/// What the engine cannot store, whoever opened it. `closing` are descriptors that will be gone.
+pub fn unsupported(survey: &Survey, closing: &[i32]) -> Vec<Refusal> {
     let mut all = Vec::new();
     process(survey, &mut all);
     for mapping in &survey.mappings {
         all.extend(memory(mapping));
     }
     for fd in &survey.fds {
-        if fd.number > 2 && !private_fds.contains(&fd.number) {
+        if fd.number > 2 && !closing.contains(&fd.number) {
             all.extend(descriptor(survey, fd));
         }
     }
@@ -318,10 +331,12 @@ pub(crate) fn socket_name(survey: &Survey, fd: &SurveyedFd) -> String {
 /// the runtime's own. Everything private to the JDK stays: selectors, random devices, read-only
 /// jars, the pre-close marker, the attach listener.
 pub fn application_open(survey: &Survey, policy: &OpenPolicy) -> Vec<Refusal> {
+    let closing = control_sockets(survey);
     survey
         .fds
         .iter()
-        .filter(|fd| fd.number > 2 && !policy.private_fds.contains(&fd.number))
+        .filter(|fd| fd.number > 2 && !closing.contains(&fd.number))
+        .filter(|fd| !policy.private_fds.contains(&fd.number))
         .filter(|fd| !shares_with_stdio(survey, fd))
         .filter_map(|fd| {
             let (kind, object) = opened_by_application(survey, fd, policy)?;

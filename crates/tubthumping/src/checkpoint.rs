@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
     Error as EngineError, Letters, OpenPolicy, Options, Outcome, Refusal, RefusalKind, Report,
-    Survey, application_open, survey, unsupported,
+    Survey, application_open, control_sockets, survey, unsupported,
 };
 use tub_control::{
     Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared, mailbox,
@@ -107,7 +107,6 @@ pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, C
         generation: 1,
         coordination: None,
         letters: None,
-        private_fds: Vec::new(),
     };
     let Some(mut client) = Client::find(pid).map_err(CheckpointError::Coordination)? else {
         return tub_checkpoint::checkpoint(pid, writer, &plain)
@@ -162,7 +161,7 @@ fn examine(pid: HostPid, client: Client, prepared: &Prepared) -> Result<Client, 
         refusals.extend(application_open(&seen, &policy));
     }
     // What the application left open and the engine cannot store either is named once.
-    for refusal in unsupported(&seen, &prepared.private_fds) {
+    for refusal in unsupported(&seen, &control_sockets(&seen)) {
         if refusal.fd.is_none() || refusals.iter().all(|known| known.fd != refusal.fd) {
             refusals.push(refusal);
         }
