@@ -1,8 +1,8 @@
 //! What this host is and what it allows. Internal to tubthumping.
 //!
-//! In: nothing but the host. Out: [`facts`], which an image keeps and a restore compares, and
-//! whether the files are there that an image refers to.
-//! Invariant: reads only.
+//! In: nothing but the host. Out: [`facts`], which an image keeps and a restore compares; whether
+//! the files are there that an image refers to; and what this host allows ([`probe()`]).
+//! Invariant: nothing of the host is changed.
 //! Not here: what follows for a restore (`tub-restore`).
 #![forbid(unsafe_code)]
 
@@ -11,8 +11,10 @@ mod compare;
 mod error;
 mod facts;
 mod files;
+mod probe;
 
 pub use compare::{Mismatch, compare};
 pub use error::Error;
 pub use facts::facts;
 pub use files::{FileMismatch, FileProblem, check_files};
+pub use probe::{Finding, Helper, Probe, probe, try_in_helper};
