@@ -7,13 +7,13 @@ use tub_testkit::{Flavour, Process, Restore, Subject, every};
 
 #[test]
 fn actions_masks_stacks_and_pending_signals_survive() {
-    round_trips("signals", &Flavour::AUTO);
+    round_trips("signals", &Flavour::LAZY);
 }
 
 /// Whoever supervises `tub restore` supervises the service: what it sends arrives.
 #[test]
 fn signals_sent_to_the_restore_reach_the_service() {
-    every(&Flavour::AUTO, |flavour| {
+    every(&Flavour::LAZY, |flavour| {
         let copy = restored("signal-echo", flavour);
         let restore =
             Process::find(copy.command_pid()).expect("tub restore runs in the foreground");
@@ -28,7 +28,7 @@ fn signals_sent_to_the_restore_reach_the_service() {
 
 #[test]
 fn signals_sent_to_the_service_itself_reach_it() {
-    every(&Flavour::AUTO, |flavour| {
+    every(&Flavour::LAZY, |flavour| {
         let copy = restored("signal-echo", flavour);
         copy.process().signal(Signal::SIGUSR2);
         copy.prints(&format!("caught {}", Signal::SIGUSR2 as i32));
@@ -39,7 +39,7 @@ fn signals_sent_to_the_service_itself_reach_it() {
 
 #[test]
 fn the_exit_code_is_mirrored() {
-    every(&Flavour::AUTO, |flavour| {
+    every(&Flavour::LAZY, |flavour| {
         for code in ["0", "7", "255"] {
             let mut original = Subject::new("exit", flavour.user).options(&[code]).start();
             let image = original.dir().join("image");
@@ -54,7 +54,7 @@ fn the_exit_code_is_mirrored() {
 
 #[test]
 fn death_by_a_signal_is_mirrored_as_a_shell_does() {
-    every(&Flavour::AUTO, |flavour| {
+    every(&Flavour::LAZY, |flavour| {
         for signal in [Signal::SIGTERM, Signal::SIGKILL] {
             let mut copy = restored("signal-echo", flavour);
             copy.process().signal(signal);
@@ -67,7 +67,7 @@ fn death_by_a_signal_is_mirrored_as_a_shell_does() {
 
 #[test]
 fn terminating_the_restore_terminates_the_service() {
-    every(&Flavour::AUTO, |flavour| {
+    every(&Flavour::LAZY, |flavour| {
         let mut copy = restored("signal-echo", flavour);
         Process::find(copy.command_pid()).expect("it runs").signal(Signal::SIGTERM);
         let status = copy.wait();

@@ -55,8 +55,10 @@ impl Pids {
 /// `--memory`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Memory {
-    /// Mapped from the image where the runtime allows it.
+    /// Mapped from the image where the runtime is known to bear it, else copied.
     Auto,
+    /// Mapped from the image, page by page as it is needed.
+    Lazy,
     /// Copied at once.
     Eager,
 }
@@ -66,6 +68,7 @@ impl Memory {
     pub const fn word(self) -> &'static str {
         match self {
             Self::Auto => "auto",
+            Self::Lazy => "lazy",
             Self::Eager => "eager",
         }
     }
@@ -83,10 +86,10 @@ pub struct Flavour {
 }
 
 impl Flavour {
-    /// What most users get: no rights, ids kept, memory mapped.
+    /// What most users get: no rights, ids kept, memory as the engine thinks best.
     pub const USUAL: Self = Self { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Auto };
 
-    /// All eight.
+    /// Users, ids and both real kinds of memory: eight.
     pub const ALL: [Self; 8] = {
         let mut all = [Self::USUAL; 8];
         let mut i = 0;
@@ -94,15 +97,15 @@ impl Flavour {
             all[i] = Self {
                 user: if i & 1 == 0 { User::Root } else { User::Ordinary },
                 pids: if i & 2 == 0 { Pids::Keep } else { Pids::New },
-                memory: if i & 4 == 0 { Memory::Auto } else { Memory::Eager },
+                memory: if i & 4 == 0 { Memory::Lazy } else { Memory::Eager },
             };
             i += 1;
         }
         all
     };
 
-    /// Both users with both kinds of ids, in `auto` memory: for what memory does not touch.
-    pub const AUTO: [Self; 4] = [Self::ALL[0], Self::ALL[1], Self::ALL[2], Self::ALL[3]];
+    /// Both users with both kinds of ids, in mapped memory: for what memory does not touch.
+    pub const LAZY: [Self; 4] = [Self::ALL[0], Self::ALL[1], Self::ALL[2], Self::ALL[3]];
 
     /// What a subject may rely on once it is restored in this way (see `Promise` of the subjects).
     pub fn promises(self) -> String {
@@ -110,7 +113,8 @@ impl Flavour {
         if self.pids == Pids::Keep {
             words.extend(["same-ids", "continuous-clock"]);
         }
-        if self.memory == Memory::Eager {
+        // `auto` never gives up what a program may rely on.
+        if self.memory != Memory::Lazy {
             words.push("exact-memory");
         }
         words.join(" ")

@@ -21,8 +21,11 @@ pub struct VisibleState {
     pub mappings: Vec<(Range<u64>, String)>,
 }
 
-/// How a stack that grows differs without anything being wrong.
-const STACK_SLACK: u64 = 256 << 10;
+/// How much a stack or a heap may have grown without anything being wrong.
+const GROWTH: u64 = 256 << 10;
+
+/// Where the restorer stands, through which every thread has entered its new life.
+const RESTORER: Range<u64> = 0x1000_0000_0000..0x1000_0100_0000;
 
 impl VisibleState {
     /// What is visible of `process` now.
@@ -92,7 +95,10 @@ impl VisibleState {
         for (range, rights) in &later.mappings {
             let bytes = range.end - range.start;
             let extra = bytes - covered(&self.mappings, range, rights);
-            if extra > STACK_SLACK {
+            // Threads that allocate for the first time reserve an arena (malloc(3)).
+            let reserved = rights == "---p";
+            let restorer = RESTORER.start <= range.start && range.end <= RESTORER.end;
+            if extra > GROWTH && !reserved && !restorer {
                 let (start, end) = (range.start, range.end);
                 found.push(format!("mapping {start:x}-{end:x} {rights}: {extra:#x} bytes are new"));
             }
