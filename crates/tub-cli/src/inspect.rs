@@ -69,7 +69,7 @@ fn describe(image: &Image) -> String {
     let host = &checkpoint.host;
     let mut page = String::new();
     let mut line = |label: &str, text: String| {
-        let _ = writeln!(page, "{label:<12}{}", safe(&text));
+        let _ = writeln!(page, "{label:<14}{}", safe(&text));
     };
     line("image", image.dir.display().to_string());
     line("id", format!("{}, generation {}", hex(&origin.image_id), origin.generation));
@@ -384,17 +384,17 @@ mod tests {
         let copy = fixture::Copy::new("inspect-page");
         let page = describe(&Image::open(&copy.0).unwrap());
         for expected in [
-            "id          30313233343536373839616263646566, generation 3\n",
-            "taken       2025-10-09 08:53:20 UTC by tub 0.1.0\n",
-            "process     /usr/bin/java (pid 4242)\n",
-            "            in /srv/app as uid 1000, gid 1\n",
-            "runtime     OpenJDK 64-Bit Server VM 17\n",
-            "resources   2: com.acme.Pool@1f, \n",
-            "threads     3: java, a) b (c, \n",
-            "            stack             1 mappings   40.0 KiB,   24.0 KiB saved\n",
-            "               5  file /app/app.jar at 18446744073709551615\n",
-            "descriptors    0  terminal /dev/pts/0\n",
-            "host        x86_64 Linux 6.18.0\n",
+            "id            30313233343536373839616263646566, generation 3\n",
+            "taken         2025-10-09 08:53:20 UTC by tub 0.1.0\n",
+            "process       /usr/bin/java (pid 4242)\n",
+            "              in /srv/app as uid 1000, gid 1\n",
+            "runtime       OpenJDK 64-Bit Server VM 17\n",
+            "resources     2: com.acme.Pool@1f, \n",
+            "threads       3: java, a) b (c, \n",
+            "              stack             1 mappings   40.0 KiB,   24.0 KiB saved\n",
+            "                 5  file /app/app.jar at 18446744073709551615\n",
+            "descriptors      0  terminal /dev/pts/0\n",
+            "host          x86_64 Linux 6.18.0\n",
         ] {
             assert!(page.contains(expected), "{expected:?} is not in:\n{page}");
         }

@@ -302,9 +302,9 @@ fn starts_with_magic(path: &Path) -> bool {
     read.is_ok() && magic == MAGIC
 }
 
-/// KERNEL(since 2.6.26): the fifth field of `/proc/thread-self/mountinfo` is the mount point, with blank,
-/// tab, newline and backslash as octal escapes (`proc_pid_mountinfo(5)`). Comparing device numbers
-/// instead would miss bind mounts. Where there is no such file, the rename will tell.
+/// KERNEL(since 2.6.26): the fifth field of `mountinfo` is the mount point, with blank, tab, newline
+/// and backslash as octal escapes (`proc_pid_mountinfo(5)`). Comparing device numbers instead would
+/// miss bind mounts. Where there is no such file, the rename will tell.
 fn is_mount_point(dir: &Path) -> bool {
     let Ok(mounts) = fs::read_to_string("/proc/thread-self/mountinfo") else { return false };
     let mut escaped = String::new();

@@ -1,7 +1,8 @@
 //! Parses `/proc/PID/limits`.
 //!
 //! In: bytes. Out: a [`LimitRecord`] a line, by `RLIMIT_*` number.
-//! Not here: `prlimit(2)`. It needs CAP_SYS_RESOURCE for another user's process; this file does not.
+//! Not here: `prlimit(2)`, which needs CAP_SYS_RESOURCE for another user's process; this file needs
+//! nothing.
 
 use crate::error::Result;
 use crate::text::{Fields, lines, number};

@@ -170,7 +170,7 @@ fn namespaces(helper: &Helper<'_>) -> Vec<Probe> {
     let user = helper.run(helper::USER_NAMESPACE);
     let pids = helper.run(helper::PID_NAMESPACE);
     let time = helper.run(helper::TIME_NAMESPACE);
-    vec![
+    let mut found = vec![
         tried(
             "user namespace",
             user.outcome(helper::USER_NAMESPACE),
@@ -184,24 +184,29 @@ fn namespaces(helper: &Helper<'_>) -> Vec<Probe> {
             false,
         ),
         tried(
-            "chosen ids in it",
-            pids.outcome(helper::CHOSEN_ID),
-            "ids cannot be kept: use --pids new",
-            false,
-        ),
-        tried(
-            "/proc of its own in it",
-            pids.outcome(helper::MOUNT_PROC),
-            "with --pids keep, the restored process sees the host's ids in /proc",
-            false,
-        ),
-        tried(
             "time namespace",
             time.outcome(helper::TIME_NAMESPACE),
             "after a restore monotonic clocks jump; an image from before a reboot is refused",
             false,
         ),
-    ]
+    ];
+    if found[1].finding == Finding::Works {
+        found.extend([
+            tried(
+                "chosen ids in a PID namespace",
+                pids.outcome(helper::CHOSEN_ID),
+                "ids cannot be kept: use --pids new",
+                false,
+            ),
+            tried(
+                "own /proc in a PID namespace",
+                pids.outcome(helper::MOUNT_PROC),
+                "with --pids keep, the restored process sees the host's ids in /proc",
+                false,
+            ),
+        ]);
+    }
+    found
 }
 
 fn executable_mappings(dir: &Path) -> Result<(), String> {
