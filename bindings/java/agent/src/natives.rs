@@ -128,7 +128,8 @@ fn set_variable(variable: &[u8]) {
     let equals = variable.iter().skip(1).position(|&byte| byte == b'=').map(|at| at + 1);
     let Some(equals) = equals else { return };
     let (name, value) = (&variable[..equals], &variable[equals + 1..]);
-    if name.contains(&0) || value.contains(&0) {
+    // Windows has had names like `=C:`; no call takes them, and `set_var` panics on them.
+    if name.contains(&b'=') || name.contains(&0) || value.contains(&0) {
         return;
     }
     // SAFETY: setenv(3) races with a getenv(3) of other native code in the meantime, which this

@@ -5,6 +5,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.concurrent.locks.ReentrantLock;
+import java.util.function.BooleanSupplier;
 import jdk.crac.CheckpointException;
 import jdk.crac.Resource;
 import jdk.crac.RestoreException;
@@ -44,12 +45,10 @@ public final class Coordinator {
 
     /** A checkpoint that the application asked for: its engine, and its round once it comes. */
     private static final class Request {
-        private final long engine;
-        private Round round;
+        private static final long NOT_STARTED = -1;
 
-        Request(long engine) {
-            this.engine = engine;
-        }
+        private long engine = NOT_STARTED;
+        private Round round;
     }
 
     /**
@@ -77,28 +76,42 @@ public final class Coordinator {
     }
 
     private Round perform() throws CheckpointException {
+        // Known before the engine is started, which may come back at any time from then on.
+        Request mine = new Request();
         synchronized (this) {
             Monitors.await(this, () -> round == null, Monitors.FOREVER_MS);
+            request = mine;
         }
-        List<byte[]> started = Strings.unpackRaw(Agent.startEngine());
-        String second = started.size() > 1 ? Strings.text(started.get(1)) : "";
-        return switch (Strings.text(started.get(0))) {
-            case "started" -> {
-                Path messages = Path.of(Strings.text(started.get(2)));
-                yield performWithEngine(Long.parseLong(second), messages);
+        try {
+            List<byte[]> started = Strings.unpackRaw(Agent.startEngine());
+            String second = started.size() > 1 ? Strings.text(started.get(1)) : "";
+            return switch (Strings.text(started.get(0))) {
+                case "started" -> {
+                    synchronized (this) {
+                        mine.engine = Long.parseLong(second);
+                        notifyAll();
+                    }
+                    yield performWithEngine(mine, Path.of(Strings.text(started.get(2))));
+                }
+                case "unconfigured" -> performWithoutEngine(mine);
+                default -> throw failed(new RuntimeException(second));
+            };
+        } finally {
+            synchronized (this) {
+                request = null;
+                notifyAll();
             }
-            case "unconfigured" -> performWithoutEngine();
-            default -> throw failed(new RuntimeException(second));
-        };
+        }
     }
 
-    private Round performWithoutEngine() throws CheckpointException {
+    private Round performWithoutEngine(Request asked) throws CheckpointException {
         Round mine;
         synchronized (this) {
             // An engine from outside may have been quicker.
             Monitors.await(this, () -> round == null, Monitors.FOREVER_MS);
             mine = new Round(this, false);
             round = mine;
+            asked.round = mine;
         }
         mine.start();
         if (!mine.awaitPrepared(DEFAULT_TIMEOUT_MS)) {
@@ -111,20 +124,13 @@ public final class Coordinator {
         return mine;
     }
 
-    private Round performWithEngine(long engine, Path messages) throws CheckpointException {
-        Request mine = new Request(engine);
-        synchronized (this) {
-            request = mine;
-        }
+    private Round performWithEngine(Request mine, Path messages) throws CheckpointException {
         try {
             Round theRound = awaitRound(mine, messages);
             // The engine bounds the before-hooks; how long the after-hooks take is theirs.
             theRound.awaitOver(Monitors.FOREVER_MS);
             return theRound;
         } finally {
-            synchronized (this) {
-                request = null;
-            }
             try {
                 Files.deleteIfExists(messages);
             } catch (IOException e) {
@@ -135,7 +141,6 @@ public final class Coordinator {
 
     /** Waits for the engine to ask for its round, or to end without having done so. */
     private Round awaitRound(Request mine, Path messages) throws CheckpointException {
-        Path process = Path.of("/proc", Long.toString(mine.engine));
         boolean gone = false;
         while (true) {
             synchronized (this) {
@@ -148,7 +153,19 @@ public final class Coordinator {
                     throw failed(new RuntimeException(engineMessage(messages)));
                 }
             }
-            gone = !Files.exists(process);
+            gone = hasEnded(mine.engine);
+        }
+    }
+
+    /** Whether a process is gone. One that nobody reaps counts, as in a container without init. */
+    private static boolean hasEnded(long pid) {
+        try {
+            String stat = Files.readString(Path.of("/proc", Long.toString(pid), "stat"));
+            // "pid (name) state …"; the name may hold anything.
+            char state = stat.charAt(stat.lastIndexOf(')') + 2);
+            return state == 'Z' || state == 'X';
+        } catch (IOException e) {
+            return true;
         }
     }
 
@@ -221,10 +238,17 @@ public final class Coordinator {
             }
             mine = new Round(INSTANCE, true);
             INSTANCE.round = mine;
-            // A peer in another PID namespace has no number here.
-            if (INSTANCE.request != null && (peer == INSTANCE.request.engine || peer == 0)) {
-                INSTANCE.request.round = mine;
-                INSTANCE.notifyAll();
+            Request asked = INSTANCE.request;
+            if (asked != null) {
+                // An engine can be here before the thread that has started it knows its id.
+                BooleanSupplier known =
+                        () -> asked.engine != Request.NOT_STARTED || INSTANCE.request != asked;
+                Monitors.await(INSTANCE, known, REFUSAL_PATIENCE_MS);
+                // A peer in another PID namespace has no number here.
+                if (peer == asked.engine || peer == 0) {
+                    asked.round = mine;
+                    INSTANCE.notifyAll();
+                }
             }
         }
         mine.start();

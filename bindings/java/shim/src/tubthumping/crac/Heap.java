@@ -20,6 +20,9 @@ final class Heap {
 
     private static final int SMALLEST_FILLER_BYTES = 64 << 10;
 
+    /** For what other threads allocate meanwhile, and for headers. */
+    private static final int SLACK_BYTES = 1 << 20;
+
     private final HotSpotDiagnosticMXBean hotspot =
             ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class);
     private final boolean gives = isSet("UseG1GC") || isSet("UseShenandoahGC");
@@ -47,12 +50,8 @@ final class Heap {
         System.gc();
         System.gc();
         if (keeps) {
-            for (MemoryPoolMXBean pool : ManagementFactory.getMemoryPoolMXBeans()) {
-                if (pool.getName().endsWith("Eden Space")) {
-                    fillWithZeros(pool);
-                }
-            }
-            // Empties the space again: a copy that starts with a full one collects at once.
+            fillWithZeros();
+            // Empties the spaces again: a copy that starts with full ones collects at once.
             System.gc();
         }
     }
@@ -66,19 +65,61 @@ final class Heap {
         }
     }
 
-    /** Fills what is committed of a pool with arrays, and drops them. */
-    private static void fillWithZeros(MemoryPoolMXBean pool) {
+    /** Fills what is committed and free with arrays, and drops them. */
+    private static void fillWithZeros() {
+        MemoryPoolMXBean eden = null;
+        MemoryPoolMXBean old = null;
+        long youngBytes = 0;
+        for (MemoryPoolMXBean pool : ManagementFactory.getMemoryPoolMXBeans()) {
+            String name = pool.getName();
+            if (name.endsWith("Eden Space")) {
+                eden = pool;
+                youngBytes += pool.getUsage().getCommitted();
+            } else if (name.endsWith("Survivor Space")) {
+                youngBytes += 2 * pool.getUsage().getCommitted();
+            } else if (name.equals("Tenured Gen") || name.equals("PS Old Gen")) {
+                old = pool;
+            }
+        }
         List<byte[]> fillers = new ArrayList<>();
+        if (old != null) {
+            fillOld(old, youngBytes, fillers);
+        }
+        if (eden != null) {
+            fillEden(eden, fillers);
+        }
+    }
+
+    /**
+     * JVM(since 17): Serial and Parallel put an array that the young generation could never hold
+     * into the old one at once. What is left is smaller than the young generation.
+     */
+    private static void fillOld(MemoryPoolMXBean old, long youngBytes, List<byte[]> fillers) {
+        long smallest = youngBytes + SLACK_BYTES;
+        long free = free(old) - SLACK_BYTES;
+        // As few as possible, so that together they cover all of it.
+        long count = Math.max(free / smallest, free / Integer.MAX_VALUE + 1);
+        long size = free / count;
+        while (size >= smallest && free(old) >= size + SLACK_BYTES) {
+            fillers.add(new byte[(int) (size - SLACK_BYTES / 16)]);
+        }
+    }
+
+    private static void fillEden(MemoryPoolMXBean eden, List<byte[]> fillers) {
         int size = FILLER_BYTES;
         while (size >= SMALLEST_FILLER_BYTES) {
-            MemoryUsage usage = pool.getUsage();
             // Half a filler stays free, since other threads allocate as well and the collection
-            // that a full pool brings about would undo the work.
-            if (usage.getCommitted() - usage.getUsed() < size + size / 2) {
+            // that a full space brings about would undo the work.
+            if (free(eden) < size + size / 2) {
                 size /= 2;
             } else {
                 fillers.add(new byte[size]);
             }
         }
+    }
+
+    private static long free(MemoryPoolMXBean pool) {
+        MemoryUsage usage = pool.getUsage();
+        return usage.getCommitted() - usage.getUsed();
     }
 }

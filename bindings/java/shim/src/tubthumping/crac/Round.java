@@ -72,6 +72,8 @@ final class Round implements Runnable {
     }
 
     void start() {
+        // The default is that of the thread that is here now, which speaks to the engine.
+        thread.setDaemon(false);
         thread.start();
     }
 

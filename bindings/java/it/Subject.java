@@ -1,0 +1,169 @@
+import com.sun.management.HotSpotDiagnosticMXBean;
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
+import java.lang.management.ManagementFactory;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+import jdk.crac.CheckpointException;
+import jdk.crac.Context;
+import jdk.crac.Core;
+import jdk.crac.Resource;
+import jdk.crac.RestoreException;
+import jdk.crac.management.CRaCMXBean;
+
+/** A process whose resources do what its standard input says, and which tells all on stdout. */
+public class Subject {
+    static final Map<String, Named> RESOURCES = new ConcurrentHashMap<>();
+    static volatile boolean released;
+
+    public static void main(String[] arguments) throws Exception {
+        say("ready");
+        BufferedReader in = new BufferedReader(new InputStreamReader(System.in));
+        for (String line = in.readLine(); line != null; line = in.readLine()) {
+            List<String> words = new ArrayList<>(Arrays.asList(line.split(" ")));
+            String command = words.remove(0);
+            String first = words.isEmpty() ? "" : words.get(0);
+            switch (command) {
+                case "register" -> {
+                    Named named = RESOURCES.computeIfAbsent(first, Named::new);
+                    named.before = words.size() > 1 ? words.get(1) : "";
+                    named.after = words.size() > 2 ? words.get(2) : "";
+                    Core.getGlobalContext().register(named);
+                    say("registered " + first);
+                }
+                case "drop" -> {
+                    RESOURCES.remove(first);
+                    System.gc();
+                    say("dropped " + first);
+                }
+                case "release" -> released = true;
+                case "checkpoint" -> {
+                    Thread thread = new Thread(() -> checkpoint(first));
+                    thread.setDaemon(true);
+                    thread.start();
+                }
+                case "env" -> say("env " + first + "=" + System.getenv(first));
+                case "bean" -> {
+                    CRaCMXBean bean = CRaCMXBean.getCRaCMXBean();
+                    say("bean " + bean.getRestoreTime() + " " + bean.getUptimeSinceRestore());
+                }
+                case "flag" ->
+                        say(
+                                "flag "
+                                        + ManagementFactory.getPlatformMXBean(
+                                                        HotSpotDiagnosticMXBean.class)
+                                                .getVMOption(first)
+                                                .getValue());
+                case "garbage" -> {
+                    List<byte[]> garbage = new ArrayList<>();
+                    for (int i = 0; i < 100; i++) {
+                        byte[] bytes = new byte[1 << 20];
+                        Arrays.fill(bytes, (byte) 7);
+                        garbage.add(bytes);
+                    }
+                    say("garbage " + garbage.size());
+                }
+                case "end-main" -> {
+                    say("main ends");
+                    return;
+                }
+                default -> throw new IllegalArgumentException(line);
+            }
+        }
+    }
+
+    static void checkpoint(String name) {
+        String result;
+        try {
+            Core.checkpointRestore();
+            result = "ok";
+        } catch (CheckpointException | RestoreException e) {
+            StringBuilder text = new StringBuilder(e.getClass().getSimpleName());
+            for (Throwable reason : e.getSuppressed()) {
+                text.append(" | ").append(reason.getClass().getSimpleName());
+                text.append(": ").append(String.valueOf(reason.getMessage()).replace('\n', ' '));
+            }
+            result = text.toString();
+        } catch (Throwable e) {
+            result = "unexpected " + e;
+        }
+        String flag = Thread.interrupted() ? " (interrupted)" : "";
+        say("checkpoint " + name + " " + result + flag);
+    }
+
+    static synchronized void say(String line) {
+        System.out.println(line);
+    }
+
+    static final class Named implements Resource {
+        final String name;
+        volatile String before = "";
+        volatile String after = "";
+
+        Named(String name) {
+            this.name = name;
+        }
+
+        @Override
+        public void beforeCheckpoint(Context<? extends Resource> context) throws Exception {
+            say("before " + name);
+            if (context != Core.getGlobalContext()) {
+                say("wrong context " + context);
+            }
+            act(before);
+        }
+
+        @Override
+        public void afterRestore(Context<? extends Resource> context) throws Exception {
+            say("after " + name);
+            act(after);
+        }
+
+        private void act(String what) throws Exception {
+            switch (what) {
+                case "", "-" -> {}
+                case "throw" -> throw new IllegalStateException(name + " objects");
+                case "error" -> throw new StackOverflowError(name + " overflows");
+                case "interrupt" -> throw new InterruptedException(name + " was interrupted");
+                case "nested" -> {
+                    CheckpointException nested = new CheckpointException();
+                    nested.addSuppressed(new IllegalStateException(name + " one"));
+                    nested.addSuppressed(new IllegalStateException(name + " two"));
+                    throw nested;
+                }
+                case "nap" -> Thread.sleep(500);
+                case "doze" -> {
+                    // Ends by an interrupt only.
+                    Thread.sleep(600_000);
+                }
+                case "hang" -> {
+                    // Deaf to interrupts, as code that waits for a lock is.
+                    while (!released) {
+                        try {
+                            Thread.sleep(5);
+                        } catch (InterruptedException e) {
+                            // Goes on.
+                        }
+                    }
+                    say("released " + name);
+                }
+                case "recurse" -> {
+                    checkpoint("recursive");
+                }
+                case "register" -> {
+                    Named late = RESOURCES.computeIfAbsent("late", Named::new);
+                    Core.getGlobalContext().register(late);
+                }
+                default -> throw new IllegalArgumentException(what);
+            }
+        }
+
+        @Override
+        public String toString() {
+            return "resource " + name;
+        }
+    }
+}
