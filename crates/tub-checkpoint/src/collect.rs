@@ -8,6 +8,7 @@ use crate::registers::{self, CriticalSection};
 use crate::survey::bytes;
 use crate::{Error, Result, Survey, files, memory};
 use std::collections::HashMap;
+use std::os::fd::{AsFd, OwnedFd};
 use tub_model::{
     AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, IntervalTimer, Limit,
     MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction, Task,
@@ -407,17 +408,32 @@ impl<'a> Caller<'a> {
 
     /// Inode of the socket at the other end of a connected unix socket; `None` where it is closed.
     pub(crate) fn unix_peer(&mut self, ino: u64) -> Result<Option<u64>> {
-        let failed = |source| Error::Remote {
-            what: format!("peer of unix socket {ino}"),
-            pid: self.pid,
-            source,
-        };
         if self.peers.is_none() {
-            let peers = tub_sys::unix_peers().map_err(failed)?;
+            let socket = self.sock_diag_socket()?;
+            let peers = tub_sys::unix_peers(socket.as_fd()).map_err(|e| self.no_peers(e))?;
             self.peers = Some(peers.into_iter().collect());
         }
-        // A socket that is not listed lives in another network namespace than ours.
         let known = self.peers.as_ref().and_then(|peers| peers.get(&ino).copied());
-        known.ok_or_else(|| failed(Errno::EXDEV))
+        known.ok_or_else(|| self.no_peers(Errno::EXDEV))
+    }
+
+    /// A socket to ask about sockets, in the network namespace of the process: only its own are
+    /// listed there. Where that is not ours, the process makes the socket and we take a copy.
+    fn sock_diag_socket(&mut self) -> Result<OwnedFd> {
+        let namespace = |who: String| std::fs::read_link(format!("/proc/{who}/ns/net")).ok();
+        if namespace("self".to_owned()) == namespace(self.pid.to_string()) {
+            return tub_sys::sock_diag_socket().map_err(|e| self.no_peers(e));
+        }
+        let [family, kind, protocol] =
+            tub_sys::SOCK_DIAG_SOCKET.map(|number| u64::from(number.cast_unsigned()));
+        let args = [family, kind, protocol, 0, 0, 0];
+        let fd = self.ask("a socket to ask about sockets", libc::SYS_socket, args)?;
+        let copy = tub_sys::duplicate_of(self.pid, i32::try_from(fd).unwrap_or(-1));
+        self.ask("its end", libc::SYS_close, [fd, 0, 0, 0, 0, 0])?;
+        copy.map_err(|e| self.no_peers(e))
+    }
+
+    fn no_peers(&self, source: Errno) -> Error {
+        Error::Remote { what: "peers of unix sockets".to_owned(), pid: self.pid, source }
     }
 }

@@ -4,13 +4,13 @@
 //! Invariant: mappings come out ascending and disjoint; a page that is not among the saved ones is
 //! either zero or comes from the mapping's file.
 
-use crate::{Error, Result};
+use crate::{Error, Result, Survey};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use tub_model::{Backing, FileIdentity, Protection, Vma};
 use tub_procfs::smaps::SmapsRecord;
-use tub_restorer_abi::{BLOB_MAGIC, DATA_MAGIC};
+use tub_restorer_abi::{BLOB_MAGIC, RawHeader};
 use tub_sys::{PAGE_IS_FILE, PAGE_IS_PFNZERO, RawPageRegion};
 use tub_tracee::Frozen;
 use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
@@ -27,8 +27,9 @@ pub(crate) fn collect(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Vec<V
     let mut index = 0;
     while index < mappings.len() {
         let record = &mappings[index];
-        if let Some(skipped) = blob_of_earlier_restore(frozen, &mappings[index..])? {
-            index += skipped;
+        if blob_of_earlier_restore(pid, &mappings[index..])?.is_some() {
+            // Its code and its data.
+            index += 2;
             continue;
         }
         index += 1;
@@ -135,8 +136,9 @@ fn advice(record: &SmapsRecord) -> Vec<i32> {
 fn within_file(pid: HostPid, record: &SmapsRecord) -> AddrRange {
     let map = &record.map;
     let link = format!("/proc/{pid}/map_files/{:x}-{:x}", map.range.start(), map.range.end());
-    let size = std::fs::metadata(link).map_or(u64::MAX, |meta| meta.len());
-    let len = size.saturating_sub(map.offset_bytes).next_multiple_of(PAGE_BYTES);
+    // Only root may follow that link. The store of an image has no mapping beyond its end.
+    let Ok(meta) = std::fs::metadata(link) else { return map.range };
+    let len = meta.len().saturating_sub(map.offset_bytes).next_multiple_of(PAGE_BYTES);
     let end = map.range.start().saturating_add(len).min(map.range.end());
     AddrRange::new(map.range.start(), end).unwrap_or(map.range)
 }
@@ -161,26 +163,59 @@ pub(crate) fn file_identity(path: String, meta: &std::fs::Metadata) -> FileIdent
     }
 }
 
-/// How many mappings at the start of `mappings` are the blob that an earlier restore has left.
-fn blob_of_earlier_restore(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Option<usize>> {
-    let starts_with = |record: &SmapsRecord, magic: [u8; 8]| -> Result<bool> {
-        let mut bytes = [0; 8];
-        let at = RemoteAddr(record.map.range.start());
-        frozen
-            .read(at, &mut bytes)
-            .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
-        Ok(bytes == magic)
-    };
+/// What an earlier restore has left in a process: where it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Id of the image.
+    pub image_id: [u8; 16],
+    /// How many checkpoints lay behind it.
+    pub generation: u64,
+}
+
+/// Finds out whether a process was restored, and from which image.
+///
+/// # Errors
+///
+/// Where its memory cannot be read.
+pub fn origin(survey: &Survey) -> Result<Option<Origin>> {
+    let windows = (0..survey.mappings.len()).map(|at| &survey.mappings[at..]);
+    for mappings in windows {
+        if let Some(header) = blob_of_earlier_restore(survey.pid, mappings)? {
+            return Ok(Some(Origin { image_id: header.image_id, generation: header.generation }));
+        }
+    }
+    Ok(None)
+}
+
+/// The header of the blob that an earlier restore has left at the start of `mappings`: its code,
+/// and right behind it its data.
+fn blob_of_earlier_restore(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Option<RawHeader>> {
     let [code, data, ..] = mappings else { return Ok(None) };
-    let looks_like_code = code.map.inode == 0
+    let looks_like_it = code.map.inode == 0
         && code.map.path.is_none()
         && code.map.perms.execute
+        && code.map.perms.read
         && !code.map.perms.write
+        && data.map.perms.read
         && code.map.range.end() == data.map.range.start();
-    if !looks_like_code || !starts_with(code, BLOB_MAGIC)? || !starts_with(data, DATA_MAGIC)? {
+    if !looks_like_it {
         return Ok(None);
     }
-    Ok(Some(2))
+    let read = |at: u64, to: &mut [u8]| {
+        tub_sys::process_vm_read(pid, RemoteAddr(at), to).map_err(|source| Error::Remote {
+            what: format!("memory at {at:#x}"),
+            pid,
+            source,
+        })
+    };
+    let mut magic = [0; 8];
+    read(code.map.range.start(), &mut magic)?;
+    if magic != BLOB_MAGIC {
+        return Ok(None);
+    }
+    let mut header = [0; size_of::<RawHeader>()];
+    read(data.map.range.start(), &mut header)?;
+    Ok(RawHeader::from_bytes(&header))
 }
 
 /// Pages in memory or swap, as the kernel lists them.

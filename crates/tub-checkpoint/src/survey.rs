@@ -156,7 +156,10 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
     tcp.extend(inet(&at("net/tcp6"), tub_procfs::net::parse_tcp)?);
     let mut udp = inet(&at("net/udp"), tub_procfs::net::parse_udp)?;
     udp.extend(inet(&at("net/udp6"), tub_procfs::net::parse_udp)?);
-    let unix = parsed(&at("net/unix"), tub_procfs::net::parse_unix)?;
+    // KERNEL: an accepted unix socket lives in the network namespace of the one who connected
+    // (unix_stream_connect, net/unix/af_unix.c), and for the control socket that is us.
+    let mut unix = parsed("/proc/self/net/unix", tub_procfs::net::parse_unix)?;
+    unix.extend(parsed(&at("net/unix"), tub_procfs::net::parse_unix)?);
     Ok(Survey {
         pid,
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,

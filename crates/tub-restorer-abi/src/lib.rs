@@ -91,6 +91,39 @@ pub struct RawHeader {
     pub programs: u64,
     /// How many there are.
     pub program_count: u64,
+    /// Id of the image that the process came from; for a later checkpoint, not for the blob.
+    pub image_id: [u8; 16],
+    /// How many checkpoints lay behind that image.
+    pub generation: u64,
+}
+
+impl RawHeader {
+    /// Reads a header, if that is what `bytes` are.
+    pub fn from_bytes(bytes: &[u8; size_of::<Self>()]) -> Option<Self> {
+        let mut words = [0u64; size_of::<Self>() / 8];
+        for (word, chunk) in words.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *word = u64::from_ne_bytes(*chunk);
+        }
+        let [magic, version, data_bytes, report_fd, programs, program_count, low, high, generation] =
+            words;
+        if magic.to_ne_bytes() != DATA_MAGIC || version != ABI_VERSION {
+            return None;
+        }
+        let mut image_id = [0; 16];
+        image_id[..8].copy_from_slice(&low.to_ne_bytes());
+        image_id[8..].copy_from_slice(&high.to_ne_bytes());
+        let magic = DATA_MAGIC;
+        Some(Self {
+            magic,
+            version,
+            data_bytes,
+            report_fd,
+            programs,
+            program_count,
+            image_id,
+            generation,
+        })
+    }
 }
 
 /// What the blob says: that it is parked, or what failed.
@@ -115,6 +148,6 @@ pub const REPORT_FAILED: u32 = 2;
 const _: () = {
     assert!(size_of::<RawOp>() == 64);
     assert!(size_of::<RawProgram>() == 16);
-    assert!(size_of::<RawHeader>() == 48);
+    assert!(size_of::<RawHeader>() == 72);
     assert!(size_of::<RawReport>() == 16);
 };

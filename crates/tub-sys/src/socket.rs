@@ -1,7 +1,7 @@
 //! Socket options by number.
 
 use crate::{Errno, check};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// `setsockopt(fd, level, name, value)`.
 pub fn set_socket_option(
@@ -17,24 +17,30 @@ pub fn set_socket_option(
     check(i64::from(result)).map(drop)
 }
 
-/// `NETLINK_SOCK_DIAG`, SOCK_DIAG_BY_FAMILY of AF_UNIX: every unix socket of our network namespace
-/// by inode, with the inode of its peer if it has one.
+/// `socket(AF_NETLINK, SOCK_DGRAM, NETLINK_SOCK_DIAG)`: family, kind, protocol.
+pub const SOCK_DIAG_SOCKET: [i32; 3] =
+    [libc::AF_NETLINK, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, libc::NETLINK_SOCK_DIAG];
+
+/// A socket for [`unix_peers`] in our own network namespace.
+pub fn sock_diag_socket() -> Result<OwnedFd, Errno> {
+    let [family, kind, protocol] = SOCK_DIAG_SOCKET;
+    // SAFETY: socket takes numbers.
+    let fd = check(i64::from(unsafe { libc::socket(family, kind, protocol) }))?;
+    // SAFETY: the kernel has just handed out `fd`, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// `NETLINK_SOCK_DIAG`, SOCK_DIAG_BY_FAMILY of AF_UNIX: every unix socket of the network namespace
+/// of `fd` by inode, with the inode of its peer if it has one.
 ///
 /// # References
 ///
 /// KERNEL(since 3.3): sock_diag(7), linux/unix_diag.h. Sixty lines here stand for four crates.
-pub fn unix_peers() -> Result<Vec<(u64, Option<u64>)>, Errno> {
-    use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
-    use nix::sys::socket::{recv, send, socket};
+pub fn unix_peers(fd: BorrowedFd<'_>) -> Result<Vec<(u64, Option<u64>)>, Errno> {
+    use nix::sys::socket::{AddressFamily, MsgFlags, recv, send};
     const SOCK_DIAG_BY_FAMILY: u16 = 20;
     const NLM_F_REQUEST_DUMP: u16 = 0x1 | 0x300;
     const UDIAG_SHOW_PEER: u32 = 4;
-    let fd = socket(
-        AddressFamily::Netlink,
-        SockType::Datagram,
-        SockFlag::SOCK_CLOEXEC,
-        SockProtocol::NetlinkSockDiag,
-    )?;
     // struct nlmsghdr: length, type, flags, sequence, port; struct unix_diag_req: family, protocol,
     // pad, states, inode, show, cookie.
     let mut request = Vec::with_capacity(40);
@@ -109,6 +115,7 @@ fn unix_diag_messages(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsFd;
     use std::os::unix::fs::MetadataExt;
     use std::os::unix::net::UnixStream;
 
@@ -119,7 +126,7 @@ mod tests {
     #[test]
     fn the_two_ends_of_a_pair_are_each_others_peers() {
         let (a, b) = UnixStream::pair().unwrap();
-        let peers = unix_peers().unwrap();
+        let peers = unix_peers(sock_diag_socket().unwrap().as_fd()).unwrap();
         assert!(peers.contains(&(inode(&a), Some(inode(&b)))), "{peers:?}");
         assert!(peers.contains(&(inode(&b), Some(inode(&a)))), "{peers:?}");
     }
@@ -128,6 +135,7 @@ mod tests {
     fn a_socket_whose_peer_is_closed_has_none() {
         let (a, b) = UnixStream::pair().unwrap();
         drop(b);
-        assert!(unix_peers().unwrap().contains(&(inode(&a), None)));
+        let peers = unix_peers(sock_diag_socket().unwrap().as_fd()).unwrap();
+        assert!(peers.contains(&(inode(&a), None)), "{peers:?}");
     }
 }

@@ -4,17 +4,16 @@
 //! is told how it ended, whatever happens: by the conversation, by its mailbox, or, should we die,
 //! by its own deadline.
 
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
     Error as EngineError, Letters, OpenPolicy, Options, Outcome, Refusal, RefusalKind, Report,
-    Survey, application_open, control_sockets, survey, unsupported,
+    application_open, control_sockets, survey, unsupported,
 };
 use tub_control::{
     Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared, mailbox,
 };
-use tub_image::{ImageWriter, PAGES_FILE, Replace};
+use tub_image::{ImageWriter, Replace};
 use tub_model::Coordination;
 use tub_units::HostPid;
 
@@ -97,14 +96,18 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
     // Everything that needs no answer of the application's is found out before it is told.
     let before = survey(pid)?;
-    let replace = match options.replace {
-        true => Replace::AnyImage,
-        false => origin(&before, options)?,
+    // The image that the process came from may be replaced by its successor: instances that are
+    // alive keep the old one's pages.
+    let origin = tub_checkpoint::origin(&before)?;
+    let replace = match origin {
+        _ if options.replace => Replace::AnyImage,
+        Some(origin) => Replace::ImageWithId(origin.image_id),
+        None => Replace::Never,
     };
     let writer = ImageWriter::create(&options.dir, replace).map_err(EngineError::Image)?;
     let plain = Options {
         leave_running: options.leave_running,
-        generation: 1,
+        generation: origin.map_or(0, |origin| origin.generation) + 1,
         coordination: None,
         letters: None,
     };
@@ -112,35 +115,20 @@ pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, C
         return tub_checkpoint::checkpoint(pid, writer, &plain)
             .map_err(|(source, frozen)| CheckpointError::new(source, frozen));
     };
-    let generation = client.status().map_err(CheckpointError::Coordination)?.generation + 1;
     let prepared = client.prepare(options.timeout).map_err(CheckpointError::Coordination)?;
     let client = examine(pid, client, &prepared)?;
     client.commit(COMMIT_DEADLINE).map_err(CheckpointError::Coordination)?;
     let coordinated = Options {
-        generation,
         coordination: prepared.mailbox.range().map(|mailbox| Coordination {
             mailbox,
             runtime: prepared.runtime.clone(),
             resources: prepared.resources.clone(),
         }),
-        letters: Some(letters(options, generation)),
+        letters: Some(letters(options, plain.generation)),
         ..plain
     };
     tub_checkpoint::checkpoint(pid, writer, &coordinated)
         .map_err(|(source, frozen)| CheckpointError::new(source, frozen))
-}
-
-/// The image that the process came from may be replaced by its successor: instances that are alive
-/// keep the old one's pages.
-fn origin(survey: &Survey, options: &CheckpointOptions) -> Result<Replace, CheckpointError> {
-    let Ok(pages) = std::fs::metadata(options.dir.join(PAGES_FILE)) else {
-        return Ok(Replace::Never);
-    };
-    let came_from_it = survey
-        .mappings
-        .iter()
-        .any(|record| (record.map.dev, record.map.inode) == (pages.dev(), pages.ino()));
-    Ok(if came_from_it { Replace::AnyImage } else { Replace::Never })
 }
 
 /// Looks at the prepared process, and takes the word back if something stands in the way.

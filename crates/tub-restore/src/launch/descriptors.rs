@@ -7,7 +7,7 @@
 
 use super::LaunchError;
 use crate::plan::{FileStep, MappedFile, RestorePlan};
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, socket,
@@ -23,21 +23,28 @@ use tub_model::{FileIdentity, FileKind, InotifyWatch, OpenFile, Socket, SocketOp
 use tub_sys::Errno;
 use tub_units::PAGE_BYTES;
 
-/// Performs all steps of `plan`.
-pub(super) fn lay_out(
+/// Moves the launcher's own descriptors to the numbers that the plan has for them.
+pub(super) fn claim(
     plan: &RestorePlan,
     pages: &File,
     handshake: &OwnedFd,
 ) -> Result<(), LaunchError> {
     raise_limit(plan.spare.last);
     let spare = plan.spare;
-    let system = |what| move |source| LaunchError::System { what, source };
     // Either may stand where the other is to go, so both are moved out of the way first.
-    let aside =
-        |fd: i32| tub_sys::duplicate_above(fd, spare.last + 1).map_err(system("descriptor"));
+    let aside = |fd: i32| {
+        tub_sys::duplicate_above(fd, spare.last + 1)
+            .map_err(|source| LaunchError::System { what: "descriptor", source })
+    };
     let (handshake, pages) = (aside(handshake.as_raw_fd())?, aside(pages.as_raw_fd())?);
     place(handshake, spare.handshake, true)?;
-    place(pages, spare.pages, true)?;
+    place(pages, spare.pages, true)
+}
+
+/// Performs all steps of `plan`, after [`claim`].
+pub(super) fn lay_out(plan: &RestorePlan) -> Result<(), LaunchError> {
+    let spare = plan.spare;
+    let system = |what| move |source| LaunchError::System { what, source };
     // From here on only the spare numbers and the standard streams are ours.
     let last = u32::try_from(spare.handshake - 1).unwrap_or(2);
     if last >= 3 {
@@ -84,14 +91,22 @@ fn open_existing(file: &FileIdentity, writable: bool) -> Result<OwnedFd, LaunchE
 }
 
 fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
-    let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    open(path, flags, Mode::empty()).map_err(|source| match source {
+    let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
+    // that the kernel gave, in which nothing was a link.
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let opened = match openat2(AT_FDCWD, path, how) {
+        // Linux before 5.6, or a container profile that does not know it.
+        Err(Errno::ENOSYS | Errno::EPERM) => open(path, flags | OFlag::O_NOFOLLOW, Mode::empty()),
+        opened => opened,
+    };
+    opened.map_err(|source| match source {
         Errno::ENOENT => {
             LaunchError::FileChanged { path: path.to_owned(), problem: "is gone".to_owned() }
         }
         Errno::ELOOP => LaunchError::FileChanged {
             path: path.to_owned(),
-            problem: "is a link now, which is not followed".to_owned(),
+            problem: "leads through a link now, which is not followed".to_owned(),
         },
         source => LaunchError::Descriptor { object: format!("file {path}"), source },
     })

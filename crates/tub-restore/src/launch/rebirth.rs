@@ -9,25 +9,24 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid, write};
 use std::convert::Infallible;
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use tub_units::AddrRange;
 
 /// Becomes the process of the plan.
 pub(super) fn run(plan: &RestorePlan, lowered: &Lowered, pages: &File, handshake: OwnedFd) -> ! {
-    let failure = match prepare(plan, lowered, pages, &handshake) {
-        Ok(never) => match never {},
-        Err(failure) => failure,
-    };
-    let _ = write(&handshake, &failure.to_message());
+    let number = plan.spare.handshake;
+    if let Err(failure) = descriptors::claim(plan, pages, &handshake) {
+        let _ = write(&handshake, &failure.to_message());
+        std::process::exit(1)
+    }
+    let Err(failure) = prepare(plan, lowered);
+    // SAFETY: `claim` has placed the handshake there, and nothing closes it.
+    let handshake = unsafe { BorrowedFd::borrow_raw(number) };
+    let _ = write(handshake, &failure.to_message());
     std::process::exit(1)
 }
 
-fn prepare(
-    plan: &RestorePlan,
-    lowered: &Lowered,
-    pages: &File,
-    handshake: &OwnedFd,
-) -> Result<Infallible, LaunchError> {
+fn prepare(plan: &RestorePlan, lowered: &Lowered) -> Result<Infallible, LaunchError> {
     if plan.new_session {
         setsid().map_err(|source| LaunchError::System { what: "session", source })?;
     }
@@ -38,7 +37,7 @@ fn prepare(
     umask(Mode::from_bits_truncate(plan.umask));
     // A lower value than ours needs a privilege; without it ours stays.
     let _ = std::fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string());
-    descriptors::lay_out(plan, pages, handshake)?;
+    descriptors::lay_out(plan)?;
     let system = |what| move |source| LaunchError::System { what, source };
     tub_sys::map_fresh_at(plan.blob).map_err(system("memory for the blob"))?;
     tub_sys::unregister_own_rseq().map_err(system("end of rseq registration"))?;

@@ -84,6 +84,8 @@ pub fn lower(plan: &RestorePlan) -> Lowered {
     let mut header = abi::DATA_MAGIC.to_vec();
     let rest = [abi::ABI_VERSION, data_bytes, number(plan.spare.handshake), programs_at, threads];
     header.extend(words(&rest));
+    header.extend(plan.image_id);
+    header.extend(words(&[plan.generation]));
     arena.write(base, &header);
     assert!(arena.bytes.len() as u64 <= data_bytes, "the bound counts everything put here");
     Lowered { data: arena.bytes, header: base, stack: stacks_at + STACK_BYTES, origins }

@@ -185,6 +185,10 @@ pub struct SpareFds {
 /// Everything decided about a restore.
 #[derive(Clone, Debug)]
 pub struct RestorePlan {
+    /// Id of the image.
+    pub image_id: [u8; 16],
+    /// How many checkpoints lie behind it.
+    pub generation: u64,
     /// Id of the main process, if ids are kept.
     pub pid: Option<NsPid>,
     /// Whether a user namespace is entered.
@@ -318,6 +322,8 @@ pub fn plan(
         },
     );
     Ok(RestorePlan {
+        image_id: checkpoint.provenance.image_id,
+        generation: checkpoint.provenance.generation,
         pid: (wishes.ids == Ids::Keep).then_some(task.pid),
         user_namespace: facts.user_namespace,
         clocks,
