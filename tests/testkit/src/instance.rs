@@ -128,6 +128,9 @@ impl Restore {
             // Half a number would be some other process.
             text.strip_suffix('\n')?.parse().ok()
         });
+        if life.detached {
+            life.watched = found;
+        }
         Instance { main: life.process(found), life }
     }
 }
@@ -139,6 +142,9 @@ struct Life {
     words: String,
     dir: Arc<Scratch>,
     child: Child,
+    /// The process that must live for anything to happen: the command, or the instance that a
+    /// detached restore has left alone.
+    watched: i32,
     detached: bool,
     out: PathBuf,
     err: PathBuf,
@@ -159,13 +165,14 @@ impl Life {
         let child = command.spawn();
         let child = child.unwrap_or_else(|error| panic!("{words}: cannot start: {error}"));
         let (name, dir) = (name.to_owned(), Arc::clone(dir));
-        Self { name, words, dir, child, detached: false, out, err }
+        let watched = pid_of(&child);
+        Self { name, words, dir, child, watched, detached: false, out, err }
     }
 
     /// Waits for `found`, as long as the command runs; panics with everything known otherwise.
     #[track_caller]
     fn wait_for<T>(&self, time: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
-        let pid = pid_of(&self.child);
+        let pid = self.watched;
         let value = wait_for(time, || match found() {
             Some(value) => Some(Some(value)),
             // A process that has ended will not say anything any more, but may have just before.
