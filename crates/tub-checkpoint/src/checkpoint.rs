@@ -111,7 +111,10 @@ fn stages(
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();
-    let frozen = Frozen::freeze(pid).map_err(|source| Error::Tracee { pid, source })?;
+    let frozen = Frozen::freeze(pid).map_err(|source| {
+        // Only one can trace a process at a time, and the kernel does not say that it is this.
+        traced(pid).unwrap_or(Error::Tracee { pid, source })
+    })?;
     *frozen_once = true;
     let freeze = start.elapsed();
     let survey = survey(pid)?;
@@ -160,6 +163,17 @@ fn tell(pid: HostPid, options: &Options, letter: impl FnOnce(&Letters) -> Vec<u8
     if memory.write_all_at(rest, at.0 + 4).is_ok() {
         let _ = memory.write_all_at(state, at.0);
     }
+}
+
+/// Who traces the process, if anybody does.
+fn traced(pid: HostPid) -> Option<Error> {
+    let status = std::fs::read(format!("/proc/{pid}/status")).ok()?;
+    let tracer = tub_procfs::status::parse(&status).ok()?.tracer_pid;
+    if tracer.0 == 0 {
+        return None;
+    }
+    let name = std::fs::read_to_string(format!("/proc/{tracer}/comm")).unwrap_or_default();
+    Some(Error::Traced { pid, tracer, name: name.trim().to_owned() })
 }
 
 fn realtime_ns() -> u64 {

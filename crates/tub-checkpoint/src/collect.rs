@@ -388,6 +388,14 @@ impl<'a> Caller<'a> {
         Ok(timers)
     }
 
+    /// `timerfd_gettime`: nanoseconds until it next fires, and its period.
+    pub(crate) fn timerfd_time(&mut self, fd: i32) -> Result<(u64, u64)> {
+        let args = [u64::from(fd.cast_unsigned()), self.scratch.0, 0, 0, 0, 0];
+        self.ask("timer", libc::SYS_timerfd_gettime, args)?;
+        let [every_s, every_ns, in_s, in_ns] = self.words()?;
+        Ok((in_s * 1_000_000_000 + in_ns, every_s * 1_000_000_000 + every_ns))
+    }
+
     /// An option of one of its sockets, as an int; `None` where the socket has none such.
     pub(crate) fn socket_option(&mut self, fd: i32, level: i32, name: i32) -> Result<Option<i32>> {
         let pid = self.pid;

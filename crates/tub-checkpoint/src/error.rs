@@ -56,6 +56,16 @@ pub enum Error {
         #[source]
         source: tub_tracee::Error,
     },
+    /// Somebody else traces it: a debugger, or another checkpoint.
+    #[error("process {pid} is traced by process {tracer} ({name})")]
+    Traced {
+        /// The process.
+        pid: HostPid,
+        /// Who traces it.
+        tracer: HostPid,
+        /// The tracer's name.
+        name: String,
+    },
     /// A system call that it made for us failed.
     #[error("{what} of process {pid} cannot be had")]
     Remote {

@@ -6,6 +6,7 @@
 
 use crate::collect::Caller;
 use crate::refuse::{other_end, shares_with_stdio};
+use crate::survey::fdinfo;
 use crate::{Error, Result, Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use std::fs::File;
@@ -80,6 +81,8 @@ fn open_file(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Resul
     } else if let Some(eventfd) = info.eventfd {
         let semaphore = eventfd.semaphore.unwrap_or(false);
         FileKind::EventFd { count: eventfd.count, semaphore }
+    } else if info.timerfd.is_some_and(|timer| timer.interval_ns > 0) {
+        periodic_timer(survey.pid, fd.number, caller)?
     } else if let Some(timer) = info.timerfd {
         FileKind::TimerFd {
             clock: timer.clock,
@@ -103,9 +106,26 @@ fn open_file(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Resul
     Ok(OpenFile { flags, kind })
 }
 
+/// A periodic timerfd that has expired is only armed again when it is read, and shows no remaining
+/// time until then. Asking for its time arms it, and changes nothing that a reader could notice
+/// (KERNEL: do_timerfd_gettime, fs/timerfd.c).
+fn periodic_timer(pid: HostPid, number: i32, caller: &mut Caller<'_>) -> Result<FileKind> {
+    let (value_ns, interval_ns) = caller.timerfd_time(number)?;
+    let info = fdinfo(pid, number)?;
+    let timer = info.timerfd.unwrap_or_default();
+    Ok(FileKind::TimerFd {
+        clock: timer.clock,
+        ticks: timer.ticks,
+        settime_flags: timer.settime_flags.cast_signed(),
+        value_ns,
+        interval_ns,
+    })
+}
+
 fn pipe(survey: &Survey, fd: &SurveyedFd) -> Result<FileKind> {
     let write_end = fd.info.flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY;
-    let both_ends = other_end(survey, fd).is_some() && !shares_with_stdio(survey, fd);
+    let internal = fd.other_end_closed || other_end(survey, fd).is_some();
+    let both_ends = internal && !shares_with_stdio(survey, fd);
     let (capacity_bytes, content) =
         if both_ends { pipe_content(survey.pid, fd, !write_end)? } else { (0, Vec::new()) };
     Ok(FileKind::Pipe { id: fd.ino, write_end, capacity_bytes, content, both_ends })

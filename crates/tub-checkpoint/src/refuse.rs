@@ -108,9 +108,6 @@ fn process(survey: &Survey, all: &mut Vec<Refusal>) {
         );
     }
     let status = &survey.status;
-    if status.tracer_pid.0 != 0 && status.tracer_pid.0 != std::process::id().cast_signed() {
-        refuse(format!("tracer {}", status.tracer_pid), "holds the process", "detach the debugger");
-    }
     if "TZX".contains(status.state) {
         let what = if status.state == 'T' { "is stopped" } else { "has ended" };
         refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
@@ -192,7 +189,8 @@ fn descriptor(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
             let object = format!("FIFO {}", fd.link);
             return refuse(RefusalKind::File, object, "is not supported yet", close);
         }
-        if other_end(survey, fd).is_none() && !shares_with_stdio(survey, fd) {
+        let internal = fd.other_end_closed || other_end(survey, fd).is_some();
+        if !internal && !shares_with_stdio(survey, fd) {
             let reason = "leads to another process";
             return refuse(RefusalKind::Resource, fd.link.clone(), reason, close);
         }

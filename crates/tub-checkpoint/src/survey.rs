@@ -4,11 +4,13 @@
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
 use crate::{Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use tub_procfs::fdinfo::FdInfoRecord;
 use tub_procfs::limits::LimitRecord;
@@ -95,6 +97,8 @@ pub struct SurveyedFd {
     pub mtime_ns: i64,
     /// `st_nlink`.
     pub links: u64,
+    /// Of a pipe: whether everybody has closed the other end.
+    pub other_end_closed: bool,
     /// `/proc/PID/fdinfo/N`.
     pub info: FdInfoRecord,
 }
@@ -188,8 +192,11 @@ fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
     let path = format!("/proc/{pid}/fd/{number}");
     let target = link(&path)?;
     let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
-    let info = parsed(&format!("/proc/{pid}/fdinfo/{number}"), tub_procfs::fdinfo::parse)?;
+    let info = fdinfo(pid, number)?;
+    let is_pipe = number > 2 && target.starts_with("pipe:");
+    let other_end_closed = is_pipe && other_end_closed(pid, number, info.flags.cast_signed());
     Ok(SurveyedFd {
+        other_end_closed,
         number,
         link: target,
         mode: meta.mode(),
@@ -201,6 +208,31 @@ fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
         links: meta.nlink(),
         info,
     })
+}
+
+/// `/proc/PID/fdinfo/N`.
+pub(crate) fn fdinfo(pid: HostPid, number: i32) -> Result<FdInfoRecord> {
+    parsed(&format!("/proc/{pid}/fdinfo/{number}"), tub_procfs::fdinfo::parse)
+}
+
+/// Whether everybody has closed the other end of a pipe. A description of our own on the same end
+/// tells: reading hangs up where nobody writes, and opening for writing fails where nobody reads
+/// (poll(2), fifo(7)).
+fn other_end_closed(pid: HostPid, number: i32, flags: i32) -> bool {
+    let writes = flags & libc::O_ACCMODE == libc::O_WRONLY;
+    let opened = fs::File::options()
+        .read(!writes)
+        .write(writes)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(format!("/proc/{pid}/fd/{number}"));
+    match opened {
+        Err(error) => error.raw_os_error() == Some(libc::ENXIO),
+        Ok(file) => {
+            let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+            poll(&mut polled, PollTimeout::ZERO).is_ok()
+                && polled[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP))
+        }
+    }
 }
 
 /// `None` where the object has gone between being listed and being read.

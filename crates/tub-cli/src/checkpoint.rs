@@ -150,6 +150,10 @@ fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String
             EngineError::NotOurs { .. } => {
                 plain(Code::NoSuchProcess, "run tub as the user whose process it is")
             }
+            EngineError::Traced { name, .. } if name == "tub" => {
+                plain(Code::Busy, "wait for the other checkpoint to end")
+            }
+            EngineError::Traced { .. } => plain(Code::Refused, "detach the debugger first"),
             EngineError::Tracee { .. } => plain(
                 Code::NoSuchProcess,
                 "another tracer may hold it, or the host forbids tracing: see `tub check`",

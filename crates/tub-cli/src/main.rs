@@ -5,11 +5,14 @@
 //! Not here: how anything is done; each command is a few calls into the libraries.
 #![forbid(unsafe_code)]
 
+mod check;
 mod checkpoint;
+mod inspect;
 mod report;
 mod restore;
 mod run;
 mod status;
+mod verify;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -28,6 +31,9 @@ enum Command {
     Run(run::Args),
     Checkpoint(checkpoint::Args),
     Restore(restore::Args),
+    Inspect(inspect::Args),
+    Verify(verify::Args),
+    Check(check::Args),
     Status(status::Args),
 }
 
@@ -37,6 +43,9 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),
         Command::Restore(args) => restore::main(&args, stats),
+        Command::Inspect(args) => inspect::main(&args),
+        Command::Verify(args) => verify::main(&args),
+        Command::Check(args) => check::main(&args),
         Command::Status(args) => status::main(&args),
     };
     match outcome {

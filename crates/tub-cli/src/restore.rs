@@ -144,8 +144,10 @@ fn failure(dir: &Path, error: &RestoreError) -> Failure {
     let mut failure = Failure::new(what, error, code)
         .state("no process was left behind; the image is as it was")
         .hint(hint);
-    if let RestoreError::Host(mismatches) = error {
-        failure.causes.extend(mismatches.iter().map(ToString::to_string));
+    match error {
+        RestoreError::Host(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
+        RestoreError::Files(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
+        _ => {}
     }
     failure
 }
@@ -160,7 +162,7 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
             Code::HostLacks,
             "use --pids new, which needs no namespace; `tub check` tells what this host allows",
         ),
-        RestoreError::Launch(LaunchError::FileChanged { .. }) => {
+        RestoreError::Files(_) | RestoreError::Launch(LaunchError::FileChanged { .. }) => {
             (Code::BadImage, "bring the file back as it was, or take a new checkpoint")
         }
         RestoreError::Launch(LaunchError::Descriptor { .. }) => {

@@ -61,8 +61,8 @@ pub enum FileKind {
         capacity_bytes: u32,
         /// What lies in it; carried by the reading end only.
         content: Vec<u8>,
-        /// Whether the other end is also in this task. Where it is not, only a standard stream
-        /// can be restored, from the restoring process.
+        /// Whether no other process holds the other end: it is in this task, too, or closed. Where
+        /// another one does, only a standard stream can be restored, from the restoring process.
         both_ends: bool,
     },
     /// `eventfd(2)`.

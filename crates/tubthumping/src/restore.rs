@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tub_control::mailbox;
-use tub_host::Mismatch;
+use tub_host::{FileMismatch, Mismatch};
 use tub_image::Image;
 use tub_restore::launch::Surroundings;
 use tub_restore::plan::{Ids, MemoryMode, PlanError, PlanWishes, RestorePlan, Stdio, plan};
@@ -45,6 +45,9 @@ pub enum RestoreError {
     /// The image does not fit this host.
     #[error("image does not fit this host")]
     Host(Vec<Mismatch>),
+    /// Files that the process had open or mapped are not as they were.
+    #[error("{} file(s) are not as they were at the checkpoint", .0.len())]
+    Files(Vec<FileMismatch>),
     /// Facts about this host cannot be had.
     #[error("facts about this host cannot be had")]
     Facts(#[source] tub_host::Error),

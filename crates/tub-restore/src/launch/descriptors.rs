@@ -182,8 +182,11 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
             finish(*number, file).map_err(failed)
         }
         FileStep::Pipe { read, write, capacity_bytes, content } => {
+            let end = |end: &Option<(i32, bool, i32)>| {
+                end.map_or("closed".to_owned(), |(number, ..)| number.to_string())
+            };
             let failed = |source| LaunchError::Descriptor {
-                object: format!("descriptors {} and {}: pipe", read.0, write.0),
+                object: format!("pipe with ends {} and {}", end(read), end(write)),
                 source,
             };
             let (from, to) = nix::unistd::pipe().map_err(failed)?;
@@ -205,7 +208,7 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
             let kind = socket_kind(*kind).map_err(failed)?;
             let (one, other) =
                 socketpair(AddressFamily::Unix, kind, None, flags).map_err(failed)?;
-            pair_up((one, *a), (other, *b)).map_err(failed)
+            pair_up((one, Some(*a)), (other, Some(*b))).map_err(failed)
         }
         FileStep::Duplicate { from, to, close_on_exec } => {
             tub_sys::duplicate_to(*from, *to, *close_on_exec).map_err(|source| {
@@ -223,23 +226,23 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
     }
 }
 
-type Placed = (OwnedFd, (i32, bool, i32));
+type Placed = (OwnedFd, Option<(i32, bool, i32)>);
 
-/// Places two ends that were made together. The second one's number may be where the first one
-/// happens to be open now, so both are moved out of the way first.
+/// Places two ends that were made together; one without a number is closed. The number of either
+/// may be where the other one happens to be open now, so both are moved out of the way first.
 fn pair_up(a: Placed, b: Placed) -> Result<(), Errno> {
-    let ((one, (a, a_cloexec, a_flags)), (other, (b, b_cloexec, b_flags))) = (a, b);
-    let other = if other.as_raw_fd() == a {
-        let moved = other.try_clone().map_err(|_| Errno::EMFILE)?;
-        drop(other);
-        moved
-    } else {
-        other
-    };
-    tub_sys::move_to(one, a, a_cloexec)?;
-    tub_sys::move_to(other, b, b_cloexec)?;
-    tub_sys::set_status_flags(a, a_flags)?;
-    tub_sys::set_status_flags(b, b_flags)
+    let highest = [&a, &b].into_iter().filter_map(|(_, end)| Some((*end)?.0)).max().unwrap_or(2);
+    let mut ends = Vec::with_capacity(2);
+    for (fd, end) in [a, b] {
+        if let Some(end) = end {
+            ends.push((tub_sys::duplicate_above(fd.as_raw_fd(), highest + 1)?, end));
+        }
+    }
+    for (fd, (number, close_on_exec, flags)) in ends {
+        tub_sys::move_to(fd, number, close_on_exec)?;
+        tub_sys::set_status_flags(number, flags)?;
+    }
+    Ok(())
 }
 
 /// Opens a description anew.

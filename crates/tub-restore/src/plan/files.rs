@@ -21,12 +21,12 @@ pub enum FileStep {
         /// What to open.
         file: OpenFile,
     },
-    /// Makes a pipe and places its two ends.
+    /// Makes a pipe and places its ends, or the one that is left.
     Pipe {
-        /// Reading end: number, FD_CLOEXEC, status flags.
-        read: (i32, bool, i32),
+        /// Reading end: number, FD_CLOEXEC, status flags; `None` where it is closed.
+        read: Option<(i32, bool, i32)>,
         /// Writing end.
-        write: (i32, bool, i32),
+        write: Option<(i32, bool, i32)>,
         /// Capacity in bytes.
         capacity_bytes: u32,
         /// What lies in it.
@@ -84,14 +84,6 @@ pub(super) fn plan(task: &Task, inherit_stdio: bool) -> Vec<FileStep> {
                         half.read = Some(end);
                         half.content.clone_from(content);
                     }
-                    if let (Some(read), Some(write)) = (half.read, half.write) {
-                        steps.push(FileStep::Pipe {
-                            read,
-                            write,
-                            capacity_bytes: half.capacity_bytes,
-                            content: std::mem::take(&mut half.content),
-                        });
-                    }
                 }
                 FileKind::Socket(Socket::UnixPair { kind, id, peer }) => {
                     let end = (number, close_on_exec, file.flags);
@@ -120,6 +112,12 @@ pub(super) fn plan(task: &Task, inherit_stdio: bool) -> Vec<FileStep> {
             }
         }
     }
+    steps.extend(pipes.into_values().map(|halves| FileStep::Pipe {
+        read: halves.read,
+        write: halves.write,
+        capacity_bytes: halves.capacity_bytes,
+        content: halves.content,
+    }));
     steps.extend(late);
     steps
 }
