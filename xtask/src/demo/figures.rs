@@ -6,6 +6,7 @@
 
 use super::service::Service;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// Everything that was measured.
@@ -17,8 +18,10 @@ pub(crate) struct Figures {
     pub(crate) prepared_cold_ms: Option<f64>,
     /// The same for `tub restore`.
     pub(crate) restored_ms: Vec<f64>,
-    /// Exec of `tub restore` until all threads were released, as it says itself.
+    /// Start of `tub restore` until all threads were released, as it says itself.
     pub(crate) resumed_ms: Vec<f64>,
+    /// When each stage of `tub restore` was over, as it says itself, in microseconds.
+    pub(crate) stages_us: BTreeMap<String, Vec<f64>>,
     /// Requests per second over the first 200 after a cold start.
     pub(crate) cold_first_200: Vec<f64>,
     /// The same after a restore.
@@ -88,6 +91,11 @@ impl Figures {
             "resumed_ms": summary(&self.resumed_ms),
             "first_200_rate_ratio":
                 cold_first_200.and_then(|cold| self.first_200_ratio(cold)).map(rounded),
+            "stages_us": self
+                .stages_us
+                .iter()
+                .map(|(stage, samples)| (stage.clone(), json!(percentile(samples, 50))))
+                .collect::<serde_json::Map<_, _>>(),
             "image_bytes": self.image_bytes,
             "instances": self.instance_pss.len(),
             "instance_pss_bytes": self.instance_pss,
@@ -226,6 +234,7 @@ mod tests {
             cold_ms: vec![900.0, 1000.0, 1100.0],
             restored_ms: vec![20.0, 25.0],
             resumed_ms: vec![3.0],
+            stages_us: BTreeMap::from([("opened_us".to_owned(), vec![300.0, 310.0, 900.0])]),
             cold_first_200: vec![500.0],
             restored_first_200: vec![2000.0],
             instance_pss: vec![1, 2, 3],
@@ -236,6 +245,7 @@ mod tests {
         assert_eq!(value["cold_ms"], 1000.0);
         assert_eq!(value["restored_ms"], json!({"n": 2, "p50": 20.0, "p90": 25.0, "max": 25.0}));
         assert_eq!(value["resumed_ms"]["p50"], 3.0);
+        assert_eq!(value["stages_us"], json!({ "opened_us": 310.0 }));
         assert_eq!(value["first_200_rate_ratio"], 4.0);
         assert_eq!(value["instances"], 3);
         assert_eq!(value["instance_pss_bytes"], json!([1, 2, 3]));

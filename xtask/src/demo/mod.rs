@@ -313,11 +313,17 @@ struct Instance {
 }
 
 impl Instance {
-    /// From exec until all threads were released, where the engine says so.
-    fn resumed_ms(&self) -> Option<f64> {
-        let text = fs::read_to_string(&self.stats).ok()?;
-        let stages: Value = serde_json::from_str(&text).ok()?;
-        Some(stages["resumed_us"].as_f64()? / 1000.0)
+    /// When each stage of the restore was over, in microseconds, as the engine says. Keys may come
+    /// and go; `resumed_us`, when all threads were released, stays.
+    fn stages_us(&self) -> Vec<(String, f64)> {
+        let text = fs::read_to_string(&self.stats).unwrap_or_default();
+        match serde_json::from_str(&text) {
+            Ok(Value::Object(stages)) => stages
+                .into_iter()
+                .filter_map(|(stage, value)| Some((stage, value.as_f64()?)))
+                .collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Proportional set size of the main process.
@@ -351,7 +357,12 @@ fn restore(
     prober.stop()?;
     figures.restored_ms.push(ms);
     figures.restored_first_200.push(load.first_200_rate);
-    figures.resumed_ms.extend(instance.resumed_ms());
+    for (stage, us) in instance.stages_us() {
+        if stage == "resumed_us" {
+            figures.resumed_ms.push(us / 1000.0);
+        }
+        figures.stages_us.entry(stage).or_default().push(us);
+    }
     Ok(())
 }
 
