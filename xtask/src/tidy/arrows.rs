@@ -55,7 +55,19 @@ const ARROWS: &[Row] = &[
             "tub-units",
         ],
     ),
-    ("tub-cli", &["tubthumping", "tub-control", "tub-units"]),
+    (
+        "tub-cli",
+        &[
+            "tubthumping",
+            "tub-control",
+            // To show what they hold, never to change it (docs/decisions/0007).
+            "tub-checkpoint",
+            "tub-host",
+            "tub-image",
+            "tub-model",
+            "tub-units",
+        ],
+    ),
     ("tub-java-agent", &["tub-control", "tub-units"]),
     ("tub-testkit", &[]),
     ("tub-subjects", &[]),
