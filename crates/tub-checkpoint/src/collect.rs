@@ -9,6 +9,7 @@ use crate::survey::bytes;
 use crate::{Error, Result, Survey, files, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 use tub_model::{
     AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, IntervalTimer, Limit,
     MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction, Task,
@@ -111,7 +112,8 @@ fn clocks(survey: &Survey) -> Result<Clocks> {
     let theirs = survey.clock_offsets;
     let read = |clock| {
         let now = nix::time::clock_gettime(nix::time::ClockId::from_raw(clock));
-        now.map_or(0, |now| std::time::Duration::from(now).as_nanos() as i64)
+        let now = now.map_or(Duration::ZERO, Duration::from);
+        i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
     };
     let seen = |clock, own: i64, theirs: i64| (read(clock) - own + theirs).max(0).cast_unsigned();
     Ok(Clocks {
@@ -220,7 +222,7 @@ fn critical_section(frozen: &Frozen, at: RemoteAddr) -> Result<CriticalSection> 
         u64::from_ne_bytes(raw[at..at + 8].try_into().expect("eight bytes of thirty-two"))
     };
     Ok(CriticalSection {
-        flags: (word(0) >> 32) as u32,
+        flags: low_half(word(0) >> 32),
         start: word(8),
         len: word(16),
         abort: word(24),
@@ -242,7 +244,13 @@ fn alternate_stack(
 ) -> Result<AlternateStack> {
     ask(calls, "alternate stack", libc::SYS_sigaltstack, [0, scratch.0, 0, 0, 0, 0], pid)?;
     let [address, flags, size_bytes] = read_words(calls.process(), scratch)?;
-    Ok(AlternateStack { address, flags: flags as i32, size_bytes })
+    Ok(AlternateStack { address, flags: low_half(flags).cast_signed(), size_bytes })
+}
+
+/// A C int that the kernel has written to the start of a word.
+fn low_half(word: u64) -> u32 {
+    let [a, b, c, d, ..] = word.to_le_bytes();
+    u32::from_le_bytes([a, b, c, d])
 }
 
 fn ask(
@@ -328,7 +336,7 @@ impl<'a> Caller<'a> {
         Ok(ProcessState {
             dumpable: u32::try_from(dumpable).unwrap_or(0),
             thp_disable,
-            child_subreaper: subreaper as u32 != 0,
+            child_subreaper: low_half(subreaper) != 0,
             brk: self.ask("end of the heap", libc::SYS_brk, [0; 6])?,
             signal_actions: self.signal_actions(survey)?,
             interval_timers: self.interval_timers()?,
@@ -408,7 +416,7 @@ impl<'a> Caller<'a> {
         match self.calls.call(libc::SYS_getsockopt, args).map_err(tracee)? {
             Ok(_) => {
                 let [value] = self.words()?;
-                Ok(Some(value as i32))
+                Ok(Some(low_half(value).cast_signed()))
             }
             Err(_) => Ok(None),
         }

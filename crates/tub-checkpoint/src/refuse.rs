@@ -67,9 +67,10 @@ pub fn control_sockets(survey: &Survey) -> Vec<i32> {
         let path = survey.unix.get(&fd.ino).and_then(|unix| unix.path.as_deref());
         let mut parts = path.unwrap_or_default().rsplit('/');
         parts.next().is_some_and(|name| name.ends_with(".sock"))
-            && parts.next().and_then(|dir| dir.strip_prefix("tub-")).is_some_and(|uid| {
-                !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit())
-            })
+            && parts
+                .next()
+                .and_then(|dir| dir.strip_prefix("tub-"))
+                .is_some_and(|uid| !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit()))
     };
     survey.fds.iter().filter(is_control).map(|fd| fd.number).collect()
 }

@@ -10,11 +10,11 @@ use tub_tracee::Frozen;
 use tub_units::RemoteAddr;
 
 /// Bytes copied at once: large enough that system calls do not count, small enough for the cache.
-const CHUNK_BYTES: u64 = 1 << 20;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Writes all saved pages of `task`.
 pub(crate) fn pages(frozen: &Frozen, task: &Task, writer: &mut PageWriter) -> Result<()> {
-    let mut chunk = vec![0u8; CHUNK_BYTES as usize];
+    let mut chunk = vec![0u8; CHUNK_BYTES];
     for vma in &task.vmas {
         let zeros = match vma.backing {
             Backing::PrivateFile { .. } => Zeros::Content,
@@ -23,13 +23,13 @@ pub(crate) fn pages(frozen: &Frozen, task: &Task, writer: &mut PageWriter) -> Re
         for range in &vma.saved {
             let mut at = range.start();
             while at < range.end() {
-                let len = CHUNK_BYTES.min(range.end() - at);
-                let bytes = &mut chunk[..len as usize];
+                let rest = usize::try_from(range.end() - at).unwrap_or(usize::MAX);
+                let bytes = &mut chunk[..rest.min(CHUNK_BYTES)];
                 frozen
                     .read(RemoteAddr(at), bytes)
                     .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
                 writer.append(RemoteAddr(at), bytes, zeros).map_err(Error::Image)?;
-                at += len;
+                at += bytes.len() as u64;
             }
             writer.finish_range().map_err(Error::Image)?;
         }

@@ -29,7 +29,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         .map_err(|error| Failure::new(what(), &error, Code::Failed))?;
     let in_the_way: Vec<String> =
         tub_checkpoint::unsupported(&seen, &tub_checkpoint::control_sockets(&seen))
-        .iter().map(ToString::to_string).collect();
+            .iter()
+            .map(ToString::to_string)
+            .collect();
     if args.json {
         let object = serde_json::json!({
             "pid": args.pid,

@@ -25,6 +25,8 @@ impl Stats {
 
     /// The stages reached, with microseconds since the start.
     pub fn stages(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
-        self.marks.iter().map(|(name, at)| (*name, at.as_micros() as u64))
+        self.marks
+            .iter()
+            .map(|(name, at)| (*name, u64::try_from(at.as_micros()).unwrap_or(u64::MAX)))
     }
 }

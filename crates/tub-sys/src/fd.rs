@@ -1,13 +1,13 @@
 //! Descriptors of kinds that nix does not know.
 
-use crate::{Errno, check};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use crate::{Errno, check, own};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// `eventfd2(count, flags)` with a counter of any 64-bit value.
 pub fn eventfd(count: u64, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: eventfd takes two numbers.
     let fd = unsafe { libc::eventfd(0, flags) };
-    let fd = own(fd)?;
+    let fd = own(i64::from(fd))?;
     if count > 0 {
         nix::unistd::write(&fd, &count.to_ne_bytes())?;
     }
@@ -53,7 +53,7 @@ pub fn duplicate_to(from: RawFd, number: RawFd, close_on_exec: bool) -> Result<(
 /// `fcntl(fd, F_DUPFD_CLOEXEC, first)`: a duplicate at the lowest free number from `first` on.
 pub fn duplicate_above(fd: RawFd, first: RawFd) -> Result<OwnedFd, Errno> {
     // SAFETY: F_DUPFD_CLOEXEC takes a number.
-    own(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first) })
+    own(i64::from(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first) }))
 }
 
 /// `fcntl(number, F_SETFD, …)`.
@@ -103,7 +103,7 @@ pub fn epoll_add(epoll: RawFd, fd: RawFd, events: u32, data: u64) -> Result<(), 
 /// `timerfd_create(clock, flags)`.
 pub fn timerfd(clock: i32, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: timerfd_create takes numbers.
-    own(unsafe { libc::timerfd_create(clock, flags) })
+    own(i64::from(unsafe { libc::timerfd_create(clock, flags) }))
 }
 
 /// `timerfd_settime(fd, 0, {value, interval})`, in nanoseconds from now.
@@ -133,7 +133,7 @@ pub fn timerfd_set_ticks(fd: BorrowedFd<'_>, ticks: u64) -> Result<(), Errno> {
 pub fn signalfd(mask: u64, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: the kernel reads 8 bytes at `mask`.
     let fd = unsafe { libc::syscall(libc::SYS_signalfd4, -1, &raw const mask, 8, flags) };
-    own(i32::try_from(fd).unwrap_or(-1))
+    own(fd)
 }
 
 /// Nanoseconds as the kernel's struct timespec.
@@ -142,10 +142,4 @@ pub fn timespec(ns: u64) -> libc::timespec {
         tv_sec: i64::try_from(ns / 1_000_000_000).unwrap_or(i64::MAX),
         tv_nsec: i64::try_from(ns % 1_000_000_000).unwrap_or(0),
     }
-}
-
-fn own(fd: RawFd) -> Result<OwnedFd, Errno> {
-    check(i64::from(fd))?;
-    // SAFETY: the kernel has just handed out `fd`, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -17,6 +17,15 @@ pub use process::*;
 pub use ptrace::*;
 pub use socket::*;
 
+use std::os::fd::{FromRawFd, OwnedFd};
+
+/// Takes a descriptor that the kernel has just handed out.
+fn own(result: i64) -> Result<OwnedFd, Errno> {
+    let fd = i32::try_from(check(result)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just handed out `fd`, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
 /// Turns libc's -1 into an [`Errno`].
 fn check(result: i64) -> Result<i64, Errno> {
     if result == -1 { Err(Errno::last()) } else { Ok(result) }

@@ -1,7 +1,7 @@
 //! Processes, namespaces and threads.
 
-use crate::{Errno, check};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use crate::{Errno, check, own};
+use std::os::fd::{AsRawFd, OwnedFd};
 use tub_units::{HostPid, NsPid};
 
 /// How a child is to be made by [`fork_with_pid`].
@@ -237,12 +237,7 @@ pub fn wait_for_signal(set: &nix::sys::signal::SigSet) -> Result<TakenSignal, Er
 /// KERNEL(since 5.6): pidfd_getfd(2). Default Docker forbids it.
 pub fn duplicate_of(pid: HostPid, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_open takes numbers.
-    let pidfd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })?;
-    // SAFETY: the kernel has just handed out the number, and nobody else knows it.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd as i32) };
+    let pidfd = own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })?;
     // SAFETY: pidfd_getfd takes numbers.
-    let copy =
-        check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })?;
-    // SAFETY: the kernel has just handed out the number, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(copy as i32) })
+    own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
 }

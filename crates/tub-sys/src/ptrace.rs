@@ -47,6 +47,7 @@ pub fn ptrace_set_signal_mask(tid: HostPid, mask: u64) -> Result<(), Errno> {
 /// `ptrace(PTRACE_PEEKSIGINFO, tid, …)`: the pending signals of a thread, or of its process.
 pub fn ptrace_pending_signals(tid: HostPid, shared: bool) -> Result<Vec<[u8; 128]>, Errno> {
     const BATCH: usize = 32;
+    const BATCH_I32: i32 = 32;
     // linux/ptrace.h: struct ptrace_peeksiginfo_args, PTRACE_PEEKSIGINFO_SHARED.
     #[repr(C)]
     struct Args {
@@ -56,7 +57,7 @@ pub fn ptrace_pending_signals(tid: HostPid, shared: bool) -> Result<Vec<[u8; 128
     }
     let mut all = Vec::new();
     loop {
-        let args = Args { off: all.len() as u64, flags: u32::from(shared), nr: BATCH as i32 };
+        let args = Args { off: all.len() as u64, flags: u32::from(shared), nr: BATCH_I32 };
         let mut batch = [[0u8; 128]; BATCH];
         // SAFETY: the kernel reads `args` and writes at most `nr` siginfo_t of 128 bytes to `batch`.
         let result = unsafe {

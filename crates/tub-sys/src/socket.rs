@@ -1,7 +1,7 @@
 //! Socket options by number.
 
-use crate::{Errno, check};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use crate::{Errno, check, own};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 /// `setsockopt(fd, level, name, value)`.
 pub fn set_socket_option(
@@ -25,9 +25,7 @@ pub const SOCK_DIAG_SOCKET: [i32; 3] =
 pub fn sock_diag_socket() -> Result<OwnedFd, Errno> {
     let [family, kind, protocol] = SOCK_DIAG_SOCKET;
     // SAFETY: socket takes numbers.
-    let fd = check(i64::from(unsafe { libc::socket(family, kind, protocol) }))?;
-    // SAFETY: the kernel has just handed out `fd`, and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
+    own(i64::from(unsafe { libc::socket(family, kind, protocol) }))
 }
 
 /// `NETLINK_SOCK_DIAG`, SOCK_DIAG_BY_FAMILY of AF_UNIX: every unix socket of the network namespace

@@ -32,12 +32,12 @@ pub enum Error {
         pid: HostPid,
     },
     /// A thread does not stop: it is in an uninterruptible sleep.
-    #[error("thread {tid} did not stop within {waited_ms} ms")]
+    #[error("thread {tid} did not stop within {waited:?}")]
     NotStopping {
         /// The thread.
         tid: HostPid,
-        /// How long we waited, in milliseconds.
-        waited_ms: u64,
+        /// How long we waited.
+        waited: std::time::Duration,
     },
     /// A request about a stopped thread failed.
     #[error("{what} of thread {tid} cannot be had")]

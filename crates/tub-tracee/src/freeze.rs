@@ -93,8 +93,7 @@ impl Frozen {
             waiting = still;
             if let Some(&tid) = waiting.first() {
                 if start.elapsed() > STOP_TIMEOUT {
-                    let waited_ms = STOP_TIMEOUT.as_millis() as u64;
-                    return Err(Error::NotStopping { tid, waited_ms });
+                    return Err(Error::NotStopping { tid, waited: STOP_TIMEOUT });
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }

@@ -21,7 +21,6 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use tub_model::{FileIdentity, FileKind, InotifyWatch, OpenFile, Socket, SocketOption};
 use tub_sys::Errno;
-use tub_units::PAGE_BYTES;
 
 /// Moves the launcher's own descriptors to the numbers that the plan has for them.
 pub(super) fn claim(
@@ -155,13 +154,13 @@ fn open_scratch(file: &MappedFile, pages: i32) -> Result<OwnedFd, LaunchError> {
     fd.set_len(*size_bytes).map_err(io)?;
     // SAFETY: the number was placed by `lay_out`; it is given back below, unclosed.
     let store = unsafe { File::from_raw_fd(pages) };
-    let mut page = [0u8; PAGE_BYTES as usize];
+    let mut page = [0u8; 4096];
     let copied = content.iter().try_for_each(|run| {
         let mut done = 0;
         while done < run.range.len() {
             store.read_exact_at(&mut page, run.offset_bytes + done)?;
             fd.write_all_at(&page, run.range.start() - start + done)?;
-            done += PAGE_BYTES;
+            done += page.len() as u64;
         }
         Ok(())
     });

@@ -52,10 +52,11 @@ impl Running {
                 .map_err(|source| LaunchError::System { what: "signal", source })?;
             // What the terminal sends, it sends to the whole foreground group, and the process is
             // in it as well.
-            if info.signal != libc::SIGCHLD && !info.from_kernel {
-                if let Ok(signal) = Signal::try_from(info.signal) {
-                    let _ = kill(Pid::from_raw(self.main.0), signal);
-                }
+            if info.signal != libc::SIGCHLD
+                && !info.from_kernel
+                && let Ok(signal) = Signal::try_from(info.signal)
+            {
+                let _ = kill(Pid::from_raw(self.main.0), signal);
             }
         }
     }

@@ -48,7 +48,8 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
     let xsave = task.threads.iter().map(|thread| thread.registers.xsave.len()).max().unwrap_or(0);
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
     let ops = memory_ops as u64 + 256 + threads * 24 + pending + timers * 4;
-    let per_thread = sigframe::bytes(xsave) as u64 + sigframe::ALIGN + STACK_BYTES + 512 + groups;
+    let per_thread =
+        sigframe::bytes(xsave) as u64 + sigframe::ALIGN as u64 + STACK_BYTES + 512 + groups;
     let small = 16 * 1024 + task.mm.auxv.len() as u64 + pending * 128 + timers * 128;
     4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
 }
@@ -319,7 +320,10 @@ impl Lowering<'_> {
             PlanOp::SetUids(ids) => self.call(libc::SYS_setresuid, &ids.map(u64::from)),
             PlanOp::SetCapabilities([effective, permitted, inheritable]) => {
                 let header = self.arena.put(&capability_header(), 8);
-                let half = |set: &u64, high: bool| (set >> if high { 32 } else { 0 }) as u32;
+                let half = |set: &u64, high: bool| {
+                    let [a, b, c, d, e, f, g, h] = set.to_le_bytes();
+                    u32::from_le_bytes(if high { [e, f, g, h] } else { [a, b, c, d] })
+                };
                 let mut data = Vec::new();
                 for high in [false, true] {
                     for set in [effective, permitted, inheritable] {
@@ -332,7 +336,7 @@ impl Lowering<'_> {
             PlanOp::Resume { thread } => {
                 let xsave = self.plan.threads[*thread].registers.xsave.len();
                 let bytes = sigframe::bytes(xsave) as u64;
-                let at = self.arena.reserve(bytes, sigframe::ALIGN as usize);
+                let at = self.arena.reserve(bytes, sigframe::ALIGN);
                 let frame = sigframe::build(&self.plan.threads[*thread], at);
                 self.arena.write(at, &frame);
                 self.raw(abi::SIGRETURN, &[at + 8]);
@@ -359,7 +363,8 @@ impl Lowering<'_> {
             mm.env_end,
             auxv,
         ]);
-        map.extend((mm.auxv.len() as u32).to_ne_bytes());
+        let auxv_bytes = u32::try_from(mm.auxv.len()).expect("the image's reader limits it");
+        map.extend(auxv_bytes.to_ne_bytes());
         let exe = if executable { self.plan.spare.executable } else { -1 };
         map.extend(exe.to_ne_bytes());
         let at = self.arena.put(&map, 8);

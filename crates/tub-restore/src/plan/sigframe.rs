@@ -14,7 +14,7 @@
 use tub_model::Thread;
 
 /// Alignment of the frame itself.
-pub(super) const ALIGN: u64 = 64;
+pub(super) const ALIGN: usize = 64;
 const FRAME_BYTES: usize = 440;
 const FPSTATE_OFFSET: usize = 448;
 /// Where software may leave its note in the legacy part of the area.
