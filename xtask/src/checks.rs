@@ -129,7 +129,9 @@ fn lint() -> Result<()> {
     })?;
     step("documentation", || {
         let flags = ["--quiet", "--workspace", "--no-deps", "--document-private-items"];
-        run(cargo().arg("doc").args(flags).env("RUSTDOCFLAGS", "-D warnings"))
+        // Private items are documented too, so links to them lead somewhere.
+        let strict = "-D warnings -A rustdoc::private_intra_doc_links";
+        run(cargo().arg("doc").args(flags).env("RUSTDOCFLAGS", strict))
     })
 }
 
