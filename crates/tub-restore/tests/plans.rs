@@ -1,0 +1,308 @@
+//! Plans as golden text: what a plan does, in which order, for small processes made by hand.
+//!
+//! A plan is pure, so these tests need no privilege and no process. To accept a change after having
+//! read it: `BLESS=1 cargo test -p tub-restore --test plans`.
+
+use tub_image::PageRun;
+use tub_model::*;
+use tub_restore::plan::{
+    Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio, lower, plan,
+};
+use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
+
+fn range(start: u64, end: u64) -> AddrRange {
+    AddrRange::new(start, end).unwrap()
+}
+
+fn file(path: &str) -> FileIdentity {
+    FileIdentity { path: path.to_owned(), dev: 1, ino: 2, size_bytes: 0x10000, mtime_ns: 5 }
+}
+
+fn vma(range: AddrRange, rights: &str, backing: Backing, saved: &[AddrRange]) -> Vma {
+    Vma {
+        range,
+        protection: Protection {
+            read: rights.contains('r'),
+            write: rights.contains('w'),
+            execute: rights.contains('x'),
+        },
+        backing,
+        grows_down: false,
+        no_reserve: false,
+        advice: Vec::new(),
+        saved: saved.to_vec(),
+    }
+}
+
+fn thread(tid: i32, name: &str) -> Thread {
+    let mut general = [0; 27];
+    general[16] = 0x40_1000;
+    general[21] = 0x7000_0000 + u64::from(tid.cast_unsigned()) * 0x1000;
+    Thread {
+        tid: NsPid(tid),
+        name: name.to_owned(),
+        registers: Registers { general, xsave: vec![0; 832] },
+        signal_mask: 0,
+        pending_signals: Vec::new(),
+        alternate_stack: AlternateStack::default(),
+        clear_child_tid: RemoteAddr(general[21] + 720),
+        robust_list: (RemoteAddr(general[21] + 736), 24),
+        rseq: Some(Rseq {
+            address: RemoteAddr(general[21] + 2464),
+            size_bytes: 32,
+            signature: 0x5305_3053,
+        }),
+        scheduling: Scheduling::default(),
+    }
+}
+
+/// A JVM in miniature: a program, a library with written data, a heap, a stack, two threads.
+fn checkpoint() -> Checkpoint {
+    let heap = range(0x1000_0000, 0x1010_0000);
+    let mut stack = vma(
+        range(0x7ffe_0000_0000, 0x7ffe_0002_1000),
+        "rw",
+        Backing::Anonymous,
+        &[range(0x7ffe_0002_0000, 0x7ffe_0002_1000)],
+    );
+    stack.grows_down = true;
+    let mut guard = vma(range(0x1010_0000, 0x1020_0000), "", Backing::Anonymous, &[]);
+    guard.no_reserve = true;
+    let library = |start, end, rights, offset_bytes, saved: &[AddrRange]| {
+        let backing = Backing::PrivateFile { file: file("/lib/libjvm.so"), offset_bytes };
+        vma(range(start, end), rights, backing, saved)
+    };
+    let pipe = |write_end, content: &[u8]| OpenFile {
+        flags: i32::from(write_end),
+        kind: FileKind::Pipe {
+            id: 77,
+            write_end,
+            capacity_bytes: 65536,
+            content: content.to_vec(),
+            both_ends: true,
+        },
+    };
+    let log = FileKind::Regular { file: file("/var/log/app.log"), offset_bytes: 120 };
+    let epoll = FileKind::Epoll {
+        targets: vec![EpollTarget { fd: FdNumber(4), events: 1, data: 0xdead_0004 }],
+    };
+    let fd = |number, file| Fd { number: FdNumber(number), close_on_exec: false, file };
+    Checkpoint {
+        provenance: Provenance {
+            tool_version: "0.1.0".to_owned(),
+            created_unix_ns: 1,
+            generation: 1,
+            image_id: [7; 16],
+        },
+        host: HostFacts::default(),
+        clocks: Clocks { monotonic_ns: 1_000, boottime_ns: 2_000, realtime_ns: 3_000 },
+        coordination: Some(Coordination {
+            mailbox: range(0x100f_0000, 0x1010_0000),
+            runtime: "a JVM".to_owned(),
+            resources: vec!["a connector".to_owned()],
+        }),
+        tasks: vec![Task {
+            pid: NsPid(100),
+            session_leader: true,
+            exe: file("/usr/bin/java"),
+            cwd: "/srv".to_owned(),
+            umask: 0o022,
+            credentials: Credentials {
+                uids: [1000; 4],
+                gids: [1000; 4],
+                groups: Vec::new(),
+                capabilities: [0; 3],
+            },
+            dumpable: 1,
+            no_new_privs: false,
+            thp_disable: false,
+            child_subreaper: false,
+            personality: 0,
+            oom_score_adj: 0,
+            limits: vec![Limit { resource: 7, soft: 4096, hard: 8192 }],
+            mm: MmFields { auxv: vec![0; 16], ..MmFields::default() },
+            vmas: vec![
+                library(0x40_0000, 0x40_8000, "rx", 0, &[]),
+                library(0x40_8000, 0x41_0000, "r", 0x8000, &[range(0x40_8000, 0x40_d000)]),
+                library(0x41_0000, 0x41_2000, "rw", 0xe000, &[range(0x41_0000, 0x41_1000)]),
+                vma(heap, "rw", Backing::Anonymous, &[range(0x1000_0000, 0x1002_0000)]),
+                guard,
+                stack,
+                vma(range(0x7fff_f000_0000, 0x7fff_f000_8000), "rx", Backing::Vdso, &[]),
+            ],
+            signal_actions: vec![SignalAction {
+                signal: 11,
+                handler: 0x40_2000,
+                flags: 0x1400_0004,
+                restorer: 0x40_3000,
+                mask: 0,
+            }],
+            pending_signals: Vec::new(),
+            interval_timers: vec![IntervalTimer { which: 0, value_us: 5_000, interval_us: 0 }],
+            posix_timers: Vec::new(),
+            files: vec![
+                OpenFile { flags: 0, kind: FileKind::Device { path: "/dev/null".to_owned() } },
+                OpenFile { flags: 0x8401, kind: log },
+                pipe(false, b"abc"),
+                pipe(true, b""),
+                OpenFile { flags: 2, kind: epoll },
+            ],
+            fds: vec![fd(0, 0), fd(1, 1), fd(2, 1), fd(4, 2), fd(5, 3), fd(6, 4), fd(9, 1)],
+            threads: vec![thread(100, "java"), thread(101, "GC Thread#0")],
+        }],
+    }
+}
+
+fn runs() -> Vec<PageRun> {
+    let run =
+        |start, end, offset_bytes| PageRun { range: range(start, end), offset_bytes, hash: 0 };
+    vec![
+        run(0x40_8000, 0x40_d000, 0),
+        run(0x41_0000, 0x41_1000, 0x5000),
+        run(0x1000_0000, 0x1001_0000, 0x6000),
+        run(0x1001_f000, 0x1002_0000, 0x16000),
+        run(0x7ffe_0002_0000, 0x7ffe_0002_1000, 0x17000),
+    ]
+}
+
+fn facts() -> PlanFacts {
+    PlanFacts {
+        user_namespace: true,
+        time_namespace: true,
+        set_executable: true,
+        clone3: true,
+        store_is_noexec: false,
+        same_boot: true,
+        uid: 1000,
+        gid: 1000,
+        capabilities: [0; 3],
+        limits: vec![Limit { resource: 7, soft: 1024, hard: 2048 }],
+        timer_ids: true,
+        blob_bytes: 1000,
+    }
+}
+
+fn planned(facts: &PlanFacts, wishes: PlanWishes) -> Result<RestorePlan, PlanError> {
+    plan(&checkpoint(), &runs(), facts, wishes)
+}
+
+fn assert_golden(name: &str, actual: &str) {
+    let path = format!("{}/tests/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(golden, actual, "{path} differs; read the difference, then BLESS=1");
+}
+
+#[test]
+fn a_lazy_restore_with_kept_ids() {
+    let wishes = PlanWishes { mailbox: vec![1; 64], ..PlanWishes::default() };
+    assert_golden("lazy-keep", &planned(&facts(), wishes).unwrap().to_string());
+}
+
+#[test]
+fn an_exact_restore_with_new_ids_and_no_namespaces() {
+    let facts = PlanFacts {
+        user_namespace: false,
+        time_namespace: false,
+        set_executable: false,
+        clone3: false,
+        ..facts()
+    };
+    let wishes = PlanWishes {
+        ids: Ids::New,
+        memory: MemoryMode::Eager,
+        stdio: Stdio::Inherit,
+        ..PlanWishes::default()
+    };
+    assert_golden("exact-new", &planned(&facts, wishes).unwrap().to_string());
+}
+
+#[test]
+fn no_mapping_of_a_plan_touches_the_blob() {
+    let plan = planned(&facts(), PlanWishes::default()).unwrap();
+    for op in plan.programs.iter().flat_map(|program| &program.ops) {
+        let touched = match op {
+            PlanOp::MapAnonymous { range, .. }
+            | PlanOp::MapPages { range, .. }
+            | PlanOp::ReadPages { range, .. }
+            | PlanOp::MapFile { range, .. }
+            | PlanOp::Protect { range, .. }
+            | PlanOp::Unmap(range) => *range,
+            _ => continue,
+        };
+        assert!(!touched.overlaps(plan.blob), "{op}");
+    }
+}
+
+#[test]
+fn memory_is_never_writable_and_executable() {
+    for memory in [MemoryMode::Lazy, MemoryMode::Eager] {
+        for store_is_noexec in [false, true] {
+            let facts = PlanFacts { store_is_noexec, ..facts() };
+            let plan = planned(&facts, PlanWishes { memory, ..PlanWishes::default() }).unwrap();
+            for op in plan.programs.iter().flat_map(|program| &program.ops) {
+                if let PlanOp::MapAnonymous { protection, .. }
+                | PlanOp::MapPages { protection, .. }
+                | PlanOp::MapFile { protection, .. }
+                | PlanOp::Protect { protection, .. } = op
+                {
+                    assert!(!(protection.write && protection.execute), "{op}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn nothing_that_may_fail_comes_after_the_point_of_no_return() {
+    let plan = planned(&facts(), PlanWishes::default()).unwrap();
+    let after = plan.programs[0].ops.iter().skip_while(|op| **op != PlanOp::AwaitGo);
+    for op in after {
+        let harmless = matches!(
+            op,
+            PlanOp::AwaitGo
+                | PlanOp::ArmPosixTimer(_)
+                | PlanOp::SetIntervalTimer(_)
+                | PlanOp::Close { .. }
+                | PlanOp::Meet(_)
+                | PlanOp::Resume { .. }
+        );
+        assert!(harmless, "{op}");
+    }
+}
+
+#[test]
+fn every_lowered_plan_fits_its_range() {
+    for memory in [MemoryMode::Lazy, MemoryMode::Eager] {
+        let wishes = PlanWishes { memory, mailbox: vec![3; 5000], ..PlanWishes::default() };
+        let plan = planned(&facts(), wishes).unwrap();
+        let lowered = lower(&plan);
+        assert!(lowered.data.len() as u64 <= plan.blob.len() - plan.code_bytes);
+    }
+}
+
+#[test]
+fn the_clock_never_runs_backwards() {
+    let facts = PlanFacts { time_namespace: false, same_boot: false, ..facts() };
+    assert_eq!(planned(&facts, PlanWishes::default()).err(), Some(PlanError::ClockBackwards));
+}
+
+#[test]
+fn nobody_restores_a_root_process_as_an_ordinary_user() {
+    let mut image = checkpoint();
+    image.tasks[0].credentials.uids = [0; 4];
+    let error = plan(&image, &runs(), &facts(), PlanWishes::default()).err();
+    assert_eq!(error, Some(PlanError::ForeignUser { image: 0, caller: 1000 }));
+}
+
+#[test]
+fn a_restore_never_gains_a_capability() {
+    let mut image = checkpoint();
+    image.tasks[0].credentials.capabilities = [u64::MAX; 3];
+    let facts = PlanFacts { capabilities: [1 << 10, 1 << 10, 0], ..facts() };
+    let plan = plan(&image, &runs(), &facts, PlanWishes::default()).unwrap();
+    let expected = PlanOp::SetCapabilities([1 << 10, 1 << 10, 0]);
+    assert!(plan.programs.iter().all(|program| program.ops.contains(&expected)));
+}
