@@ -1,5 +1,6 @@
 import com.sun.management.HotSpotDiagnosticMXBean;
 import java.io.BufferedReader;
+import java.io.FileOutputStream;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
 import java.util.ArrayList;
@@ -17,6 +18,7 @@ import jdk.crac.management.CRaCMXBean;
 /** A process whose resources do what its standard input says, and which tells all on stdout. */
 public class Subject {
     static final Map<String, Named> RESOURCES = new ConcurrentHashMap<>();
+    static final List<FileOutputStream> OPEN = new ArrayList<>();
     static volatile boolean released;
 
     public static void main(String[] arguments) throws Exception {
@@ -65,6 +67,10 @@ public class Subject {
                         garbage.add(bytes);
                     }
                     say("garbage " + garbage.size());
+                }
+                case "open" -> {
+                    OPEN.add(new FileOutputStream(first, true));
+                    say("opened");
                 }
                 case "end-main" -> {
                     say("main ends");

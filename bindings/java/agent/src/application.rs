@@ -6,6 +6,7 @@
 
 use crate::jvm::{Argument, Env, Jvm, JvmError};
 use crate::mailbox::Mailbox;
+use crate::policy::Policy;
 use crate::strings::unpack;
 use crate::{DESK, descriptors, shim};
 use std::path::PathBuf;
@@ -40,6 +41,8 @@ impl Application for JavaApplication {
         let mailbox = Mailbox::new().map_err(|error| {
             Refusal::new(RefusalKind::Runtime, format!("there is no memory for a mailbox: {error}"))
         })?;
+        // Read before anybody is told: a policy that is wrong is known at once.
+        let policy = policy()?;
         let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let arguments = [Argument::Long(peer.pid.into()), Argument::Long(millis)];
         let mut answer = upcall(c"prepare", c"(JJ)[B", &arguments)
@@ -59,7 +62,7 @@ impl Application for JavaApplication {
         allow_tracing_by(peer);
         Ok(Prepared {
             mailbox: place,
-            private_fds: descriptors::private(),
+            private_fds: descriptors::private(&policy),
             open: open_rule(),
             allowed_paths,
             runtime,
@@ -127,6 +130,19 @@ fn open_rule() -> OpenRule {
         Ok("restore") => OpenRule::Restore,
         _ => OpenRule::Refuse,
     }
+}
+
+/// The rules that `TUB_POLICY` names.
+fn policy() -> Result<Policy, Refusal> {
+    let Some(path) = std::env::var_os("TUB_POLICY").filter(|path| !path.is_empty()) else {
+        return Ok(Policy::default());
+    };
+    let path = PathBuf::from(path);
+    let refused = |problem: String| {
+        Refusal::new(RefusalKind::Runtime, format!("{}: {problem}", path.display()))
+    };
+    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    Policy::parse(&text).map_err(|error| refused(error.to_string()))
 }
 
 /// The directory of the agent and, where it is another, the one of the shim that it has written.

@@ -8,18 +8,21 @@
 //! (`ClassPath.java`), but for jars that a class loader of the application's has opened: they are
 //! code as much as the class path is, and no application has a way to close them.
 
+use crate::policy::Policy;
 use std::fs;
 use std::path::Path;
 
-/// Descriptors that are the JVM's own.
-pub(crate) fn private() -> Vec<i32> {
+/// Descriptors that are the JVM's own, or that a rule leaves to the engine.
+pub(crate) fn private(policy: &Policy) -> Vec<i32> {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return Vec::new() };
     let mut private: Vec<i32> = entries
         .flatten()
         .filter_map(|entry| {
             let number = entry.file_name().to_str()?.parse().ok()?;
             let target = fs::read_link(entry.path()).ok()?;
-            (number > 2 && is_private(&target, number)).then_some(number)
+            let exempt = is_private(&target, number)
+                || target.to_str().is_some_and(|target| policy.allows(number, target));
+            (number > 2 && exempt).then_some(number)
         })
         .collect();
     private.sort_unstable();

@@ -26,6 +26,7 @@ mod engine;
 mod jvm;
 mod mailbox;
 mod natives;
+mod policy;
 mod shim;
 mod start;
 mod strings;

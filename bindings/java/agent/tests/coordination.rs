@@ -112,7 +112,7 @@ fn an_engine_that_never_writes_is_given_up() {
         engine.prepare(SOON).unwrap();
         engine.commit(Duration::from_millis(300)).unwrap();
         java.expect_all(&["before a", "after a"]);
-        assert_eq!(java.status().state, State::Running);
+        java.await_running();
     }
 }
 
@@ -201,9 +201,7 @@ fn a_resource_that_hangs_is_named_and_the_others_go_on_at_once() {
         java.tell("release");
         java.expect_all(&["released b", "after b"]);
         java.register("b");
-        while java.status().state != State::Running {
-            assert!(start.elapsed() < SOON);
-        }
+        java.await_running();
         java.client().prepare(SOON).unwrap();
         java.expect_all(&["before b", "before d", "before c", "before a"]);
     }
@@ -218,10 +216,7 @@ fn a_resource_that_heeds_its_interrupt_frees_the_round() {
         let refused = refusal(java.client().prepare(Duration::from_secs(2)));
         assert_eq!(refused.kind, RefusalKind::TimedOut);
         java.expect_all(&["before b", "after b"]);
-        let start = Instant::now();
-        while java.status().state != State::Running {
-            assert!(start.elapsed() < SOON);
-        }
+        java.await_running();
     }
 }
 
@@ -323,5 +318,34 @@ fn the_heap_is_small_for_the_image_and_free_again_afterwards() {
             engine.abort("measured", &[]).unwrap();
             assert_eq!(java.ask("flag MaxHeapFreeRatio"), ratio);
         }
+    }
+}
+
+#[test]
+fn a_policy_leaves_descriptors_to_the_engine() {
+    for jdk in jdks() {
+        let scratch = support::Scratch::new("policy");
+        let (policy, log) = (scratch.0.join("policy"), scratch.0.join("app.log"));
+        let text = format!("type: file\npath: {}/*.log\naction: reopen\n", scratch.0.display());
+        std::fs::write(&policy, text).unwrap();
+        let variables = [("TUB_POLICY", policy.as_os_str()), ("TUB_OPEN", "restore".as_ref())];
+        let options =
+            JavaOptions { name: "policies", variables: &variables, ..JavaOptions::default() };
+        let mut java = Java::subject_with(&jdk, &options);
+        let opened = java.ask(&format!("open {}", log.display()));
+        assert_eq!(opened, "opened");
+        let mut engine = java.client();
+        let prepared = engine.prepare(SOON).unwrap();
+        assert_eq!(prepared.open, OpenRule::Restore);
+        let is_log = |fd: &&i32| {
+            let link = format!("/proc/{}/fd/{fd}", java.pid());
+            std::fs::read_link(link).is_ok_and(|target| target == log)
+        };
+        assert_eq!(prepared.private_fds.iter().filter(is_log).count(), 1);
+        engine.abort("seen", &[]).unwrap();
+        std::fs::write(&policy, "type: file\naction: close\n").unwrap();
+        let refused = refusal(java.client().prepare(SOON));
+        assert_eq!(refused.kind, RefusalKind::Runtime);
+        assert!(refused.message.ends_with("line 2: action \"close\" is not supported"));
     }
 }

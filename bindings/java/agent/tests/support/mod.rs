@@ -12,10 +12,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
-use tub_control::{Client, ClientError, Prepared, Refusal, Status};
+use tub_control::{Client, ClientError, Prepared, Refusal, State, Status};
 use tub_units::HostPid;
 
 /// Longer than anything takes on a busy machine.
@@ -94,6 +95,18 @@ pub(crate) fn compile(jdk: &Path, program: &str, library: Option<&Path>, to: &Pa
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// `Subject`, compiled once: its classes are the same for every JDK.
+fn subject_classes(jdk: &Path) -> &'static Path {
+    static CLASSES: OnceLock<PathBuf> = OnceLock::new();
+    CLASSES.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let classes = Path::new(env!("CARGO_TARGET_TMPDIR")).join(test.file_name().unwrap());
+        fs::create_dir_all(&classes).unwrap();
+        compile(jdk, "Subject.java", None, &classes);
+        classes
+    })
+}
+
 /// A Java program under test.
 pub(crate) struct Java {
     child: Child,
@@ -124,10 +137,9 @@ impl Java {
     }
 
     pub(crate) fn subject_with(jdk: &Path, options: &JavaOptions<'_>) -> Self {
-        let scratch =
-            Scratch::new(&format!("{}-{}", options.name, jdk.file_name().unwrap().display()));
-        compile(jdk, "Subject.java", None, &scratch.0);
-        let mut java = Self::start(jdk, scratch, options, &[], "Subject");
+        let name = format!("{}-{}", options.name, jdk.file_name().unwrap().display());
+        let classes = subject_classes(jdk);
+        let mut java = Self::start(jdk, Scratch::new(&name), options, &[classes], "Subject");
         java.expect("ready");
         java
     }
@@ -270,6 +282,15 @@ impl Java {
 
     pub(crate) fn status(&self) -> Status {
         self.client().status().unwrap()
+    }
+
+    /// Waits until the last round is over, which is a little later than its last after-hook.
+    pub(crate) fn await_running(&self) {
+        let start = Instant::now();
+        while self.status().state != State::Running {
+            assert!(start.elapsed() < SOON, "the round does not end");
+            thread::sleep(Duration::from_millis(2));
+        }
     }
 
     /// Writes a letter as an engine would, but for the freezing: so the state comes last.

@@ -230,6 +230,11 @@ public final class Coordinator {
     private static byte[] prepare(long peer, long timeoutMillis) {
         Round mine;
         synchronized (INSTANCE) {
+            // One that only has its after-hooks left is waited for: a process that was restored a
+            // moment ago can be checkpointed again.
+            BooleanSupplier free =
+                    () -> INSTANCE.round == null || !INSTANCE.round.isResuming();
+            Monitors.await(INSTANCE, free, timeoutMillis);
             Round other = INSTANCE.round;
             if (other != null) {
                 String hung = other.running();

@@ -290,6 +290,11 @@ final class Round implements Runnable {
         return phase;
     }
 
+    /** Whether the verdict is known, so that only after-hooks are left. */
+    synchronized boolean isResuming() {
+        return phase == Phase.RESUMING && !givenUp || phase == Phase.OVER;
+    }
+
     /** The resource whose hook runs now, for people; {@code null} for none. */
     synchronized String running() {
         return running == null ? null : Failures.describe(running);
