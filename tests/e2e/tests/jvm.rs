@@ -4,17 +4,18 @@
 
 use crate::http::{first_answer, free_port, get};
 use crate::jdk::{Jdk, jdks};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tub_testkit::{
     Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, agent, alone, code, run_bounded,
 };
 
 /// Requests that warm the service up.
-const WARM_UP: usize = 500;
+const WARM_UP: usize = 200;
 
 /// A service under way.
 struct Service {
@@ -31,7 +32,7 @@ impl Service {
     /// The same, with options of `tub run`.
     fn start_with(jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
         let dir = Arc::new(Scratch::new(User::Ordinary));
-        let classes = compile(jdk, &dir);
+        let classes = copied_classes(jdk, &dir);
         let port = free_port();
         let left_open = dir.join("left-open.log");
         let tub = Tub::new(User::Ordinary, "run").args(options).arg("--").arg(jdk.java());
@@ -87,15 +88,33 @@ impl Service {
     }
 }
 
-fn compile(jdk: &Jdk, dir: &Scratch) -> PathBuf {
-    let classes = dir.make_dir("classes");
+/// The directory with the compiled service: once for each JDK, since javac takes longer than most
+/// tests.
+fn classes(jdk: &Jdk) -> PathBuf {
+    static COMPILED: Mutex<BTreeMap<u32, PathBuf>> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    compiled.entry(jdk.version).or_insert_with(|| compile(jdk)).clone()
+}
+
+/// A copy of them in `dir`, where the user can reach them wherever the checkout is.
+fn copied_classes(jdk: &Jdk, dir: &Scratch) -> PathBuf {
+    let copies = dir.make_dir("classes");
+    for entry in fs::read_dir(classes(jdk)).unwrap().flatten() {
+        let copy = copies.join(entry.file_name());
+        fs::copy(entry.path(), &copy).unwrap();
+        dir.give(&copy);
+    }
+    copies
+}
+
+fn compile(jdk: &Jdk) -> PathBuf {
+    let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    // Processes of several test runs may compile at the same time: each into its own.
+    let classes = target.join(format!("service-{}-{}", jdk.version, std::process::id()));
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/java/Service.java");
     let mut command = Command::new(jdk.home.join("bin/javac"));
     command.arg("-d").arg(&classes).arg(source);
     run_bounded(command, Duration::from_secs(120)).succeeds();
-    for entry in fs::read_dir(&classes).unwrap().flatten() {
-        dir.give(&entry.path());
-    }
     classes
 }
 
@@ -243,7 +262,7 @@ fn what_was_left_open_is_restored_where_that_is_the_policy() {
 /// The same service on a JVM without anything of ours.
 fn ignorant_service(jdk: &Jdk) -> Service {
     let dir = Arc::new(Scratch::new(User::Ordinary));
-    let classes = compile(jdk, &dir);
+    let classes = copied_classes(jdk, &dir);
     let port = free_port();
     let mut command = tub_testkit::as_user(User::Ordinary, &jdk.java());
     command.args(["-Xmx256m", "-cp"]).arg(classes).args(["Service", &port.to_string(), "plain"]);
