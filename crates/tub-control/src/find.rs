@@ -60,8 +60,8 @@ fn listening(table: &[u8]) -> impl Iterator<Item = (u64, PathBuf)> {
     })
 }
 
-/// Whether a path has the shape `/…/tub-UID/<16 hexadecimal digits>.sock`.
-pub(crate) fn is_control_path(path: &Path) -> bool {
+/// Whether a path has the shape of a control socket's: `/…/tub-UID/<16 hexadecimal digits>.sock`.
+pub fn is_control_path(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     let directory = path.parent().and_then(Path::file_name).and_then(|name| name.to_str());
     path.is_absolute()

@@ -16,5 +16,6 @@ mod message;
 mod server;
 
 pub use client::{Client, ClientError};
+pub use find::is_control_path;
 pub use message::*;
 pub use server::{Application, Peer, ServeError, default_directory, serve};

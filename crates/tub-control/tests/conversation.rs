@@ -107,7 +107,10 @@ fn sockets(directory: &Path) -> Vec<PathBuf> {
 fn socket(directory: &Path) -> PathBuf {
     let start = Instant::now();
     loop {
-        if let Some(path) = sockets(directory).pop() {
+        // The path is there a moment before anybody listens.
+        if let Some(path) = sockets(directory).pop()
+            && UnixStream::connect(&path).is_ok()
+        {
             return path;
         }
         assert!(start.elapsed() < SOON, "no socket in {directory:?}");

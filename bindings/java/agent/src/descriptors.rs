@@ -37,7 +37,7 @@ fn is_private(target: &Path, number: i32) -> bool {
         // Sources of SecureRandom, kept for ever once opened.
         "/dev/random" | "/dev/urandom" => true,
         _ if name.ends_with(".jar") || name.ends_with(".jmod") => is_read_only(number),
-        _ => is_nameless_unix_socket(name) || is_attach_socket(name),
+        _ => is_private_socket(name),
     }
 }
 
@@ -49,21 +49,20 @@ fn is_read_only(number: i32) -> bool {
         .is_some_and(|flags| flags & libc::O_ACCMODE == libc::O_RDONLY)
 }
 
-/// The marker that NIO puts in the place of a descriptor before closing it, and the pair that
-/// wakes a watch service. A connection of the application's by a unix socket looks the same here;
-/// the engine refuses one whose other end lies outside, whatever we say.
-fn is_nameless_unix_socket(target: &str) -> bool {
-    unix_socket_path(target).is_some_and(|path| path.is_none())
-}
-
-/// The listener of `jcmd`: `/…/.java_pidN`.
-fn is_attach_socket(target: &str) -> bool {
-    unix_socket_path(target).flatten().is_some_and(|path| {
-        Path::new(&path)
-            .file_name()
-            .and_then(|name| name.to_str())
-            .is_some_and(|name| name.starts_with(".java_pid"))
-    })
+/// Of unix sockets, three kinds are the JVM's own:
+///
+/// - without a name, the marker that NIO puts in the place of a descriptor before closing it, and
+///   the pair that wakes a watch service. A connection of the application's by a unix socket looks
+///   the same here; the engine refuses one whose other end lies outside, whatever we say;
+/// - the listener of `jcmd`, `/…/.java_pidN`;
+/// - the control socket and its conversations, which are closed by the time of the image. They are
+///   named because an engine in another network namespace cannot see what they are.
+fn is_private_socket(target: &str) -> bool {
+    let Some(path) = unix_socket_path(target) else { return false };
+    let Some(path) = path else { return true };
+    let path = Path::new(&path);
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    name.starts_with(".java_pid") || tub_control::is_control_path(path)
 }
 
 /// `None` for what is no unix socket, `Some(None)` for one without a path.

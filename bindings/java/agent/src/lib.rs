@@ -13,7 +13,7 @@
 //!  commit ──────▶ sockets closed; awaitVerdict waits on the mailbox ─▶ after-hooks
 //! ```
 //!
-//! Statics, all of them: the JVM's handles in [`jvm`], set once at load; the one [`Desk`] at which
+//! Statics, all of them: the JVM's handles in `jvm`, set once at load; the one `Desk` at which
 //! the conversation and the round meet; the path of the socket, to remove at exit.
 //!
 //! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`

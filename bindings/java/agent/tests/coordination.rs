@@ -32,6 +32,8 @@ fn before_hooks_run_in_reverse_order_and_after_hooks_in_order() {
         assert_eq!(prepared.open, OpenRule::Refuse);
         assert!(prepared.runtime.contains("Server VM"), "{}", prepared.runtime);
         assert!(prepared.mailbox.range().is_some());
+        // Among them the control socket and this very conversation.
+        assert!(prepared.private_fds.len() >= 3, "{:?}", prepared.private_fds);
         let home = jdk.to_string_lossy().into_owned();
         assert!(prepared.allowed_paths.contains(&home), "{:?}", prepared.allowed_paths);
         assert_eq!(java.status().state, State::Prepared);
