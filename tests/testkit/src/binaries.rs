@@ -93,7 +93,7 @@ pub fn prober_binary() -> &'static Path {
     PROBER.get_or_init(build)
 }
 
-/// The multi-call binary of `tests/subjects`, built now.
+/// The multi-call binary of `tests/subjects`: `$TUB_SUBJECT`, else built now.
 ///
 /// # Panics
 ///
@@ -101,6 +101,9 @@ pub fn prober_binary() -> &'static Path {
 pub fn subject_binary() -> &'static Path {
     static SUBJECT: OnceLock<PathBuf> = OnceLock::new();
     SUBJECT.get_or_init(|| {
+        if let Some(path) = env::var_os("TUB_SUBJECT") {
+            return PathBuf::from(path);
+        }
         reachable(&cargo_build("tub-subjects", &["--bin", "tub-subject"], "tub-subject"))
     })
 }
