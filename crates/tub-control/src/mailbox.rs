@@ -145,6 +145,15 @@ pub fn encode_restored(
     encode(RESTORED, &json(restored), environment, arguments)
 }
 
+/// How many bytes the letter in a mailbox has, by its header; `None` where that is none.
+///
+/// A mailbox is far larger than most letters, and every page that is read costs a copy time.
+pub fn letter_bytes(header: &[u8]) -> Option<usize> {
+    let lengths = header.get(4..16)?.as_chunks::<4>().0;
+    let body: u64 = lengths.iter().map(|length| u64::from(u32::from_ne_bytes(*length))).sum();
+    usize::try_from(HEADER_BYTES as u64 + body).ok()
+}
+
 /// The letter that the bytes of a mailbox hold.
 ///
 /// # Errors
@@ -162,7 +171,7 @@ pub fn decode(mailbox: &[u8]) -> Result<Letter, LetterError> {
         return Ok(Letter::Waiting);
     }
     let lengths = [word(1), word(2), word(3)];
-    let bytes = HEADER_BYTES as u64 + lengths.iter().map(|&len| u64::from(len)).sum::<u64>();
+    let bytes = letter_bytes(header).map_or(u64::MAX, |bytes| bytes as u64);
     if bytes > mailbox.len() as u64 {
         return Err(LetterError::Length { bytes, available: mailbox.len() });
     }

@@ -79,13 +79,20 @@ impl Mailbox {
         unsafe { libc::syscall(libc::SYS_futex, state, operation, WAITING, &raw const slice) };
     }
 
+    /// The letter alone: a page that is not touched costs a copy nothing on its way back.
     fn copy(&self) -> Vec<u8> {
-        let mut bytes = vec![0; MAILBOX_BYTES];
-        // SAFETY: the mapping has MAILBOX_BYTES bytes, as has the vector. The engine writes while
-        // all threads are stopped, and not again after the state has changed.
-        unsafe {
-            ptr::copy_nonoverlapping(self.memory.as_ptr(), bytes.as_mut_ptr(), MAILBOX_BYTES)
-        };
+        let header = self.bytes(mailbox::HEADER_BYTES);
+        let length = mailbox::letter_bytes(&header).unwrap_or(MAILBOX_BYTES);
+        self.bytes(length.min(MAILBOX_BYTES))
+    }
+
+    /// The first `length` bytes, which are at most MAILBOX_BYTES.
+    fn bytes(&self, length: usize) -> Vec<u8> {
+        assert!(length <= MAILBOX_BYTES, "both callers see to it");
+        let mut bytes = vec![0; length];
+        // SAFETY: the mapping has MAILBOX_BYTES bytes, the vector `length`. The engine writes while
+        // all threads are stopped, or before it changes the state, and not again afterwards.
+        unsafe { ptr::copy_nonoverlapping(self.memory.as_ptr(), bytes.as_mut_ptr(), length) };
         bytes
     }
 }
