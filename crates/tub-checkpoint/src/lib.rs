@@ -19,7 +19,7 @@ mod write;
 
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
 pub use error::{Error, Outcome, Result};
-pub use memory::{Origin, origin};
+pub use memory::{Origin, origin, own_pages};
 pub use refuse::{
     OpenPolicy, Refusal, RefusalKind, application_open, control_sockets, unsupported,
 };

@@ -225,16 +225,20 @@ struct Resident {
 
 impl Resident {
     fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
+        let private = mappings.iter().filter(|record| {
+            let name = record.map.path.as_deref().unwrap_or("");
+            !record.map.perms.shared && !name.starts_with("[v")
+        });
+        Self::scan_ranges(pid, private.map(|record| record.map.range))
+    }
+
+    fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Self> {
         let path = format!("/proc/{pid}/pagemap");
         let failed = |source| Error::Proc { path: path.clone(), source };
         let pagemap = File::open(&path).map_err(failed)?;
         let mut regions = Vec::new();
-        for record in mappings {
-            let name = record.map.path.as_deref().unwrap_or("");
-            if record.map.perms.shared || name.starts_with("[v") {
-                continue;
-            }
-            let found = tub_sys::pagemap_scan(pagemap.as_fd(), record.map.range)
+        for range in ranges {
+            let found = tub_sys::pagemap_scan(pagemap.as_fd(), range)
                 .map_err(|errno| failed(errno.into()))?;
             regions.extend(found);
         }
@@ -247,10 +251,24 @@ impl Resident {
         let own = self.regions[first..]
             .iter()
             .take_while(|region| region.start < range.end())
-            .filter(|region| region.categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO) == 0)
-            .filter_map(|region| AddrRange::new(region.start, region.end)?.intersection(range));
+            .filter_map(|region| own(region)?.intersection(range));
         join(own)
     }
+}
+
+/// The pages of a region, where they are the process's own: neither a file's nor the zero page.
+fn own(region: &RawPageRegion) -> Option<AddrRange> {
+    let others = region.categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO) != 0;
+    if others { None } else { AddrRange::new(region.start, region.end) }
+}
+
+/// Which pages of `ranges` the process has made its own, running or not.
+///
+/// # Errors
+///
+/// Where its page map cannot be read.
+pub fn own_pages(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Vec<AddrRange>> {
+    Ok(Resident::scan_ranges(pid, ranges)?.regions.iter().filter_map(own).collect())
 }
 
 /// Joins ascending ranges with small gaps between them.

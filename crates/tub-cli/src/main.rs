@@ -12,6 +12,7 @@ mod report;
 mod restore;
 mod run;
 mod status;
+mod train;
 mod verify;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,7 @@ enum Command {
     Restore(restore::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
+    Train(train::Args),
     Check(check::Args),
     Status(status::Args),
 }
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Command::Restore(args) => restore::main(&args, stats),
         Command::Inspect(args) => inspect::main(&args),
         Command::Verify(args) => verify::main(&args),
+        Command::Train(args) => train::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Status(args) => status::main(&args),
     };

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod hot;
 mod image;
 mod inventory;
 mod layout;
@@ -23,6 +24,7 @@ mod v1;
 mod writer;
 
 pub use error::{Error, ErrorKind, Result};
+pub use hot::HOT_FILE;
 pub use image::Image;
 pub use layout::{INVENTORY_FILE, PAGES_FILE, Version};
 pub use pages::{PageRun, PageWriter, Zeros};

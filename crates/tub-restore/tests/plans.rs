@@ -3,6 +3,8 @@
 //! A plan is pure, so these tests need no privilege and no process. To accept a change after having
 //! read it: `BLESS=1 cargo test -p tub-restore --test plans`.
 
+#![expect(clippy::unwrap_used, reason = "a test may end where it finds what it did not expect")]
+
 use tub_image::PageRun;
 use tub_model::*;
 use tub_restore::plan::{
@@ -281,6 +283,34 @@ fn every_lowered_plan_fits_its_range() {
         let lowered = lower(&plan);
         assert!(lowered.data.len() as u64 <= plan.blob.len() - plan.code_bytes);
     }
+}
+
+#[test]
+fn hot_pages_are_shared_between_two_threads_and_only_private_writable_ones_are_taken() {
+    // A page of the text, one before and three in the heap, one of the stack.
+    let hot = vec![
+        range(0x40_0000, 0x40_1000),
+        range(0x0fff_f000, 0x1000_1000),
+        range(0x1000_4000, 0x1000_6000),
+        range(0x7ffe_0002_0000, 0x7ffe_0002_1000),
+    ];
+    let plan = planned(&facts(), PlanWishes { hot, ..PlanWishes::default() }).unwrap();
+    let populated = |index: usize| -> Vec<AddrRange> {
+        let ops = plan.programs[index].ops.iter();
+        ops.filter_map(|op| if let PlanOp::Populate(range) = op { Some(*range) } else { None })
+            .collect()
+    };
+    assert_eq!(populated(0), [range(0x1000_0000, 0x1000_1000)]);
+    assert_eq!(populated(1), [range(0x1000_4000, 0x1000_6000)]);
+}
+
+#[test]
+fn an_exact_restore_ignores_advice_about_hot_pages() {
+    let hot = vec![range(0x1000_0000, 0x1000_1000)];
+    let wishes = PlanWishes { hot, memory: MemoryMode::Eager, ..PlanWishes::default() };
+    let plan = planned(&facts(), wishes).unwrap();
+    let ops = plan.programs.iter().flat_map(|program| &program.ops);
+    assert!(!ops.into_iter().any(|op| matches!(op, PlanOp::Populate(_))));
 }
 
 #[test]

@@ -11,9 +11,12 @@
 
 mod checkpoint;
 mod restore;
+mod train;
 
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
 pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
+
+pub use train::{TrainError, Training};
 
 pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal, Report};
 pub use tub_control::{Client, ClientError, OpenRule};

@@ -97,7 +97,14 @@ impl Restoring {
 /// In every case there is no process, and the image is as it was.
 pub fn restore(options: &RestoreOptions, stats: &mut Stats) -> Result<Restoring, RestoreError> {
     let (image, planned, surroundings) = prepare(options, stats)?;
-    let parked = launch(&planned, &image.pages, &surroundings).map_err(RestoreError::Launch)?;
+    let parked = launch(&planned, &image.pages, &surroundings).map_err(|error| match error {
+        // The first one ended the attempt; whoever mends it wants to know of all.
+        LaunchError::FileChanged { .. } => {
+            let all = tub_host::check_files(&image.checkpoint);
+            if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Files(all) }
+        }
+        error => RestoreError::Launch(error),
+    })?;
     stats.mark("parked_us");
     Ok(Restoring { parked, warnings: planned.warnings })
 }
@@ -134,6 +141,7 @@ fn prepare(
         memory: options.memory,
         stdio: options.stdio,
         detach: options.detach,
+        hot: image.hot(),
         mailbox: letter,
     };
     let planned =

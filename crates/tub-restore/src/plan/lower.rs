@@ -220,6 +220,12 @@ impl Lowering<'_> {
                 // Advice that this kernel was built without (EINVAL) changes no result.
                 self.may_fail(libc::SYS_madvise, &[range.start(), range.len(), number(*advice)]);
             }
+            PlanOp::Populate(range) => {
+                // KERNEL(since 5.14): madvise(2), MADV_POPULATE_WRITE. Older kernels refuse it, and
+                // the pages come one by one.
+                let args = [range.start(), range.len(), number(libc::MADV_POPULATE_WRITE)];
+                self.may_fail(libc::SYS_madvise, &args);
+            }
             PlanOp::SetMm { executable } => self.set_mm(*executable),
             PlanOp::FillMailbox { at } => {
                 let bytes = self.arena.put(&self.plan.mailbox, 16);

@@ -89,6 +89,23 @@ pub(super) fn plan(task: &Task, runs: &[PageRun], wishes: MemoryWishes) -> Memor
     plan
 }
 
+/// Of the pages known to be written to first, those that lie in private writable memory.
+pub(super) fn hot(task: &Task, ranges: &[AddrRange]) -> Vec<AddrRange> {
+    let mut hot = Vec::with_capacity(ranges.len());
+    let mut rest = ranges;
+    for vma in &task.vmas {
+        let private = matches!(vma.backing, Backing::Anonymous | Backing::PrivateFile { .. });
+        // A stack is not mapped from the image: its pages are there.
+        if !private || !vma.protection.write || vma.grows_down {
+            continue;
+        }
+        rest = &rest[rest.partition_point(|range| range.end() <= vma.range.start())..];
+        let own = rest.iter().take_while(|range| range.start() < vma.range.end());
+        hot.extend(own.filter_map(|range| range.intersection(vma.range)));
+    }
+    hot
+}
+
 impl MemoryPlan {
     fn vma(
         &mut self,
@@ -98,6 +115,12 @@ impl MemoryPlan {
         known: &mut HashMap<(String, bool), usize>,
     ) {
         let protection = vma.protection;
+        if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
+            // Nothing of what would lie beneath could ever be seen.
+            self.ops.push(PlanOp::MapPages { range: vma.range, protection, offset_bytes });
+            self.advise(vma);
+            return;
+        }
         match &vma.backing {
             Backing::Vdso => return,
             Backing::Anonymous => {
@@ -163,8 +186,25 @@ impl MemoryPlan {
                 self.ops.push(map);
             }
         }
-        for &advice in &vma.advice {
-            self.ops.push(PlanOp::Advise { range: vma.range, advice });
+        self.advise(vma);
+    }
+
+    fn advise(&mut self, vma: &Vma) {
+        let advise = |&advice: &i32| PlanOp::Advise { range: vma.range, advice };
+        self.ops.extend(vma.advice.iter().map(advise));
+    }
+
+    /// Offset in the page store of a private mapping that is a single run and is mapped lazily.
+    fn all_from_store(vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) -> Option<u64> {
+        let private = matches!(vma.backing, Backing::Anonymous | Backing::PrivateFile { .. });
+        let forbidden = wishes.store_is_noexec && vma.protection.execute;
+        let small = vma.range.len() < SMALL_RUN_PAGES * PAGE_BYTES && vma.protection.write;
+        match runs {
+            [run] if private && wishes.lazy && !vma.grows_down && !forbidden && !small => run
+                .range
+                .covers(vma.range)
+                .then(|| run.offset_bytes + (vma.range.start() - run.range.start())),
+            _ => None,
         }
     }
 

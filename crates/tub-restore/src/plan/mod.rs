@@ -80,6 +80,8 @@ pub struct PlanWishes {
     pub stdio: Stdio,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
+    /// Pages known to be written to first: ascending, disjoint.
+    pub hot: Vec<AddrRange>,
     /// What the coordinated application finds in its mailbox.
     pub mailbox: Vec<u8>,
 }
@@ -304,7 +306,9 @@ pub fn plan(
         warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
     }
     let mut ops = memory.ops;
-    let data_bytes = lower::data_bytes_bound(task, ops.len(), wishes.mailbox.len());
+    // In the exact modes the pages are the process's own already.
+    let hot = if lazy { memory::hot(task, &wishes.hot) } else { Vec::new() };
+    let data_bytes = lower::data_bytes_bound(task, ops.len() + hot.len(), wishes.mailbox.len());
     let blob = place_blob(task, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     ops.splice(0..0, around.into_iter().flatten().map(PlanOp::Unmap));
@@ -314,6 +318,7 @@ pub fn plan(
         &threads::ThreadWishes {
             ids: wishes.ids,
             memory: ops,
+            hot: &hot,
             executable: facts.set_executable,
             credentials: &credentials,
             limits: &limits,

@@ -77,6 +77,8 @@ pub enum PlanOp {
         /// Whether `/proc/PID/exe` is set, too.
         executable: bool,
     },
+    /// Makes pages the process's own, as the first write to each would.
+    Populate(AddrRange),
     /// Leaves the engine's message in the application's mailbox.
     FillMailbox {
         /// Where.
@@ -208,6 +210,7 @@ impl fmt::Display for PlanOp {
                 write!(f, "protect        {range} {}", rights(*protection))
             }
             Self::Advise { range, advice } => write!(f, "advise         {range} {advice}"),
+            Self::Populate(range) => write!(f, "populate       {range}"),
             Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),
             Self::FillMailbox { at } => write!(f, "fill-mailbox   {:x}", at.0),
             Self::SetSignalAction(a) => {

@@ -12,7 +12,7 @@
 
 use super::{Ids, Meeting, PlanOp, Program, SpareFds};
 use tub_model::{Checkpoint, Credentials, Limit, Scheduling, Task, Thread};
-use tub_units::RemoteAddr;
+use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
 const PR_SET_PDEATHSIG: i32 = 1;
@@ -29,6 +29,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) ids: Ids,
     /// Memory operations, which come first.
     pub(super) memory: Vec<PlanOp>,
+    /// Pages to make the process's own before it runs.
+    pub(super) hot: &'a [AddrRange],
     /// Whether the executable can be set.
     pub(super) executable: bool,
     /// The credentials to take on.
@@ -59,6 +61,9 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) -> Vec<Pr
             main_program(&mut ops, checkpoint, wishes);
         } else {
             own_state(&mut ops, task, thread);
+            if index == 1 {
+                ops.extend(helpers_share(wishes.hot, task).1.iter().copied().map(PlanOp::Populate));
+            }
             take_on_credentials(&mut ops, wishes.credentials);
             ops.push(PlanOp::Meet(Meeting::AllExist));
         }
@@ -90,6 +95,7 @@ fn main_program(ops: &mut Vec<PlanOp>, checkpoint: &Checkpoint, wishes: &ThreadW
         let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
         ops.push(PlanOp::Spawn { thread, tid });
     }
+    ops.extend(helpers_share(wishes.hot, task).0.iter().copied().map(PlanOp::Populate));
     ops.push(PlanOp::Meet(Meeting::AllExist));
     // What is needed no more: page store, executable, mapped files.
     ops.push(PlanOp::Close { first: wishes.spare.pages, last: wishes.spare.last });
@@ -121,6 +127,22 @@ fn main_program(ops: &mut Vec<PlanOp>, checkpoint: &Checkpoint, wishes: &ThreadW
     ops.extend(task.posix_timers.iter().map(|timer| PlanOp::ArmPosixTimer(*timer)));
     ops.extend(task.interval_timers.iter().map(|timer| PlanOp::SetIntervalTimer(*timer)));
     ops.push(PlanOp::Close { first: wishes.spare.handshake, last: wishes.spare.handshake });
+}
+
+/// The hot pages in two parts of the same number of pages: for the main thread, and for the first
+/// of the others. Two processors do it in half the time; more brought nothing. All of it happens
+/// before any thread runs: afterwards each page costs an interrupt of the other processors, too.
+fn helpers_share<'a>(hot: &'a [AddrRange], task: &Task) -> (&'a [AddrRange], &'a [AddrRange]) {
+    if task.threads.len() < 2 {
+        return (hot, &[]);
+    }
+    let half = hot.iter().map(|range| range.pages()).sum::<u64>() / 2;
+    let mut pages = 0;
+    let middle = hot.iter().take_while(|range| {
+        pages += range.pages();
+        pages <= half
+    });
+    hot.split_at(middle.count())
 }
 
 /// What only a thread itself can set, apart from its id and thread pointer.
