@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -32,6 +33,10 @@ struct Cli {
 enum Command {
     /// Start CMD, wait for its first correct answer, then obey orders on stdin.
     Run(RunOptions),
+    /// Ask once: exit status 0 for the correct answer, 1 for anything else.
+    Ask(QuestionOptions),
+    /// Run CMD in a network namespace of its own, in which only loopback is there.
+    Inside(InsideOptions),
     /// Say whether network namespaces can be had here: exit status 0, or 1 and the reason.
     Netns,
 }
@@ -44,15 +49,8 @@ struct RunOptions {
     /// Start it as this user (and as the group of the same number, without other groups).
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
-    /// The port on which it will listen.
-    #[arg(long, default_value_t = 8080)]
-    port: u16,
-    /// The path to ask for.
-    #[arg(long, default_value = "/")]
-    path: String,
-    /// The body that a correct answer has, exactly.
-    #[arg(long, value_name = "TEXT")]
-    expect: String,
+    #[command(flatten)]
+    question: QuestionOptions,
     /// Give up after this many seconds without a correct answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     deadline: u64,
@@ -68,6 +66,35 @@ struct RunOptions {
     command: Vec<OsString>,
 }
 
+#[derive(clap::Args)]
+struct QuestionOptions {
+    /// The port on which it will listen.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// The path to ask for.
+    #[arg(long, default_value = "/")]
+    path: String,
+    /// The body that a correct answer has, exactly.
+    #[arg(long, value_name = "TEXT")]
+    expect: String,
+}
+
+impl QuestionOptions {
+    fn question(&self) -> Question {
+        Question::new(self.port, &self.path, &self.expect)
+    }
+}
+
+#[derive(clap::Args)]
+struct InsideOptions {
+    /// Run it as this user (and as the group of the same number, without other groups).
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
+    /// The command and its arguments.
+    #[arg(last = true, required = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
 /// How long one request may take once the service has answered before.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long a service may take to end after SIGTERM.
@@ -76,6 +103,8 @@ const GRACE: Duration = Duration::from_secs(20);
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(options) => run(options),
+        Command::Ask(options) => ask(&options.question()),
+        Command::Inside(options) => inside(&options),
         Command::Netns => netns::enter().map_err(Box::from),
     };
     match outcome {
@@ -97,7 +126,7 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
     if options.netns {
         netns::enter()?;
     }
-    let question = Question::new(options.port, &options.path, &options.expect);
+    let question = options.question.question();
     let mut orders = io::stdin().lock().lines();
     if options.hold {
         report(&json!({ "event": "ready" }));
@@ -134,6 +163,29 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
     }
     report(&describe(service.stop(GRACE)?));
     Ok(())
+}
+
+fn ask(question: &Question) -> Result<(), Box<dyn Error>> {
+    let answer = question.connect(PATIENCE)?.ask(question)?;
+    if question.is_answered_by(&answer) {
+        Ok(())
+    } else {
+        Err(format!("answer with status {} is not the one expected", answer.status).into())
+    }
+}
+
+/// Becomes the command; comes back only on failure.
+fn inside(options: &InsideOptions) -> Result<(), Box<dyn Error>> {
+    netns::enter()?;
+    let [program, arguments @ ..] = options.command.as_slice() else {
+        return Err("no command".into());
+    };
+    let mut command = std::process::Command::new(program);
+    command.args(arguments);
+    if let Some(uid) = options.uid {
+        command.uid(uid).gid(uid);
+    }
+    Err(command.exec().into())
 }
 
 /// One request on a connection of its own.

@@ -101,7 +101,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What became of the process. An error that comes out of [`crate::checkpoint`] after the
+    /// What became of the process. An error that comes out of [`crate::checkpoint()`] after the
     /// freeze has thawed it again.
     pub fn outcome(&self, frozen: bool) -> Outcome {
         match self {

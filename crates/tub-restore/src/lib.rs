@@ -1,7 +1,7 @@
 //! From an image to a running process: `open → plan → launch → resume`.
 //!
 //! In: an image, wishes. Out: a running process. Invariant: everything is decided in [`plan`],
-//! which touches nothing; [`launch`] ends with every thread mapped and parked; [`Parked::resume`]
+//! which touches nothing; [`launch()`] ends with every thread mapped and parked; [`Parked::resume`]
 //! is the only point of no return.
 //! Not here: reading the image (`tub-image`), words for users (`tub-cli`).
 

@@ -20,6 +20,9 @@ pub(crate) struct Figures {
     pub(crate) restored_ms: Vec<f64>,
     /// Start of `tub restore` until all threads were released, as it says itself.
     pub(crate) resumed_ms: Vec<f64>,
+    /// Both of the image as the checkpoint left it, before `tub train`.
+    pub(crate) untrained_ms: Vec<f64>,
+    pub(crate) untrained_resumed_ms: Vec<f64>,
     /// When each stage of `tub restore` was over, as it says itself, in microseconds.
     pub(crate) stages_us: BTreeMap<String, Vec<f64>>,
     /// Requests per second over the first 200 after a cold start.
@@ -89,6 +92,10 @@ impl Figures {
             "cold_ms": percentile(&self.cold_ms, 50).map(rounded),
             "restored_ms": summary(&self.restored_ms),
             "resumed_ms": summary(&self.resumed_ms),
+            "untrained": {
+                "restored_ms": summary(&self.untrained_ms),
+                "resumed_ms": summary(&self.untrained_resumed_ms),
+            },
             "first_200_rate_ratio":
                 cold_first_200.and_then(|cold| self.first_200_ratio(cold)).map(rounded),
             "stages_us": self
@@ -140,8 +147,10 @@ impl Figures {
         line(row("ms from exec to …", ["n", "p50", "p90", "max"].map(str::to_owned)));
         for (title, samples) in [
             ("first correct answer, cold start", &self.cold_ms),
-            ("first correct answer, restored", &self.restored_ms),
-            ("all threads running, restored", &self.resumed_ms),
+            ("first correct answer, restored", &self.untrained_ms),
+            ("all threads running, restored", &self.untrained_resumed_ms),
+            ("first correct answer, trained", &self.restored_ms),
+            ("all threads running, trained", &self.resumed_ms),
         ] {
             if !samples.is_empty() {
                 let cell = |percent| percentile(samples, percent).map_or_else(String::new, figure);
@@ -150,6 +159,7 @@ impl Figures {
         }
         if let Some(ratio) = self.ratio_cold_to_restored() {
             line(format!("  gets up {ratio:.0} times faster than it starts"));
+            line("  trained: after `tub train` of three instances, which recorded the pages they need".to_owned());
         }
         line(String::new());
         let warm = figure(self.warm_rate);
@@ -267,6 +277,8 @@ mod tests {
             cold_ms: vec![1900.0, 2000.0, 2100.0],
             restored_ms: vec![25.04, 30.06, 40.0],
             resumed_ms: vec![3.1, 3.2, 4.0],
+            untrained_ms: vec![41.0],
+            untrained_resumed_ms: vec![5.5],
             cold_first_200: vec![500.0],
             restored_first_200: vec![2000.0],
             warm_rate: 4000.0,
@@ -289,9 +301,12 @@ mod tests {
 
   ms from exec to …                    n       p50       p90       max
   first correct answer, cold start     3      2000      2100      2100
-  first correct answer, restored       3      30.1      40.0      40.0
-  all threads running, restored        3       3.2       4.0       4.0
+  first correct answer, restored       1      41.0      41.0      41.0
+  all threads running, restored        1       5.5       5.5       5.5
+  first correct answer, trained        3      30.1      40.0      40.0
+  all threads running, trained         3       3.2       4.0       4.0
   gets up 67 times faster than it starts
+  trained: after `tub train` of three instances, which recorded the pages they need
 
   first 200 requests     2000 /s restored, 500 /s after a cold start: 4.0 times; 50 % of the 4000 /s when warm
   checkpoint             812 ms after 25000 requests; the original ended with signal 9

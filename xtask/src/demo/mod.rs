@@ -34,6 +34,8 @@ const WARM_RATE: u32 = 5_000;
 const FIRST: u32 = 200;
 /// Cold starts, spread over the restores so that a machine that slows down slows down both.
 const COLD_STARTS: usize = 3;
+/// Restores of the image as the checkpoint left it, before it is trained.
+const UNTRAINED: usize = 10;
 /// Instances that are alive at once.
 const AT_ONCE: usize = 3;
 
@@ -186,7 +188,18 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
     figures.original_ended = original.take_prober().stop()?;
     figures.image_bytes = disk_bytes(&image)?;
 
-    eprintln!("[4/5] It gets up again, {restores} times");
+    eprintln!("[4/5] It gets up again: {UNTRAINED} times as it is, {restores} times trained");
+    for round in 1..=UNTRAINED {
+        let rise = restore(service, stage, &image, &format!("untrained restore {round}"))?;
+        figures.untrained_ms.push(rise.ms);
+        figures.untrained_resumed_ms.extend(rise.resumed_ms());
+    }
+    if let Some(ms) = percentile(&figures.untrained_ms, 50) {
+        progress(&format!("tub restore {}: {ms:.1} ms (median)", image.display()));
+    }
+    step("tub train: three instances show which pages they need", || {
+        train(service, stage, &image)
+    })?;
     for round in 1..=restores {
         // After a third and after two thirds of the restores.
         while figures.cold_ms.len() < COLD_STARTS
@@ -194,7 +207,13 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
         {
             cold_start(service, stage, &mut figures)?;
         }
-        restore(service, stage, &image, round, &mut figures)?;
+        let rise = restore(service, stage, &image, &format!("restore {round}"))?;
+        figures.restored_ms.push(rise.ms);
+        figures.restored_first_200.push(rise.first_200_rate);
+        figures.resumed_ms.extend(rise.resumed_ms());
+        for (stage, us) in rise.stages_us {
+            figures.stages_us.entry(stage).or_default().push(us);
+        }
         if round == 1 || round % 10 == 0 || round == restores {
             let last = figures.restored_ms.last().copied().unwrap_or_default();
             progress(&format!(
@@ -342,28 +361,49 @@ fn pss_of(rollup: &str) -> Option<u64> {
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
-fn restore(
-    service: &Service,
-    stage: &Stage,
-    image: &Path,
-    round: usize,
-    figures: &mut Figures,
-) -> Result<()> {
-    let name = format!("restore {round}");
-    let (mut prober, instance) = prepare_instance(service, stage, image, &name)?;
+/// One restore, measured.
+struct Rise {
+    ms: f64,
+    first_200_rate: f64,
+    stages_us: Vec<(String, f64)>,
+}
+
+impl Rise {
+    fn resumed_ms(&self) -> Option<f64> {
+        let resumed = self.stages_us.iter().find(|(stage, _)| stage == "resumed_us");
+        resumed.map(|(_, us)| us / 1000.0)
+    }
+}
+
+fn restore(service: &Service, stage: &Stage, image: &Path, name: &str) -> Result<Rise> {
+    let (mut prober, instance) = prepare_instance(service, stage, image, name)?;
     prober.go()?;
     let FirstAnswer { ms, .. } = prober.first_answer()?;
     let load = prober.load(FIRST)?;
     prober.stop()?;
-    figures.restored_ms.push(ms);
-    figures.restored_first_200.push(load.first_200_rate);
-    for (stage, us) in instance.stages_us() {
-        if stage == "resumed_us" {
-            figures.resumed_ms.push(us / 1000.0);
+    Ok(Rise { ms, first_200_rate: load.first_200_rate, stages_us: instance.stages_us() })
+}
+
+/// Teaches the image which pages its instances need first. They have the service's port, so they
+/// live in a network namespace of their own, too.
+fn train(service: &Service, stage: &Stage, image: &Path) -> Result<()> {
+    let prober = stage.layout.prober();
+    let mut command;
+    if stage.netns {
+        command = stage.command(&prober);
+        command.arg("inside");
+        if let Some(uid) = stage.uid {
+            command.arg("--uid").arg(uid.to_string());
         }
-        figures.stages_us.entry(stage).or_default().push(us);
+        command.arg("--").arg(stage.layout.tub());
+    } else {
+        command = stage.command(&stage.layout.tub());
+        if let Some(uid) = stage.uid {
+            command.uid(uid).gid(uid);
+        }
     }
-    Ok(())
+    command.arg("train").arg(image).arg("--").arg(&prober);
+    run_quietly(command.args(["ask", "--expect", service.expect])).map(drop)
 }
 
 fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures) -> Result<()> {

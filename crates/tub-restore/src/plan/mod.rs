@@ -3,7 +3,7 @@
 //! In: an image's checkpoint and page runs, facts about this host, wishes. Out: [`RestorePlan`].
 //! Pure: no system call, no file. Invariant: a plan that comes out can be printed, compared and
 //! lowered without any other input.
-//! Not here: doing it (see [`crate::launch`]).
+//! Not here: doing it (see [`crate::launch()`]).
 
 mod files;
 mod lower;
