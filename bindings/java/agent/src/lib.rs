@@ -20,6 +20,7 @@
 //! border, so that none reaches the JVM.
 
 mod application;
+mod compilers;
 mod descriptors;
 mod desk;
 mod engine;

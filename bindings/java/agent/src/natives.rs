@@ -6,11 +6,12 @@
 
 use crate::jvm::{Env, Jvm};
 use crate::strings::pack;
-use crate::{DESK, engine};
-use jni_sys::{JNIEnv, jboolean, jobject};
+use crate::{DESK, compilers, engine};
+use jni_sys::{JNIEnv, jboolean, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
+use std::time::Duration;
 use tub_control::OpenResourceKind;
 use tub_control::mailbox::Letter;
 
@@ -52,6 +53,16 @@ extern "system" fn Java_tubthumping_crac_Agent_startEngine(
 extern "system" fn Java_tubthumping_crac_Agent_trimNativeHeap(_env: *mut JNIEnv, _class: jobject) {
     // SAFETY: malloc_trim(3) gives free memory back and may be called from any thread.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// `Agent.awaitCompilers(long)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_awaitCompilers(
+    _env: *mut JNIEnv,
+    _class: jobject,
+    limit_ms: jlong,
+) -> jboolean {
+    compilers::rest(Duration::from_millis(u64::try_from(limit_ms).unwrap_or(0)))
 }
 
 /// `Agent.openPackage(Module, byte[], Module)`.

@@ -30,6 +30,9 @@ final class Agent {
     /** Gives free memory of the native heap back to the kernel. */
     static native void trimNativeHeap();
 
+    /** Waits until the JIT compilers have nothing to do; {@code false} where that took too long. */
+    static native boolean awaitCompilers(long limitMs);
+
     /** Opens a package of {@code module}, also to reflection, to {@code reader}. */
     static native boolean openPackage(Module module, byte[] name, Module reader);
 }

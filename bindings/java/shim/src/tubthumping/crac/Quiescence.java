@@ -7,6 +7,9 @@ import java.util.List;
  * first after-hook. Knowledge of the JDK's inside is one class each, called here in order.
  */
 final class Quiescence {
+    /** More than the compilations that a warm service has left take; less than a user minds. */
+    private static final long COMPILERS_MS = 5_000;
+
     private Environment environment;
     private References references;
     private Heap heap;
@@ -22,6 +25,8 @@ final class Quiescence {
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
         references.drain();
+        // Before the heap: what they still compile is garbage afterwards.
+        Agent.awaitCompilers(COMPILERS_MS);
         heap.shrink();
         // Last, since all of the above leaves free memory behind in the native heap.
         Agent.trimNativeHeap();
