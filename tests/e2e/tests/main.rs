@@ -21,3 +21,4 @@ mod round_trip;
 mod signals;
 mod spring;
 mod time;
+mod train;

@@ -1,7 +1,7 @@
 //! The operations of a plan: what the process being reborn does to itself.
 //!
 //! In: nothing. Out: [`PlanOp`], printable, comparable. Invariant: an operation says everything;
-//! the blob adds nothing to it. Not here: how it becomes a system call (see [`super::lower`]).
+//! the blob adds nothing to it. Not here: how it becomes a system call (see [`super::lower()`]).
 
 use std::fmt;
 use tub_model::{

@@ -1,0 +1,67 @@
+//! `tub train`: advice about hot pages is recorded, used, and never needed.
+
+use std::fs;
+use std::path::Path;
+use tub_testkit::{Flavour, Instance, Restore, Subject, Tub, every};
+
+fn trained_image(flavour: Flavour) -> (Instance, std::path::PathBuf) {
+    let mut original = Subject::new("memory", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    // The subject waits for its word to go on, and has written to its stack and heap by then.
+    Tub::new(flavour.user, "train")
+        .arg(&image)
+        .args(&["--runs", "2", "--", "true"])
+        .run()
+        .succeeds();
+    assert!(fs::metadata(image.join("hot.tub")).unwrap().len() > 32, "nothing was recorded");
+    (original, image)
+}
+
+fn gets_up(original: &Instance, image: &Path, flavour: Flavour) {
+    let copy = Restore::of(original, image, flavour).start();
+    copy.go(&flavour.promises());
+    copy.verdict();
+}
+
+#[test]
+fn a_trained_image_gets_up_with_all_its_memory() {
+    every(&Flavour::LAZY, |flavour| {
+        let (original, image) = trained_image(flavour);
+        let plan = Tub::new(flavour.user, "restore")
+            .arg(&image)
+            .args(&["--memory", "lazy", "--dry-run"])
+            .run()
+            .succeeds();
+        assert!(plan.stdout.contains("  populate "), "{}", plan.stdout);
+        gets_up(&original, &image, flavour);
+    });
+}
+
+#[test]
+fn damaged_advice_is_ignored() {
+    every(&[Flavour::USUAL], |flavour| {
+        let (original, image) = trained_image(flavour);
+        let hot = image.join("hot.tub");
+        let mut bytes = fs::read(&hot).unwrap();
+        bytes[30] ^= 0xff;
+        fs::write(&hot, bytes).unwrap();
+        gets_up(&original, &image, flavour);
+    });
+}
+
+#[test]
+fn a_probe_that_never_succeeds_ends_the_training_and_its_instance() {
+    every(&[Flavour::USUAL], |flavour| {
+        let mut original = Subject::new("counter", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        Tub::new(flavour.user, "train")
+            .arg(&image)
+            .args(&["--timeout", "1", "--", "false"])
+            .run()
+            .fails_with(tub_testkit::code::TIMED_OUT, &["cannot be trained", "did not succeed"]);
+        assert!(!image.join("hot.tub").exists());
+        gets_up(&original, &image, flavour);
+    });
+}
