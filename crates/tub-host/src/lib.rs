@@ -1,6 +1,6 @@
 //! What this host is and what it allows. Internal to tubthumping.
 //!
-//! In: nothing but the host. Out: [`facts`], which an image keeps and a restore compares; whether
+//! In: nothing but the host. Out: [`facts()`], which an image keeps and a restore compares; whether
 //! the files are there that an image refers to; and what this host allows ([`probe()`]).
 //! Invariant: nothing of the host is changed.
 //! Not here: what follows for a restore (`tub-restore`).

@@ -1,6 +1,6 @@
 //! Version 1 of the records, and their way from and to the model.
 //!
-//! In: parts of a [`Checkpoint`], or records. Out: the other.
+//! In: parts of a [`tub_model::Checkpoint`], or records. Out: the other.
 //! Invariant: there and back again is the same value. A record never changes once it is released:
 //! a new field is a new version of the record (`FORMAT.md`, "Rules for change").
 //! Not here: frames and checksums (`layout`), and whether the parts fit together (`structure`).
