@@ -100,7 +100,8 @@ fn unix_diag_messages(
                 break;
             }
             if kind == UNIX_DIAG_PEER {
-                peer = u32_at(attributes, 4).map(u64::from);
+                // A peer that is closed is still known for a while, but has no inode any more.
+                peer = u32_at(attributes, 4).map(u64::from).filter(|&ino| ino != 0);
             }
             attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
         }
