@@ -10,8 +10,8 @@ use crate::survey::fdinfo;
 use crate::{Error, Result, Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use std::fs::File;
-use std::io::{PipeReader, Read};
-use std::os::fd::AsFd;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::OpenOptionsExt;
 use tub_model::{EpollTarget, Fd, FileIdentity, FileKind, OpenFile, Socket, SocketOption};
 use tub_units::{FdNumber, HostPid};
@@ -145,27 +145,18 @@ fn pipe_content(pid: HostPid, fd: &SurveyedFd, content: bool) -> Result<(u32, Ve
     if !content {
         return Ok((capacity, Vec::new()));
     }
-    let (copy, sink) = std::io::pipe().map_err(failed)?;
-    let _ = tub_sys::set_pipe_capacity(std::os::fd::AsRawFd::as_raw_fd(&sink), capacity);
+    let (mut copy, sink) = std::io::pipe().map_err(failed)?;
+    let _ = tub_sys::set_pipe_capacity(sink.as_raw_fd(), capacity);
     let mut bytes = Vec::new();
     match tub_sys::tee(ours.as_fd(), sink.as_fd(), capacity as usize) {
-        Ok(got) => read_pipe(copy, sink, got, &mut bytes).map_err(failed)?,
+        Ok(got) => {
+            bytes.resize(got, 0);
+            copy.read_exact(&mut bytes).map_err(failed)?;
+        }
         Err(tub_sys::Errno::EAGAIN) => {}
         Err(errno) => return Err(failed(errno.into())),
     }
     Ok((capacity, bytes))
-}
-
-fn read_pipe(
-    mut copy: PipeReader,
-    sink: impl Sized,
-    got: usize,
-    bytes: &mut Vec<u8>,
-) -> std::io::Result<()> {
-    bytes.resize(got, 0);
-    copy.read_exact(bytes)?;
-    drop(sink);
-    Ok(())
 }
 
 /// linux/net.h: SS_CONNECTED.

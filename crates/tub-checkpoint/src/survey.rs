@@ -12,6 +12,7 @@ use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::Duration;
 use tub_procfs::fdinfo::FdInfoRecord;
 use tub_procfs::limits::LimitRecord;
 use tub_procfs::net::{InetRecord, UnixRecord};
@@ -167,7 +168,7 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
     Ok(Survey {
         pid,
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
-        mappings: parsed(&at("smaps"), tub_procfs::smaps::parse)?,
+        mappings: mappings(pid)?,
         threads,
         fds,
         children,
@@ -186,6 +187,26 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
         unix: unix.into_iter().map(|record| (record.inode, record)).collect(),
         status,
     })
+}
+
+/// How often the mappings of a running process are read before it is given up.
+const MAPPINGS_ATTEMPTS: usize = 20;
+
+/// `/proc/PID/smaps`.
+///
+/// KERNEL: the file is made piece by piece, and a running process changes its mappings in between
+/// (proc_pid_maps(5)), so that a piece may go back behind the one before: seen with a JVM whose
+/// heap had just grown. Then it is read once more. Once the process is frozen, the first attempt
+/// succeeds.
+fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
+    let path = format!("/proc/{pid}/smaps");
+    for _ in 1..MAPPINGS_ATTEMPTS {
+        match parsed(&path, tub_procfs::smaps::parse) {
+            Err(Error::Malformed { .. }) => std::thread::sleep(Duration::from_millis(2)),
+            other => return other,
+        }
+    }
+    parsed(&path, tub_procfs::smaps::parse)
 }
 
 fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {

@@ -228,13 +228,9 @@ impl MemoryPlan {
             }
         }
         if needs_write {
-            self.restore_rights(vma.range, protection);
+            self.ops.push(PlanOp::Protect { range: vma.range, protection });
         }
         needs_write
-    }
-
-    fn restore_rights(&mut self, range: AddrRange, protection: Protection) {
-        self.ops.push(PlanOp::Protect { range, protection });
     }
 
     fn file(&mut self, file: MappedFile, known: &mut HashMap<(String, bool), usize>) -> usize {

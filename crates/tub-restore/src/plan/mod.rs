@@ -193,8 +193,6 @@ pub struct RestorePlan {
     pub generation: u64,
     /// Id of the main process, if ids are kept.
     pub pid: Option<NsPid>,
-    /// Whether a user namespace is entered.
-    pub user_namespace: bool,
     /// What happens to the clocks.
     pub clocks: ClockPlan,
     /// Whether memory is mapped from the page store.
@@ -330,7 +328,6 @@ pub fn plan(
         image_id: checkpoint.provenance.image_id,
         generation: checkpoint.provenance.generation,
         pid: (wishes.ids == Ids::Keep).then_some(task.pid),
-        user_namespace: facts.user_namespace,
         clocks,
         lazy,
         new_session: task.session_leader,
