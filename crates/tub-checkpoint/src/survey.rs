@@ -190,7 +190,7 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
 }
 
 /// How often the mappings of a running process are read before it is given up.
-const MAPPINGS_ATTEMPTS: usize = 1;
+const MAPPINGS_ATTEMPTS: usize = 20;
 
 /// `/proc/PID/smaps`.
 ///

@@ -1,7 +1,7 @@
 //! Address spaces.
 
 use crate::round_trip::{restored, round_trips};
-use tub_testkit::{Flavour, Memory, Pids, every};
+use tub_testkit::{Flavour, Memory, Pids, Restore, Subject, Tub, every};
 
 /// The eager halves of [`Flavour::ALL`].
 const EAGER: [Flavour; 4] = [Flavour::ALL[4], Flavour::ALL[5], Flavour::ALL[6], Flavour::ALL[7]];
@@ -55,5 +55,23 @@ fn nothing_becomes_writable_and_executable() {
         let maps = std::fs::read_to_string(copy.process().proc("maps")).unwrap();
         let both: Vec<_> = maps.lines().filter(|line| line.contains(" rwxp ")).collect();
         assert!(both.is_empty(), "{both:#?}");
+    });
+}
+
+/// The survey before the freeze once failed on a JVM whose heap had just grown: `smaps` comes piece
+/// by piece, and the pieces did not fit together.
+#[test]
+fn a_process_that_never_leaves_its_mappings_alone() {
+    every(&[Flavour::USUAL], |flavour| {
+        let mut life = Subject::new("restless", flavour.user).start();
+        for _ in 0..20 {
+            let pid = life.command_pid().to_string();
+            Tub::new(flavour.user, "status").arg(&pid).run().succeeds();
+        }
+        let image = life.dir().join("image");
+        life.checkpoint_and_end(&image);
+        let copy = Restore::of(&life, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.verdict();
     });
 }

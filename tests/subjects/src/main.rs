@@ -26,6 +26,7 @@ mod pattern;
 mod pipes;
 mod refusals;
 mod registers;
+mod restless;
 mod signals;
 mod sockets;
 mod stage;
@@ -63,6 +64,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("pipes", pipes::pipes),
     ("refused", refusals::refused),
     ("registers", registers::registers),
+    ("restless", restless::restless),
     ("signal-echo", exits::signal_echo),
     ("signals", signals::signals),
     ("sockets", sockets::sockets),
