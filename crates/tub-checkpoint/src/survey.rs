@@ -304,34 +304,3 @@ fn numbers(path: &str) -> Result<Vec<i32>> {
         fs::read_dir(path).map_err(|source| Error::Proc { path: path.to_owned(), source })?;
     Ok(listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    /// `spring::the_spring_boot_service_gets_up_twice_at_once` failed once in ten runs.
-    #[test]
-    fn a_process_that_changes_its_mappings_meanwhile_can_be_surveyed() {
-        let stop = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            for thread in 1..=2 {
-                let stop = &stop;
-                // Blocks of this size are mappings of their own, which grow and merge.
-                scope.spawn(move || {
-                    let mut blocks = Vec::new();
-                    while !stop.load(Ordering::Relaxed) {
-                        blocks.push(vec![1u8; thread * (1 << 20)]);
-                        if blocks.len() > 40 {
-                            blocks.clear();
-                        }
-                    }
-                });
-            }
-            let own = HostPid(i32::try_from(std::process::id()).unwrap());
-            let failed = (0..100).find_map(|_| survey(own).err());
-            stop.store(true, Ordering::Relaxed);
-            assert!(failed.is_none(), "{failed:?}");
-        });
-    }
-}
