@@ -11,6 +11,9 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 use tubthumping::{HostPid, Training};
 
+/// How long an instance may take to end once its `tub restore` is gone.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// Restore an image a few times, use each instance by PROBE, and remember which pages it needed, so
 /// that later restores have them in place.
 #[derive(clap::Args)]
@@ -92,6 +95,12 @@ impl Drop for Instance {
         // Its namespace ends with it. It has answered and nobody knows it: no need to be polite.
         let _ = self.restore.kill();
         let _ = self.restore.wait();
+        // The process itself ends a moment later, and the next instance wants its port.
+        let main = PathBuf::from(format!("/proc/{}", self.main));
+        let start = Instant::now();
+        while self.main.0 != 0 && main.exists() && start.elapsed() < GRACE {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }
 

@@ -38,6 +38,22 @@ fn a_trained_image_gets_up_with_all_its_memory() {
     });
 }
 
+/// The second instance once met the first one on its port.
+#[test]
+fn instances_of_a_training_follow_each_other_with_the_same_port() {
+    every(&[Flavour::USUAL], |flavour| {
+        let mut original = Subject::new("sockets", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        Tub::new(flavour.user, "train")
+            .arg(&image)
+            .args(&["--runs", "8", "--", "true"])
+            .run()
+            .succeeds();
+        gets_up(&original, &image, flavour);
+    });
+}
+
 #[test]
 fn damaged_advice_is_ignored() {
     every(&[Flavour::USUAL], |flavour| {
