@@ -57,8 +57,18 @@ pub(crate) fn copy(to: u64, from: u64, bytes: u64) {
     }
 }
 
-/// `clone3(2)`: the new thread runs `program` on the stack that the arguments name.
+/// `clone3(args, bytes)`: the new thread runs `program` on the stack that the arguments name.
 pub(crate) fn spawn_clone3(header: &RawHeader, args: u64, bytes: u64, program: u64) -> u64 {
+    spawn(header, 435, [args, bytes, 0, 0, 0], program)
+}
+
+/// `clone(2)`, where clone3 is refused: x86-64 passes flags, stack, parent_tid, child_tid, tls.
+pub(crate) fn spawn_clone(header: &RawHeader, a: &[u64; 7]) -> u64 {
+    spawn(header, 56, [a[0], a[1], 0, a[3], a[4]], a[2])
+}
+
+/// Makes a system call that comes back twice: here, and on a stack of its own in `program`.
+fn spawn(header: &RawHeader, number: u64, args: [u64; 5], program: u64) -> u64 {
     let result;
     // SAFETY: the child has a stack of its own and never returns here; the parent sees an
     // ordinary system call. r12 and r13 survive it in both.
@@ -74,34 +84,10 @@ pub(crate) fn spawn_clone3(header: &RawHeader, args: u64, bytes: u64, program: u
             "ud2",
             "2:",
             run = sym crate::tub_restorer_run,
-            inlateout("rax") 435u64 => result,
-            in("rdi") args, in("rsi") bytes,
+            inlateout("rax") number => result,
+            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2],
+            in("r10") args[3], in("r8") args[4],
             in("r12") &raw const *header, in("r13") program,
-            lateout("rcx") _, lateout("r11") _,
-        );
-    }
-    result
-}
-
-/// `clone(2)`, where clone3 is refused: x86-64 passes flags, stack, parent_tid, child_tid, tls.
-pub(crate) fn spawn_clone(header: &RawHeader, a: &[u64; 7]) -> u64 {
-    let result;
-    // SAFETY: as for `spawn_clone3`.
-    unsafe {
-        asm!(
-            "syscall",
-            "test rax, rax",
-            "jnz 2f",
-            "xor ebp, ebp",
-            "mov rdi, r12",
-            "mov rsi, r13",
-            "call {run}",
-            "ud2",
-            "2:",
-            run = sym crate::tub_restorer_run,
-            inlateout("rax") 56u64 => result,
-            in("rdi") a[0], in("rsi") a[1], in("rdx") 0u64, in("r10") a[3], in("r8") a[4],
-            in("r12") &raw const *header, in("r13") a[2],
             lateout("rcx") _, lateout("r11") _,
         );
     }
