@@ -6,7 +6,6 @@
 use crate::inspect::bad_image;
 use crate::report::{Code, Failure};
 use serde_json::json;
-use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tub_image::Image;
@@ -60,10 +59,10 @@ fn reasons(image: &Image) -> Vec<Reason> {
     let mut found = Vec::new();
     let mut add = |code, text: String| found.push(Reason { text, code });
     if let Err(error) = image.verify_pages() {
-        add(Code::BadImage, sentence(&error));
+        add(Code::BadImage, tubthumping::sentence(&error));
     }
     match tub_host::facts() {
-        Err(error) => add(Code::HostLacks, sentence(&error)),
+        Err(error) => add(Code::HostLacks, tubthumping::sentence(&error)),
         Ok(here) => {
             for mismatch in tub_host::compare(&image.checkpoint.host, &here) {
                 add(Code::BadImage, mismatch.to_string());
@@ -76,7 +75,7 @@ fn reasons(image: &Image) -> Vec<Reason> {
     // What the host allows is asked last, for asking changes this process: it may find itself in a
     // namespace of its own.
     if let Err(error) = dry_run(&image.dir) {
-        add(Code::HostLacks, sentence(&error));
+        add(Code::HostLacks, tubthumping::sentence(&error));
     }
     found
 }
@@ -88,18 +87,6 @@ fn dry_run(dir: &Path) -> Result<(), RestoreError> {
         Ok(_) | Err(RestoreError::Host(_) | RestoreError::Image(_)) => Ok(()),
         Err(error) => Err(error),
     }
-}
-
-/// An error with its sources on one line.
-fn sentence(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }
 
 fn failure(what: String, reasons: &[Reason]) -> Failure {

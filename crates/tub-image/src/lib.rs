@@ -4,6 +4,7 @@
 //! turns back into the same value and a file to map.
 //! Invariant: a directory under its final name is complete, synced and never modified again, since
 //! restored processes map it for as long as they live.
+//! The one file that may come later, `hot.tub`, is advice and is not mapped.
 //! Not here: which pages are worth saving (`tub-checkpoint`), and how they get back into memory
 //! (`tub-restore`).
 //!

@@ -188,19 +188,8 @@ fn letters(options: &CheckpointOptions, generation: u64) -> Letters {
                 }
                 _ => Vec::new(),
             };
-            let message = chain(error);
+            let message = crate::sentence(error);
             mailbox::encode_failed(&mailbox::Failed { message, failures }).unwrap_or_default()
         }),
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        source = inner.source();
-    }
-    text
 }

@@ -24,3 +24,15 @@ pub use tub_host::Mismatch;
 pub use tub_restore::plan::{Ids, MemoryMode, Stdio};
 pub use tub_restore::{LaunchError, Outcome, Running, Stats};
 pub use tub_units::HostPid;
+
+/// An error with its sources on one line, for places that have room for one only.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        source = inner.source();
+    }
+    text
+}
