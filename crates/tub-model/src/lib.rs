@@ -11,11 +11,13 @@ extern crate alloc;
 mod fd;
 mod host;
 mod memory;
+mod socket;
 mod task;
 
 pub use fd::*;
 pub use host::*;
 pub use memory::*;
+pub use socket::*;
 pub use task::*;
 
 use alloc::{string::String, vec::Vec};

@@ -9,6 +9,7 @@
 
 mod fd;
 mod memory;
+mod socket;
 mod task;
 
 pub(crate) use fd::FilesRecord;

@@ -5,21 +5,21 @@
 //! not open himself, no link at the end of a path is followed, nothing is created but what the
 //! plan says is scratch.
 
+mod file;
+mod inotify;
+mod socket;
+
 use super::LaunchError;
 use crate::plan::{FileStep, MappedFile, RestorePlan};
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, socket,
-    socketpair,
-};
-use nix::sys::stat::{Mode, fstat};
+use file::{check_identity, open_existing, open_path, open_scratch};
+use nix::fcntl::OFlag;
+use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
+use nix::sys::stat::fstat;
 use nix::unistd::{Whence, lseek};
+use socket::{open_socket, socket_kind};
 use std::fs::File;
-use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use tub_model::{FileIdentity, FileKind, InotifyWatch, OpenFile, Socket, SocketOption};
+use std::os::fd::{AsRawFd, OwnedFd};
+use tub_model::{FileKind, OpenFile, Socket};
 use tub_sys::Errno;
 
 /// Moves the launcher's own descriptors to the numbers that the plan has for them.
@@ -79,94 +79,6 @@ fn place(fd: OwnedFd, number: i32, close_on_exec: bool) -> Result<(), LaunchErro
         object: format!("descriptor number {number}"),
         source,
     })
-}
-
-/// Opens a file that must be the one that the image knows.
-fn open_existing(file: &FileIdentity, writable: bool) -> Result<OwnedFd, LaunchError> {
-    let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-    let fd = open_path(&file.path, access)?;
-    check_identity(&fd, file)?;
-    Ok(fd)
-}
-
-fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
-    let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
-    // that the kernel gave, in which nothing was a link.
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let opened = match openat2(AT_FDCWD, path, how) {
-        // Linux before 5.6, or a container profile that does not know it.
-        Err(Errno::ENOSYS | Errno::EPERM) => open(path, flags | OFlag::O_NOFOLLOW, Mode::empty()),
-        opened => opened,
-    };
-    opened.map_err(|source| match source {
-        Errno::ENOENT => {
-            LaunchError::FileChanged { path: path.to_owned(), problem: "is gone".to_owned() }
-        }
-        Errno::ELOOP => LaunchError::FileChanged {
-            path: path.to_owned(),
-            problem: "leads through a link now, which is not followed".to_owned(),
-        },
-        source => LaunchError::Descriptor { object: format!("file {path}"), source },
-    })
-}
-
-/// Size and time of modification: what survives the copy of a file into a container image. Layers
-/// keep whole seconds only.
-fn check_identity(fd: &OwnedFd, file: &FileIdentity) -> Result<(), LaunchError> {
-    let object = || format!("file {}", file.path);
-    let stat = fstat(fd).map_err(|source| LaunchError::Descriptor { object: object(), source })?;
-    let changed = |problem: String| LaunchError::FileChanged { path: file.path.clone(), problem };
-    let size = u64::try_from(stat.st_size).unwrap_or(0);
-    if size != file.size_bytes {
-        return Err(changed(format!("has {size} bytes, not {} any more", file.size_bytes)));
-    }
-    let saved = (file.mtime_ns.div_euclid(1_000_000_000), file.mtime_ns.rem_euclid(1_000_000_000));
-    let exact = stat.st_mtime_nsec == saved.1 || stat.st_mtime_nsec == 0 || saved.1 == 0;
-    if stat.st_mtime != saved.0 || !exact {
-        return Err(changed("was modified after the checkpoint".to_owned()));
-    }
-    Ok(())
-}
-
-/// Makes a scratch file with its saved content. Where its name is taken, by another instance of the
-/// same image, the file has no name.
-fn open_scratch(file: &MappedFile, pages: i32) -> Result<OwnedFd, LaunchError> {
-    let MappedFile::Scratch { path, mode, size_bytes, start, content } = file else {
-        return Err(LaunchError::System { what: "scratch file", source: Errno::EINVAL });
-    };
-    let failed = |source| LaunchError::Descriptor { object: format!("file {path}"), source };
-    let made = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(*mode)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path);
-    let fd = match made {
-        Ok(file) => file,
-        Err(_) => File::from(
-            nix::sys::memfd::memfd_create(c"tub-scratch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
-                .map_err(failed)?,
-        ),
-    };
-    let io = |error: std::io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(5)));
-    fd.set_len(*size_bytes).map_err(io)?;
-    // SAFETY: the number was placed by `lay_out`; it is given back below, unclosed.
-    let store = unsafe { File::from_raw_fd(pages) };
-    let mut page = [0u8; 4096];
-    let copied = content.iter().try_for_each(|run| {
-        let mut done = 0;
-        while done < run.range.len() {
-            store.read_exact_at(&mut page, run.offset_bytes + done)?;
-            fd.write_all_at(&page, run.range.start() - start + done)?;
-            done += page.len() as u64;
-        }
-        Ok(())
-    });
-    let _ = store.into_raw_fd();
-    copied.map_err(io)?;
-    Ok(fd.into())
 }
 
 fn perform(step: &FileStep) -> Result<(), LaunchError> {
@@ -278,7 +190,7 @@ fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<Owne
         FileKind::SignalFd { mask } => {
             tub_sys::signalfd(*mask, nonblocking | libc::SFD_CLOEXEC).map_err(failed)
         }
-        FileKind::Inotify { watches } => inotify(watches).map_err(failed),
+        FileKind::Inotify { watches } => inotify::inotify(watches).map_err(failed),
         FileKind::Socket(socket) => open_socket(socket).map_err(failed),
         FileKind::Terminal { .. } | FileKind::Pipe { .. } => Err(failed(Errno::EOPNOTSUPP)),
     }
@@ -310,111 +222,6 @@ fn finish(number: i32, file: &OpenFile) -> Result<(), Errno> {
         _ => {}
     }
     Ok(())
-}
-
-/// The kernel hands out watch numbers in ascending order from 1, never one again: numbers in
-/// between are used up with a watch that is removed at once.
-fn inotify(watches: &[InotifyWatch]) -> Result<OwnedFd, Errno> {
-    let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
-    for watch in watches {
-        let mask = AddWatchFlags::from_bits_retain(watch.mask);
-        loop {
-            let got = inotify.add_watch(watch.path.as_str(), mask)?;
-            let number = watch_number(got);
-            if number >= watch.number {
-                break;
-            }
-            inotify.rm_watch(got)?;
-        }
-    }
-    // SAFETY: the number is that of `inotify`, which is forgotten in the next line.
-    let fd = unsafe { OwnedFd::from_raw_fd(inotify.as_fd().as_raw_fd()) };
-    std::mem::forget(inotify);
-    // Removing watches has queued IN_IGNORED events that the process never asked for.
-    let mut rubbish = [0u8; 4096];
-    let flags = libc::O_NONBLOCK;
-    tub_sys::set_status_flags(fd.as_raw_fd(), flags)?;
-    while nix::unistd::read(&fd, &mut rubbish).is_ok_and(|bytes| bytes > 0) {}
-    Ok(fd)
-}
-
-fn watch_number(watch: nix::sys::inotify::WatchDescriptor) -> i32 {
-    // nix keeps the number to itself, but for Debug.
-    format!("{watch:?}")
-        .chars()
-        .filter(char::is_ascii_digit)
-        .collect::<String>()
-        .parse()
-        .unwrap_or(i32::MAX)
-}
-
-fn socket_kind(kind: i32) -> Result<SockType, Errno> {
-    SockType::try_from(kind & 0xf)
-}
-
-fn open_socket(saved: &Socket) -> Result<OwnedFd, Errno> {
-    let cloexec = SockFlag::SOCK_CLOEXEC;
-    match saved {
-        Socket::UnixOrphan { kind } => {
-            let kind = socket_kind(*kind)?;
-            let (kept, _closed) = socketpair(AddressFamily::Unix, kind, None, cloexec)?;
-            Ok(kept)
-        }
-        Socket::UnixListener { kind, address, mode } => {
-            let fd = socket(AddressFamily::Unix, socket_kind(*kind)?, cloexec, None)?;
-            if let Some(name) = address.strip_prefix('@') {
-                bind(fd.as_raw_fd(), &UnixAddr::new_abstract(name.as_bytes())?)?;
-            } else {
-                bind_path(&fd, address, *mode)?;
-            }
-            listen(&fd, Backlog::MAXCONN)?;
-            Ok(fd)
-        }
-        Socket::TcpListener { address, backlog, options } => {
-            let fd = inet_socket(address, SockType::Stream, options)?;
-            let backlog = i32::try_from(*backlog).unwrap_or(i32::MAX).min(4096);
-            listen(&fd, Backlog::new(backlog)?)?;
-            Ok(fd)
-        }
-        Socket::Udp { address, options } => inet_socket(address, SockType::Datagram, options),
-        Socket::UnixPair { .. } => Err(Errno::EOPNOTSUPP),
-    }
-}
-
-/// Binds to a path. A socket that nobody listens on any more, left over from the original or an
-/// earlier instance, is replaced.
-fn bind_path(fd: &OwnedFd, path: &str, mode: u32) -> Result<(), Errno> {
-    let address = UnixAddr::new(path)?;
-    match bind(fd.as_raw_fd(), &address) {
-        Err(Errno::EADDRINUSE) => {
-            let refused = std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-            if !refused {
-                return Err(Errno::EADDRINUSE);
-            }
-            nix::unistd::unlink(path)?;
-            bind(fd.as_raw_fd(), &address)?;
-        }
-        other => other?,
-    }
-    let _ = std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode));
-    Ok(())
-}
-
-fn inet_socket(address: &str, kind: SockType, options: &[SocketOption]) -> Result<OwnedFd, Errno> {
-    let address: SocketAddr = address.parse().map_err(|_| Errno::EINVAL)?;
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let fd = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
-    for option in options {
-        tub_sys::set_socket_option(fd.as_fd(), option.level, option.name, &option.value)?;
-    }
-    if kind == SockType::Stream || address.port() != 0 {
-        bind(fd.as_raw_fd(), &SockaddrStorage::from(address))?;
-    }
-    Ok(fd)
 }
 
 fn describe(kind: &FileKind) -> String {

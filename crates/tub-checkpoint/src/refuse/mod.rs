@@ -1,0 +1,168 @@
+//! What stands in the way of a checkpoint, all of it at once.
+//!
+//! In: a [`Survey`]. Out: [`Refusal`]s. Pure.
+//! Invariant: whatever `collect` cannot store is named here; `collect` relies on it.
+
+mod descriptor;
+mod policy;
+mod socket;
+
+pub(crate) use descriptor::{other_end, shares_with_stdio};
+pub use policy::{OpenPolicy, application_open};
+
+use crate::{Survey, SurveyedFd};
+use std::fmt;
+use tub_procfs::smaps::SmapsRecord;
+
+/// One thing that stands in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What kind of object it is.
+    pub kind: RefusalKind,
+    /// Its descriptor, if it has one.
+    pub fd: Option<i32>,
+    /// Which object: a path, an address.
+    pub object: String,
+    /// Why it stands in the way.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+/// What kind of object stands in the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalKind {
+    /// Something of the process as a whole.
+    Process,
+    /// A mapping.
+    Memory,
+    /// A file.
+    File,
+    /// A socket.
+    Socket,
+    /// Another descriptor.
+    Resource,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(fd) = self.fd {
+            write!(f, "descriptor {fd}: ")?;
+        }
+        write!(f, "{} {}", self.object, self.reason)?;
+        if !self.remedy.is_empty() {
+            write!(f, " ({})", self.remedy)?;
+        }
+        Ok(())
+    }
+}
+
+/// The descriptors over which a process and the engine talk (`docs/control-protocol.md`). It closes
+/// them before the image is taken, so they stand in nobody's way.
+pub fn control_sockets(survey: &Survey) -> Vec<i32> {
+    let is_control = |fd: &&SurveyedFd| {
+        let path = survey.unix.get(&fd.ino).and_then(|unix| unix.path.as_deref());
+        let mut parts = path.unwrap_or_default().rsplit('/');
+        parts.next().is_some_and(|name| name.ends_with(".sock"))
+            && parts
+                .next()
+                .and_then(|dir| dir.strip_prefix("tub-"))
+                .is_some_and(|uid| !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    survey.fds.iter().filter(is_control).map(|fd| fd.number).collect()
+}
+
+/// What the engine cannot store, whoever opened it. `closing` are descriptors that will be gone.
+pub fn unsupported(survey: &Survey, closing: &[i32]) -> Vec<Refusal> {
+    let mut all = Vec::new();
+    process(survey, &mut all);
+    for mapping in &survey.mappings {
+        all.extend(memory(mapping));
+    }
+    for fd in &survey.fds {
+        if fd.number > 2 && !closing.contains(&fd.number) {
+            all.extend(descriptor::descriptor(survey, fd));
+        }
+    }
+    all
+}
+
+fn process(survey: &Survey, all: &mut Vec<Refusal>) {
+    let mut refuse = |object: String, reason: &str, remedy: &str| {
+        all.push(Refusal {
+            kind: RefusalKind::Process,
+            fd: None,
+            object,
+            reason: reason.to_owned(),
+            remedy: remedy.to_owned(),
+        });
+    };
+    for child in &survey.children {
+        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        refuse(
+            format!("child process {child} ({})", name.trim()),
+            "would be left behind: process trees are not supported yet",
+            "let it end first",
+        );
+    }
+    let status = &survey.status;
+    if "TZX".contains(status.state) {
+        let what = if status.state == 'T' { "is stopped" } else { "has ended" };
+        refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
+    }
+    if status.seccomp.is_some_and(|mode| mode != 0) {
+        let own = std::fs::read("/proc/self/status").ok();
+        let own = own.and_then(|bytes| tub_procfs::status::parse(&bytes).ok());
+        let same = own.is_some_and(|own| {
+            own.seccomp == status.seccomp && own.seccomp_filters == status.seccomp_filters
+        });
+        if !same {
+            refuse(
+                "seccomp filter".to_owned(),
+                "of its own cannot be stored yet",
+                "start it without one, or run tub under the same filter",
+            );
+        }
+    }
+    if survey.root != "/" {
+        refuse(format!("root directory {}", survey.root), "is not /", "run tub inside of it");
+    }
+}
+
+fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
+    let map = &mapping.map;
+    let name = map.path.as_deref().unwrap_or("");
+    let flags = &mapping.vm_flags;
+    let hsperf = name.contains("/hsperfdata_") || name.starts_with("/memfd:tub-scratch");
+    let (reason, remedy) = if flags.has("ht") {
+        ("is on huge pages of a pool, which are not supported yet", "")
+    } else if flags.has("io") || flags.has("pf") {
+        if name.starts_with("[v") {
+            return None;
+        }
+        ("maps a device", "close the device before the checkpoint")
+    } else if flags.has("ss") {
+        ("is a shadow stack, which is not supported yet", "")
+    } else if flags.has("um") || flags.has("uw") {
+        ("is registered with userfaultfd", "")
+    } else if flags.has("lo") {
+        ("is locked, which is not supported yet", "unlock it before the checkpoint")
+    } else if name.starts_with("/SYSV") {
+        ("is System V shared memory", "detach it before the checkpoint")
+    } else if name == "/[aio]" || name == "[uprobes]" || name.starts_with("anon_inode:") {
+        ("belongs to a kernel object that cannot be stored", "close it before the checkpoint")
+    } else if map.perms.shared && !hsperf && (name.starts_with("/memfd:") || name == "/dev/zero") {
+        ("is shared anonymous memory, which is not supported yet", "unmap it before the checkpoint")
+    } else if map.perms.shared && map.deleted && !hsperf {
+        ("is a shared mapping of a deleted file", "unmap it before the checkpoint")
+    } else {
+        return None;
+    };
+    Some(Refusal {
+        kind: RefusalKind::Memory,
+        fd: None,
+        object: format!("mapping {} {name}", map.range),
+        reason: reason.to_owned(),
+        remedy: remedy.to_owned(),
+    })
+}

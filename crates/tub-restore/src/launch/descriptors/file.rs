@@ -1,0 +1,102 @@
+//! Files at their paths, checked, and scratch files with their content.
+//!
+//! In: what the image says of a file. Out: a descriptor. Invariant: no link is followed; a file
+//! that must be unchanged is.
+
+use crate::launch::LaunchError;
+use crate::plan::MappedFile;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fstat};
+use std::fs::File;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use tub_model::FileIdentity;
+use tub_sys::Errno;
+
+/// Opens a file that must be the one that the image knows.
+pub(super) fn open_existing(file: &FileIdentity, writable: bool) -> Result<OwnedFd, LaunchError> {
+    let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    let fd = open_path(&file.path, access)?;
+    check_identity(&fd, file)?;
+    Ok(fd)
+}
+
+pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
+    let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
+    // that the kernel gave, in which nothing was a link.
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    let opened = match openat2(AT_FDCWD, path, how) {
+        // Linux before 5.6, or a container profile that does not know it.
+        Err(Errno::ENOSYS | Errno::EPERM) => open(path, flags | OFlag::O_NOFOLLOW, Mode::empty()),
+        opened => opened,
+    };
+    opened.map_err(|source| match source {
+        Errno::ENOENT => {
+            LaunchError::FileChanged { path: path.to_owned(), problem: "is gone".to_owned() }
+        }
+        Errno::ELOOP => LaunchError::FileChanged {
+            path: path.to_owned(),
+            problem: "leads through a link now, which is not followed".to_owned(),
+        },
+        source => LaunchError::Descriptor { object: format!("file {path}"), source },
+    })
+}
+
+/// Size and time of modification: what survives the copy of a file into a container image. Layers
+/// keep whole seconds only.
+pub(super) fn check_identity(fd: &OwnedFd, file: &FileIdentity) -> Result<(), LaunchError> {
+    let object = || format!("file {}", file.path);
+    let stat = fstat(fd).map_err(|source| LaunchError::Descriptor { object: object(), source })?;
+    let changed = |problem: String| LaunchError::FileChanged { path: file.path.clone(), problem };
+    let size = u64::try_from(stat.st_size).unwrap_or(0);
+    if size != file.size_bytes {
+        return Err(changed(format!("has {size} bytes, not {} any more", file.size_bytes)));
+    }
+    let saved = (file.mtime_ns.div_euclid(1_000_000_000), file.mtime_ns.rem_euclid(1_000_000_000));
+    let exact = stat.st_mtime_nsec == saved.1 || stat.st_mtime_nsec == 0 || saved.1 == 0;
+    if stat.st_mtime != saved.0 || !exact {
+        return Err(changed("was modified after the checkpoint".to_owned()));
+    }
+    Ok(())
+}
+
+/// Makes a scratch file with its saved content. Where its name is taken, by another instance of the
+/// same image, the file has no name.
+pub(super) fn open_scratch(file: &MappedFile, pages: i32) -> Result<OwnedFd, LaunchError> {
+    let MappedFile::Scratch { path, mode, size_bytes, start, content } = file else {
+        return Err(LaunchError::System { what: "scratch file", source: Errno::EINVAL });
+    };
+    let failed = |source| LaunchError::Descriptor { object: format!("file {path}"), source };
+    let made = std::fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(*mode)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path);
+    let fd = match made {
+        Ok(file) => file,
+        Err(_) => File::from(
+            nix::sys::memfd::memfd_create(c"tub-scratch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
+                .map_err(failed)?,
+        ),
+    };
+    let io = |error: std::io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(5)));
+    fd.set_len(*size_bytes).map_err(io)?;
+    // SAFETY: the number was placed by `lay_out`; it is given back below, unclosed.
+    let store = unsafe { File::from_raw_fd(pages) };
+    let mut page = [0u8; 4096];
+    let copied = content.iter().try_for_each(|run| {
+        let mut done = 0;
+        while done < run.range.len() {
+            store.read_exact_at(&mut page, run.offset_bytes + done)?;
+            fd.write_all_at(&page, run.range.start() - start + done)?;
+            done += page.len() as u64;
+        }
+        Ok(())
+    });
+    let _ = store.into_raw_fd();
+    copied.map_err(io)?;
+    Ok(fd.into())
+}
