@@ -4,9 +4,9 @@
 //! was; there is no writer in scope.
 
 use crate::memory::file_identity;
-use crate::registers::{self, CriticalSection};
+use crate::registers;
 use crate::survey::bytes;
-use crate::{Error, Result, Survey, files, memory};
+use crate::{Error, Result, Survey, files, home, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tub_model::{
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::Errno;
-use tub_tracee::{Frozen, RemoteCalls, StoppedThread};
+use tub_tracee::{CallSite, Frozen, RemoteCalls, StoppedThread, WayHome};
 use tub_units::{HostPid, NsPid, PAGE_BYTES, RemoteAddr};
 
 /// What is known about a checkpoint before the process is looked at.
@@ -41,19 +41,22 @@ pub(crate) fn collect(
     let vmas = memory::collect(frozen, &survey.mappings)?;
     let pid = frozen.pid();
     let tracee = |source| Error::Tracee { pid, source };
-    let site = syscall_site(frozen, survey)?;
+    let site = home::call_site(frozen, survey)?;
     let [main, others @ ..] = frozen.threads() else {
         return Err(Error::NoSuchProcess { pid });
     };
     // The main thread stays borrowed while the others are asked: it holds the scratch page.
-    let mut caller = Caller::begin(frozen, *main, site)?;
-    let scratch = caller.scratch;
-    let mut threads = vec![thread(survey, *main, &mut caller.calls, scratch)?];
+    let mut caller = Caller::begin(frozen, survey, *main, site)?;
+    let (scratch, top) = (caller.scratch, caller.scratch.0 + caller.scratch_bytes);
+    let registers = caller.registers;
+    let mut threads = vec![thread(survey, *main, &mut caller.calls, registers, scratch)?];
     let process = caller.process(survey)?;
     let (open_files, fds) = files::collect(survey, &mut caller)?;
     for other in others {
-        let mut calls = frozen.remote(*other, site).map_err(tracee)?;
-        threads.push(thread(survey, *other, &mut calls, scratch)?);
+        let registers = home::resting_registers(frozen, *other)?;
+        let way_home = Some(WayHome { top, registers });
+        let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
+        threads.push(thread(survey, *other, &mut calls, registers, scratch)?);
     }
     caller.end()?;
     let status = &survey.status;
@@ -141,52 +144,22 @@ fn mm(survey: &Survey, brk: u64) -> MmFields {
     }
 }
 
-/// Address of an instruction `syscall` in the process: the vdso has one for every call that it
-/// cannot answer by itself.
-fn syscall_site(frozen: &Frozen, survey: &Survey) -> Result<RemoteAddr> {
-    const SYSCALL: [u8; 2] = [0x0f, 0x05];
-    let pid = frozen.pid();
-    let executable = survey.mappings.iter().filter(|record| record.map.perms.execute);
-    let (vdso, others): (Vec<_>, Vec<_>) =
-        executable.partition(|record| record.map.path.as_deref() == Some("[vdso]"));
-    for record in vdso.into_iter().chain(others) {
-        let range = record.map.range;
-        let mut code = vec![0u8; usize::try_from(range.len()).unwrap_or(0).min(1 << 20)];
-        if frozen.read(RemoteAddr(range.start()), &mut code).is_err() {
-            continue;
-        }
-        if let Some(at) = code.windows(2).position(|pair| pair == SYSCALL) {
-            return Ok(RemoteAddr(range.start() + at as u64));
-        }
-    }
-    Err(Error::Remote { what: "a system call instruction".to_owned(), pid, source: Errno::ENOEXEC })
-}
-
 fn thread(
     survey: &Survey,
     stopped: StoppedThread,
     calls: &mut RemoteCalls<'_>,
+    general: [u64; 27],
     scratch: RemoteAddr,
 ) -> Result<Thread> {
     let pid = survey.pid;
     let tracee = |source| Error::Tracee { pid, source };
     let known = survey.threads.iter().find(|thread| thread.tid == stopped.tid());
     let known = known.ok_or(Error::NoSuchProcess { pid: stopped.tid() })?;
-    let mut general = calls.saved_registers();
     if general[registers::CS] & 0xffff != 0x33 {
         let what = "64-bit state".to_owned();
         return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
     }
     let rseq = stopped.rseq().map_err(tracee)?;
-    if let Some(rseq) = rseq {
-        // struct rseq (linux/rseq.h): the pointer to the critical section is at offset 8.
-        let pointer = calls.process().read_u64(RemoteAddr(rseq.address + 8)).map_err(tracee)?;
-        if pointer != 0 {
-            let section = critical_section(calls.process(), RemoteAddr(pointer))?;
-            registers::abort_critical_section(&mut general, section);
-        }
-    }
-    registers::settle(&mut general);
     let mask = calls.saved_signal_mask();
     let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);
     let alternate_stack = alternate_stack(calls, scratch, pid)?;
@@ -211,21 +184,6 @@ fn thread(
             nice: known.stat.nice,
             priority: known.stat.rt_priority,
         },
-    })
-}
-
-fn critical_section(frozen: &Frozen, at: RemoteAddr) -> Result<CriticalSection> {
-    // struct rseq_cs: version u32, flags u32, start, offset after commit, abort.
-    let mut raw = [0u8; 32];
-    frozen.read(at, &mut raw).map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
-    let word = |at: usize| {
-        u64::from_ne_bytes(raw[at..at + 8].try_into().expect("eight bytes of thirty-two"))
-    };
-    Ok(CriticalSection {
-        flags: low_half(word(0) >> 32),
-        start: word(8),
-        len: word(16),
-        abort: word(24),
     })
 }
 
@@ -279,7 +237,10 @@ fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N
 /// The main thread, borrowed to ask about the process, with a scratch page of its memory.
 pub(crate) struct Caller<'a> {
     calls: RemoteCalls<'a>,
+    /// What the thread goes on with.
+    registers: [u64; 27],
     scratch: RemoteAddr,
+    scratch_bytes: u64,
     pid: HostPid,
     peers: Option<HashMap<u64, Option<u64>>>,
 }
@@ -296,15 +257,25 @@ struct ProcessState {
 }
 
 impl<'a> Caller<'a> {
-    fn begin(frozen: &'a Frozen, main: StoppedThread, site: RemoteAddr) -> Result<Self> {
+    fn begin(
+        frozen: &'a Frozen,
+        survey: &Survey,
+        main: StoppedThread,
+        site: CallSite,
+    ) -> Result<Self> {
         let pid = frozen.pid();
-        let mut calls =
-            frozen.remote(main, site).map_err(|source| Error::Tracee { pid, source })?;
+        let tracee = |source| Error::Tracee { pid, source };
+        let registers = home::resting_registers(frozen, main)?;
+        let frame_bytes = WayHome::bytes(main.xsave().map_err(tracee)?.len());
+        let way_home = home::on_the_main_stack(frozen, survey, registers, frame_bytes);
+        let mut calls = frozen.remote(main, site, way_home).map_err(tracee)?;
+        // A page to answer in, and room for the ways home of the other threads.
+        let scratch_bytes = PAGE_BYTES + WayHome::BYTES_MAX.next_multiple_of(PAGE_BYTES);
         let rights = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let args = [0, PAGE_BYTES, rights, flags, u64::MAX, 0];
+        let args = [0, scratch_bytes, rights, flags, u64::MAX, 0];
         let scratch = RemoteAddr(ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?);
-        Ok(Self { calls, scratch, pid, peers: None })
+        Ok(Self { calls, registers, scratch, scratch_bytes, pid, peers: None })
     }
 
     fn ask(&mut self, what: &str, number: i64, args: [u64; 6]) -> Result<u64> {
@@ -317,7 +288,7 @@ impl<'a> Caller<'a> {
 
     /// Gives the scratch page and the thread back.
     fn end(mut self) -> Result<()> {
-        let args = [self.scratch.0, PAGE_BYTES, 0, 0, 0, 0];
+        let args = [self.scratch.0, self.scratch_bytes, 0, 0, 0, 0];
         self.ask("end of the scratch page", libc::SYS_munmap, args).map(drop)
     }
 

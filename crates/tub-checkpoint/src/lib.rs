@@ -11,6 +11,7 @@ mod checkpoint;
 mod collect;
 mod error;
 mod files;
+mod home;
 mod memory;
 mod refuse;
 mod registers;

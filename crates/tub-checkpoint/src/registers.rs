@@ -14,6 +14,8 @@ const ORIG_RAX: usize = 15;
 const RIP: usize = 16;
 /// Code segment.
 pub(crate) const CS: usize = 17;
+/// Stack pointer.
+pub(crate) const RSP: usize = 19;
 
 /// KERNEL: linux/errno.h, not part of the user interface.
 const ERESTARTSYS: i64 = -512;

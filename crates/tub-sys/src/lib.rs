@@ -8,6 +8,7 @@ mod fd;
 mod memory;
 mod process;
 mod ptrace;
+mod sigframe;
 mod socket;
 
 pub use fd::*;
@@ -15,6 +16,7 @@ pub use memory::*;
 pub use nix::errno::Errno;
 pub use process::*;
 pub use ptrace::*;
+pub use sigframe::*;
 pub use socket::*;
 
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -4,15 +4,18 @@ use crate::{Errno, check};
 use libc::{c_void, pid_t};
 use tub_units::HostPid;
 
+/// Length that no xsave area exceeds: holds every component up to AMX tile data (8 KiB).
+pub const XSTATE_BYTES_MAX: usize = 16 * 1024;
+
 /// `ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE, …)`: the uncompacted xsave area.
 ///
 /// # References
 ///
-/// ptrace(2); Intel SDM vol. 1, 13.4. 16 KiB hold every component up to AMX tile data (8 KiB).
+/// ptrace(2); Intel SDM vol. 1, 13.4.
 pub fn ptrace_xstate(tid: HostPid) -> Result<Vec<u8>, Errno> {
     // elf.h: NT_X86_XSTATE.
     const NT_X86_XSTATE: usize = 0x202;
-    let mut area = vec![0u8; 16 * 1024];
+    let mut area = vec![0u8; XSTATE_BYTES_MAX];
     let mut io = libc::iovec { iov_base: area.as_mut_ptr().cast(), iov_len: area.len() };
     // SAFETY: `io` describes `area`, which the kernel fills with at most `iov_len` bytes.
     let result = unsafe {

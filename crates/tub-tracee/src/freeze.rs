@@ -4,7 +4,7 @@
 //! detaching lets it continue exactly where it was, interrupted system calls included.
 //! Not here: calls made by the held process itself (see [`crate::RemoteCalls`]).
 
-use crate::{Error, RemoteCalls, Result};
+use crate::{CallSite, Error, RemoteCalls, Result, WayHome};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -177,9 +177,14 @@ impl Frozen {
         })
     }
 
-    /// Lets `thread` make system calls for us. `site` is the address of a `syscall` instruction.
-    pub fn remote(&self, thread: StoppedThread, site: RemoteAddr) -> Result<RemoteCalls<'_>> {
-        RemoteCalls::begin(self, thread, site)
+    /// Lets `thread` make system calls for us.
+    pub fn remote(
+        &self,
+        thread: StoppedThread,
+        site: CallSite,
+        way_home: Option<WayHome>,
+    ) -> Result<RemoteCalls<'_>> {
+        RemoteCalls::begin(self, thread, site, way_home)
     }
 
     /// Lets every thread go on where it was.

@@ -7,7 +7,9 @@
 mod error;
 mod freeze;
 mod remote;
+mod site;
 
 pub use error::{Error, Result};
 pub use freeze::{Frozen, StoppedThread};
-pub use remote::RemoteCalls;
+pub use remote::{RemoteCalls, WayHome};
+pub use site::CallSite;

@@ -2,7 +2,8 @@
 //!
 //! In: a stopped thread. Out: what its system calls returned. Invariant: when a [`RemoteCalls`]
 //! is dropped, the thread is back in the very stop it was borrowed from: same registers, same
-//! signal mask, and an interrupted system call still restarts.
+//! signal mask, and an interrupted system call still restarts. With a [`WayHome`], killing this
+//! program at any moment in between makes no difference but that such a call may end with EINTR.
 //!
 //! Why not PTRACE_SINGLESTEP: the trap is a forced signal, and forcing a blocked or ignored
 //! SIGTRAP resets the application's handler (KERNEL: force_sig_info_to_task, kernel/signal.c).
@@ -11,11 +12,11 @@
 //! PTRACE_INTERRUPT, and gets its registers back there.
 
 use crate::freeze::{PTRACE_EVENT_STOP, raw};
-use crate::{Error, Frozen, Result, StoppedThread};
+use crate::{CallSite, Error, Frozen, Result, StoppedThread};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use tub_sys::Errno;
+use tub_sys::{Errno, SIGNAL_FRAME_ALIGN, SignalFrame};
 use tub_units::RemoteAddr;
 
 /// A thread borrowed to make system calls.
@@ -23,34 +24,81 @@ use tub_units::RemoteAddr;
 pub struct RemoteCalls<'a> {
     frozen: &'a Frozen,
     thread: StoppedThread,
-    site: RemoteAddr,
+    site: CallSite,
     saved: libc::user_regs_struct,
     mask: u64,
+    /// Address of the frame that leads home, and what was there before.
+    frame: Option<(u64, Vec<u8>)>,
+}
+
+/// What a borrowed thread needs to go home by itself (see [`CallSite`]).
+#[derive(Clone, Copy, Debug)]
+pub struct WayHome {
+    /// The highest address of memory for it; nothing of value may lie below.
+    pub top: u64,
+    /// The registers with which the thread can go on outside of the kernel's signal path.
+    pub registers: [u64; 27],
+}
+
+impl WayHome {
+    /// Enough for every thread.
+    pub const BYTES_MAX: u64 = Self::bytes(tub_sys::XSTATE_BYTES_MAX);
+
+    /// Bytes below the top that are written to, for a thread with an xsave area of that many.
+    pub const fn bytes(xsave: usize) -> u64 {
+        (SignalFrame::bytes(xsave) + SIGNAL_FRAME_ALIGN) as u64
+    }
 }
 
 impl<'a> RemoteCalls<'a> {
     pub(crate) fn begin(
         frozen: &'a Frozen,
         thread: StoppedThread,
-        site: RemoteAddr,
+        site: CallSite,
+        way_home: Option<WayHome>,
     ) -> Result<Self> {
         let tid = raw(thread.tid());
         let saved = ptrace::getregs(tid).map_err(|e| thread.failed("registers", e))?;
         let mask = thread.signal_mask()?;
+        let mut calls = Self { frozen, thread, site, saved, mask, frame: None };
+        if let (Some(way), Some(sigreturn)) = (way_home, site.sigreturn) {
+            calls.prepare_way_home(way, sigreturn)?;
+        }
         // No handler may run in the middle of our call.
         tub_sys::ptrace_set_signal_mask(thread.tid(), u64::MAX)
             .map_err(|e| thread.failed("signal mask", e))?;
-        Ok(Self { frozen, thread, site, saved, mask })
+        Ok(calls)
+    }
+
+    /// From here on the thread goes home when it is let go, by whomever.
+    fn prepare_way_home(&mut self, way: WayHome, sigreturn: RemoteAddr) -> Result<()> {
+        let xsave = self.thread.xsave()?;
+        let frame = SignalFrame {
+            return_address: sigreturn.0,
+            general: way.registers,
+            xsave: &xsave,
+            signal_mask: self.mask,
+            alternate_stack: SignalFrame::SAME_ALTERNATE_STACK,
+        };
+        let align = SIGNAL_FRAME_ALIGN as u64;
+        let at = way.top.saturating_sub(SignalFrame::bytes(xsave.len()) as u64) / align * align;
+        let frame = frame.at(at);
+        let mut before = vec![0; frame.len()];
+        self.frozen.read(RemoteAddr(at), &mut before)?;
+        self.frozen.write(RemoteAddr(at), &frame)?;
+        self.frame = Some((at, before));
+        let mut regs = self.saved;
+        // As after the `ret` of the call site.
+        regs.rip = sigreturn.0;
+        regs.rsp = at + 8;
+        regs.orig_rax = u64::MAX;
+        ptrace::setregs(raw(self.thread.tid()), regs)
+            .map_err(|e| self.thread.failed("registers", e))
     }
 
     /// The process that the thread belongs to.
     pub fn process(&self) -> &'a Frozen {
         self.frozen
-    }
-
-    /// Its registers, as they were when it was borrowed.
-    pub fn saved_registers(&self) -> [u64; 27] {
-        words(&self.saved)
     }
 
     /// Its signal mask, as it was when it was borrowed.
@@ -62,7 +110,10 @@ impl<'a> RemoteCalls<'a> {
     pub fn call(&mut self, number: i64, args: [u64; 6]) -> Result<std::result::Result<u64, Errno>> {
         let tid = raw(self.thread.tid());
         let mut regs = self.saved;
-        regs.rip = self.site.0;
+        regs.rip = self.site.syscall.0;
+        if let Some((frame, _)) = self.frame {
+            regs.rsp = frame;
+        }
         regs.rax = number.cast_unsigned();
         // No restart of what the thread was doing when it was stopped.
         regs.orig_rax = u64::MAX;
@@ -120,8 +171,14 @@ impl<'a> RemoteCalls<'a> {
                 Err(errno) => return Err(errno),
             }
         }
+        // The mask first: with the registers of the call it would still be led home.
+        tub_sys::ptrace_set_signal_mask(self.thread.tid(), self.mask)?;
         ptrace::setregs(tid, self.saved)?;
-        tub_sys::ptrace_set_signal_mask(self.thread.tid(), self.mask)
+        if let Some((frame, before)) = &self.frame {
+            // What lies there is of no value to anybody, but it was not ours to change.
+            let _ = self.frozen.write(RemoteAddr(*frame), before);
+        }
+        Ok(())
     }
 }
 

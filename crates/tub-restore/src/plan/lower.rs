@@ -4,10 +4,11 @@
 //! Invariant: every address in the result lies in the blob's range, or is one that the plan names.
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
-use super::{Meeting, PlanOp, Program, RestorePlan, sigframe};
-use tub_model::{PosixTimer, Task};
+use super::{Meeting, PlanOp, Program, RestorePlan};
+use tub_model::{PosixTimer, Task, Thread};
 use tub_restorer_abi as abi;
 use tub_restorer_abi::{RawOp, RawReport};
+use tub_sys::{SIGNAL_FRAME_ALIGN, SignalFrame};
 
 /// Bytes of stack for each thread while it runs the blob: its deepest call needs about 300.
 const STACK_BYTES: u64 = 2048;
@@ -17,6 +18,18 @@ const SYS_ARCH_PRCTL: i64 = 158;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
+
+/// From which the kernel loads the registers of `thread`.
+fn signal_frame(thread: &Thread) -> SignalFrame<'_> {
+    let stack = thread.alternate_stack;
+    SignalFrame {
+        return_address: 0, // never used
+        general: thread.registers.general,
+        xsave: &thread.registers.xsave,
+        signal_mask: thread.signal_mask,
+        alternate_stack: (stack.address, stack.flags, stack.size_bytes),
+    }
+}
 
 /// A plan in the form in which the blob runs it.
 #[derive(Clone, Debug)]
@@ -49,7 +62,7 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
     let ops = memory_ops as u64 + 256 + threads * 24 + pending + timers * 4;
     let per_thread =
-        sigframe::bytes(xsave) as u64 + sigframe::ALIGN as u64 + STACK_BYTES + 512 + groups;
+        SignalFrame::bytes(xsave) as u64 + SIGNAL_FRAME_ALIGN as u64 + STACK_BYTES + 512 + groups;
     let small = 16 * 1024 + task.mm.auxv.len() as u64 + pending * 128 + timers * 128;
     4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
 }
@@ -341,9 +354,9 @@ impl Lowering<'_> {
             }
             PlanOp::Resume { thread } => {
                 let xsave = self.plan.threads[*thread].registers.xsave.len();
-                let bytes = sigframe::bytes(xsave) as u64;
-                let at = self.arena.reserve(bytes, sigframe::ALIGN);
-                let frame = sigframe::build(&self.plan.threads[*thread], at);
+                let bytes = SignalFrame::bytes(xsave) as u64;
+                let at = self.arena.reserve(bytes, SIGNAL_FRAME_ALIGN);
+                let frame = signal_frame(&self.plan.threads[*thread]).at(at);
                 self.arena.write(at, &frame);
                 self.raw(abi::SIGRETURN, &[at + 8]);
             }

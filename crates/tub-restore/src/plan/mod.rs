@@ -9,7 +9,6 @@ mod files;
 mod lower;
 mod memory;
 mod op;
-mod sigframe;
 mod threads;
 
 pub use files::FileStep;

@@ -11,10 +11,8 @@
 //!
 //! KERNEL(since 2.6.30): arch/x86/include/uapi/asm/sigcontext.h, arch/x86/kernel/fpu/signal.c.
 
-use tub_model::Thread;
-
-/// Alignment of the frame itself.
-pub(super) const ALIGN: usize = 64;
+/// Alignment that a [`SignalFrame`] needs.
+pub const SIGNAL_FRAME_ALIGN: usize = 64;
 const FRAME_BYTES: usize = 440;
 const FPSTATE_OFFSET: usize = 448;
 /// Where software may leave its note in the legacy part of the area.
@@ -24,14 +22,39 @@ const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
 /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS.
 const UC_FLAGS: u64 = 7;
 
-/// Bytes that [`build`] will return for an xsave area of that many.
-pub(super) fn bytes(xsave: usize) -> usize {
-    FPSTATE_OFFSET + xsave + 4
+/// What `rt_sigreturn(2)` is to load.
+#[derive(Clone, Copy, Debug)]
+pub struct SignalFrame<'a> {
+    /// Address that stands where a handler's return would find it.
+    pub return_address: u64,
+    /// `struct user_regs_struct`, 27 words in the order of `sys/user.h`.
+    pub general: [u64; 27],
+    /// The uncompacted xsave area, as [`crate::ptrace_xstate`] gives it.
+    pub xsave: &'a [u8],
+    /// Blocked signals.
+    pub signal_mask: u64,
+    /// Address, flags and size of the alternate stack. Flags that mean nothing leave it as it is
+    /// (KERNEL: `restore_altstack` squashes every error but EFAULT, kernel/signal.c).
+    pub alternate_stack: (u64, i32, u64),
 }
 
-/// Builds the frame for `thread`, to be placed at `address`, a multiple of [`ALIGN`].
-pub(super) fn build(thread: &Thread, address: u64) -> Vec<u8> {
-    let xsave = &thread.registers.xsave;
+impl SignalFrame<'_> {
+    /// Flags of an alternate stack that leave the thread's own one in force.
+    pub const SAME_ALTERNATE_STACK: (u64, i32, u64) = (0, 5, 0);
+
+    /// Bytes of a frame with an xsave area of that many.
+    pub const fn bytes(xsave: usize) -> usize {
+        FPSTATE_OFFSET + xsave + 4
+    }
+
+    /// The frame, to be placed at `address`, a multiple of [`SIGNAL_FRAME_ALIGN`].
+    pub fn at(&self, address: u64) -> Vec<u8> {
+        build(self, address)
+    }
+}
+
+fn build(thread: &SignalFrame<'_>, address: u64) -> Vec<u8> {
+    let xsave = thread.xsave;
     let [
         r15,
         r14,
@@ -55,16 +78,16 @@ pub(super) fn build(thread: &Thread, address: u64) -> Vec<u8> {
         rsp,
         ss,
         ..,
-    ] = thread.registers.general;
-    let stack = thread.alternate_stack;
-    let mut frame = Vec::with_capacity(bytes(xsave.len()));
+    ] = thread.general;
+    let (stack, stack_flags, stack_bytes) = thread.alternate_stack;
+    let mut frame = Vec::with_capacity(SignalFrame::bytes(xsave.len()));
     let mut word = |value: u64| frame.extend_from_slice(&value.to_le_bytes());
-    word(0); // return address: never used
+    word(thread.return_address);
     word(UC_FLAGS);
     word(0); // uc_link
-    word(stack.address);
-    word(u64::from(stack.flags.cast_unsigned()));
-    word(stack.size_bytes);
+    word(stack);
+    word(u64::from(stack_flags.cast_unsigned()));
+    word(stack_bytes);
     for register in
         [r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip, eflags]
     {
@@ -107,8 +130,6 @@ fn note(area: &mut [u8], len: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tub_model::{AlternateStack, Registers, Scheduling};
-    use tub_units::{NsPid, RemoteAddr};
 
     #[test]
     fn the_frame_has_the_kernels_layout() {
@@ -117,21 +138,17 @@ mod tests {
         general[19] = 0x5678; // rsp
         let mut xsave = vec![0u8; 2432];
         xsave[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(&0xe7u64.to_le_bytes());
-        let thread = Thread {
-            tid: NsPid(1),
-            name: String::new(),
-            registers: Registers { general, xsave },
+        let thread = SignalFrame {
+            return_address: 0x9abc,
+            general,
+            xsave: &xsave,
             signal_mask: 0xabcd,
-            pending_signals: Vec::new(),
-            alternate_stack: AlternateStack::default(),
-            clear_child_tid: RemoteAddr(0),
-            robust_list: (RemoteAddr(0), 0),
-            rseq: None,
-            scheduling: Scheduling::default(),
+            alternate_stack: (0, 0, 0),
         };
-        let frame = build(&thread, 0x1000);
+        let frame = thread.at(0x1000);
         let word = |at: usize| u64::from_le_bytes(frame[at..at + 8].try_into().unwrap());
-        assert_eq!(frame.len(), bytes(2432));
+        assert_eq!(frame.len(), SignalFrame::bytes(2432));
+        assert_eq!(word(0), 0x9abc);
         // Offsets as `offsetof` gives them for struct rt_sigframe on x86-64.
         assert_eq!(word(8), UC_FLAGS);
         assert_eq!(word(48 + 15 * 8), 0x5678);
