@@ -12,8 +12,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tub_model::{
     AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, IntervalTimer, Limit,
-    MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction, Task,
-    Thread,
+    Lock, MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction,
+    Task, Thread,
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::Errno;
@@ -51,6 +51,7 @@ pub(crate) fn collect(
     let registers = caller.registers;
     let mut threads = vec![thread(survey, *main, &mut caller.calls, registers, scratch)?];
     let process = caller.process(survey)?;
+    let lock_future = caller.lock_future(survey)?;
     let (open_files, fds) = files::collect(survey, &mut caller)?;
     for other in others {
         let registers = home::resting_registers(frozen, *other)?;
@@ -86,7 +87,7 @@ pub(crate) fn collect(
             .iter()
             .map(|limit| Limit { resource: limit.resource, soft: limit.soft, hard: limit.hard })
             .collect(),
-        mm: mm(survey, process.brk),
+        mm: mm(survey, process.brk, lock_future),
         vmas,
         signal_actions: process.signal_actions,
         pending_signals: shared.into_iter().map(SigInfo).collect(),
@@ -126,7 +127,7 @@ fn clocks(survey: &Survey) -> Result<Clocks> {
     })
 }
 
-fn mm(survey: &Survey, brk: u64) -> MmFields {
+fn mm(survey: &Survey, brk: u64, lock_future: Lock) -> MmFields {
     let stat = &survey.stat;
     MmFields {
         start_code: stat.start_code,
@@ -141,6 +142,7 @@ fn mm(survey: &Survey, brk: u64) -> MmFields {
         env_start: stat.env_start,
         env_end: stat.env_end,
         auxv: survey.auxv.clone(),
+        lock_future,
     }
 }
 
@@ -284,6 +286,20 @@ impl<'a> Caller<'a> {
 
     fn words<const N: usize>(&self) -> Result<[u64; N]> {
         read_words(self.calls.process(), self.scratch)
+    }
+
+    /// Whether the process locks every new mapping: the kernel shows it nowhere, but the scratch
+    /// page is such a mapping.
+    fn lock_future(&self, survey: &Survey) -> Result<Lock> {
+        let path = format!("/proc/{}/status", self.pid);
+        let malformed = |source| Error::Malformed { path: path.clone(), source };
+        let now = tub_procfs::status::parse(&bytes(&path)?).map_err(malformed)?;
+        if now.vm_lck_bytes <= survey.status.vm_lck_bytes {
+            return Ok(Lock::None);
+        }
+        let mappings = crate::survey::mappings(self.pid)?;
+        let scratch = mappings.iter().find(|record| record.map.range.contains(self.scratch.0));
+        Ok(scratch.map_or(Lock::None, memory::lock))
     }
 
     /// Gives the scratch page and the thread back.

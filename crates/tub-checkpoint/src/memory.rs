@@ -8,10 +8,10 @@ use crate::{Error, Result, Survey};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use tub_model::{Backing, FileIdentity, Protection, Vma};
+use tub_model::{Backing, FileIdentity, Lock, Protection, Vma};
 use tub_procfs::smaps::SmapsRecord;
 use tub_restorer_abi::{BLOB_MAGIC, RawHeader};
-use tub_sys::{PAGE_IS_FILE, PAGE_IS_PFNZERO, RawPageRegion};
+use tub_sys::{Errno, PAGE_IS_FILE, PAGE_IS_GUARD, PAGE_IS_PFNZERO, RawPageRegion};
 use tub_tracee::Frozen;
 use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
 
@@ -42,7 +42,9 @@ pub(crate) fn collect(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Vec<V
             Some(last) if continues(last, &vma) => {
                 last.range = AddrRange::new(last.range.start(), vma.range.end())
                     .expect("mappings are ascending");
-                last.saved = join(std::mem::take(&mut last.saved).into_iter().chain(vma.saved));
+                let saved = join(std::mem::take(&mut last.saved).into_iter().chain(vma.saved));
+                last.guards.extend(vma.guards);
+                last.saved = without(saved, &last.guards);
             }
             _ => vmas.push(vma),
         }
@@ -59,9 +61,16 @@ fn continues(last: &Vma, next: &Vma) -> bool {
     match (&last.backing, &next.backing) {
         (Backing::Vdso, Backing::Vdso) => true,
         (Backing::Anonymous, Backing::Anonymous) => {
-            let shape =
-                |vma: &Vma| (vma.protection, vma.grows_down, vma.no_reserve, vma.advice.clone());
-            shape(last) == shape(next) && !last.grows_down
+            let Vma { protection, grows_down, no_reserve, droppable, sealed, lock, advice, .. } =
+                next;
+            last.protection == *protection
+                && !last.grows_down
+                && !grows_down
+                && last.no_reserve == *no_reserve
+                && last.droppable == *droppable
+                && last.sealed == *sealed
+                && last.lock == *lock
+                && last.advice == *advice
         }
         _ => false,
     }
@@ -101,15 +110,30 @@ fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
     // Never stored, so that clones do not share a random generator (design decision E12).
     let secret = flags.has("wf") || flags.has("dp");
     let saved = if secret { Vec::new() } else { saved };
+    let guards = resident.guards(map.range);
+    let saved = without(saved, &guards);
     Ok(Vma {
         range: map.range,
         protection,
         backing,
         grows_down: flags.has("gd"),
         no_reserve: flags.has("nr"),
+        droppable: flags.has("dp"),
+        sealed: flags.has("sl"),
+        lock: lock(record),
         advice: advice(record),
         saved,
+        guards,
     })
+}
+
+/// How the pages of a mapping are locked.
+pub(crate) fn lock(record: &SmapsRecord) -> Lock {
+    match (record.vm_flags.has("lo"), record.vm_flags.has("lf")) {
+        (_, true) => Lock::OnFault,
+        (true, false) => Lock::Resident,
+        (false, false) => Lock::None,
+    }
 }
 
 /// `MADV_*` for the flags of smaps (proc_pid_smaps(5)).
@@ -218,18 +242,20 @@ fn blob_of_earlier_restore(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Opt
     Ok(RawHeader::from_bytes(&header))
 }
 
-/// Pages in memory or swap, as the kernel lists them.
+/// Pages in memory or swap, and guards, as the kernel lists them.
 struct Resident {
     regions: Vec<RawPageRegion>,
 }
 
 impl Resident {
     fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
-        let private = mappings.iter().filter(|record| {
+        let wanted = mappings.iter().filter(|record| {
             let name = record.map.path.as_deref().unwrap_or("");
-            !record.map.perms.shared && !name.starts_with("[v")
+            // KERNEL(since 6.18): `gu` says that there may be guards.
+            let private = !record.map.perms.shared && !name.starts_with("[v");
+            private || record.vm_flags.has("gu")
         });
-        Self::scan_ranges(pid, private.map(|record| record.map.range))
+        Self::scan_ranges(pid, wanted.map(|record| record.map.range))
     }
 
     fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Self> {
@@ -237,28 +263,42 @@ impl Resident {
         let failed = |source| Error::Proc { path: path.clone(), source };
         let pagemap = File::open(&path).map_err(failed)?;
         let mut regions = Vec::new();
+        let mut tells_guards = true;
         for range in ranges {
-            let found = tub_sys::pagemap_scan(pagemap.as_fd(), range)
-                .map_err(|errno| failed(errno.into()))?;
-            regions.extend(found);
+            let found = match tub_sys::pagemap_scan(pagemap.as_fd(), range, tells_guards) {
+                Err(Errno::EINVAL) if tells_guards => {
+                    tells_guards = false;
+                    tub_sys::pagemap_scan(pagemap.as_fd(), range, false)
+                }
+                other => other,
+            };
+            regions.extend(found.map_err(|errno| failed(errno.into()))?);
         }
         Ok(Self { regions })
     }
 
     /// Pages of a private mapping that are the process's own, joined over small gaps.
     fn private(&self, range: AddrRange) -> Vec<AddrRange> {
+        join(self.within(range).filter_map(|region| own(region)?.intersection(range)))
+    }
+
+    /// Guards of a mapping.
+    fn guards(&self, range: AddrRange) -> Vec<AddrRange> {
+        self.within(range)
+            .filter(|region| region.categories & PAGE_IS_GUARD != 0)
+            .filter_map(|region| AddrRange::new(region.start, region.end)?.intersection(range))
+            .collect()
+    }
+
+    fn within(&self, range: AddrRange) -> impl Iterator<Item = &RawPageRegion> {
         let first = self.regions.partition_point(|region| region.end <= range.start());
-        let own = self.regions[first..]
-            .iter()
-            .take_while(|region| region.start < range.end())
-            .filter_map(|region| own(region)?.intersection(range));
-        join(own)
+        self.regions[first..].iter().take_while(move |region| region.start < range.end())
     }
 }
 
 /// The pages of a region, where they are the process's own: neither a file's nor the zero page.
 fn own(region: &RawPageRegion) -> Option<AddrRange> {
-    let others = region.categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO) != 0;
+    let others = region.categories & (PAGE_IS_FILE | PAGE_IS_PFNZERO | PAGE_IS_GUARD) != 0;
     if others { None } else { AddrRange::new(region.start, region.end) }
 }
 
@@ -285,6 +325,24 @@ fn join(ranges: impl Iterator<Item = AddrRange>) -> Vec<AddrRange> {
     joined
 }
 
+/// Ascending ranges without what of them lies in `holes`, which ascend as well.
+fn without(ranges: Vec<AddrRange>, holes: &[AddrRange]) -> Vec<AddrRange> {
+    if holes.is_empty() {
+        return ranges;
+    }
+    let mut rest = Vec::with_capacity(ranges.len() + holes.len());
+    for range in ranges {
+        let mut start = range.start();
+        for hole in holes.iter().filter(|hole| hole.overlaps(range)) {
+            rest.extend(AddrRange::new(start, hole.start()));
+            start = hole.end();
+        }
+        rest.extend(AddrRange::new(start, range.end()));
+    }
+    rest.retain(|range| !range.is_empty());
+    rest
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -296,5 +354,15 @@ mod tests {
         assert_eq!(join(near.into_iter()), [range(0x1000, 0x4000)]);
         let far = [range(0x1000, 0x2000), range(0x20000, 0x21000)];
         assert_eq!(join(far.into_iter()), far);
+    }
+
+    #[test]
+    fn holes_are_cut_out_wherever_they_lie() {
+        let range = |a: u64, b: u64| AddrRange::new(a * 0x1000, b * 0x1000).unwrap();
+        let ranges = || vec![range(1, 4), range(6, 9)];
+        assert_eq!(without(ranges(), &[]), ranges());
+        let holes = [range(0, 2), range(3, 7), range(8, 20)];
+        assert_eq!(without(ranges(), &holes), [range(2, 3), range(7, 8)]);
+        assert_eq!(without(ranges(), &[range(1, 4)]), [range(6, 9)]);
     }
 }

@@ -198,7 +198,7 @@ const MAPPINGS_ATTEMPTS: usize = 20;
 /// (proc_pid_maps(5)), so that a piece may go back behind the one before: seen with a JVM whose
 /// heap had just grown. Then it is read once more. Once the process is frozen, the first attempt
 /// succeeds.
-fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
+pub(crate) fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
     let path = format!("/proc/{pid}/smaps");
     for _ in 1..MAPPINGS_ATTEMPTS {
         match parsed(&path, tub_procfs::smaps::parse) {

@@ -112,7 +112,7 @@ fn check_fds(task: &Task) -> Result<(), String> {
 
 fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
     let mut end = 0;
-    for Vma { range, saved, backing, .. } in vmas {
+    for Vma { range, saved, guards, backing, .. } in vmas {
         check_next("mapping", *range, end)?;
         if range.end() > ADDRESS_MAX {
             return Err(format!("mapping {range} lies beyond user addresses"));
@@ -125,6 +125,18 @@ fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
         }
         if saved_end > range.end() {
             return Err(format!("saved range up to {saved_end:x} leaves its mapping {range}"));
+        }
+        let mut guards_end = range.start();
+        for pages in guards {
+            check_next("guard", *pages, guards_end)?;
+            guards_end = pages.end();
+            // Guards are few where saved ranges are many, and the reverse.
+            if saved.iter().any(|saved| saved.overlaps(*pages)) {
+                return Err(format!("guard {pages} is saved"));
+            }
+        }
+        if guards_end > range.end() {
+            return Err(format!("guard up to {guards_end:x} leaves its mapping {range}"));
         }
         if *backing == Backing::Vdso && !saved.is_empty() {
             return Err(format!("pages of the vdso at {range} are saved"));

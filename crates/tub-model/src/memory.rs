@@ -16,11 +16,32 @@ pub struct Vma {
     pub grows_down: bool,
     /// `MAP_NORESERVE` (VmFlags `nr`).
     pub no_reserve: bool,
+    /// `MAP_DROPPABLE` (VmFlags `dp`): the kernel may turn its pages into zeros at any time.
+    pub droppable: bool,
+    /// `mseal(2)` (VmFlags `sl`): nothing about the mapping may change any more.
+    pub sealed: bool,
+    /// Whether its pages stay in memory (VmFlags `lo`, `lf`).
+    pub lock: Lock,
     /// Advice in force, as `MADV_*` numbers in the order in which to give them.
     pub advice: Vec<i32>,
     /// Pages whose content is owed to the process and cannot come from `backing`:
     /// ascending, page-aligned, within `range`, disjoint.
     pub saved: Vec<AddrRange>,
+    /// `MADV_GUARD_INSTALL`: pages that may not be touched, whatever the access rights. As `saved`,
+    /// and disjoint from it.
+    pub guards: Vec<AddrRange>,
+}
+
+/// Whether pages are locked into memory, as of `mlock2(2)` and `mlockall(2)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lock {
+    /// They are not.
+    #[default]
+    None,
+    /// All of them are there, and stay.
+    Resident,
+    /// They stay from the first touch on (`MLOCK_ONFAULT`).
+    OnFault,
 }
 
 /// Access rights of a mapping.
@@ -116,4 +137,6 @@ pub struct MmFields {
     pub env_end: u64,
     /// The auxiliary vector, as in `/proc/PID/auxv`.
     pub auxv: Vec<u8>,
+    /// Whether mappings made from now on are locked (`mlockall(MCL_FUTURE)`).
+    pub lock_future: Lock,
 }

@@ -38,6 +38,8 @@ pub struct StatusRecord {
     pub ns_tgid: Vec<NsPid>,
     /// `NSpid`: the thread's id in each PID namespace, ours first, its own last.
     pub ns_pid: Vec<NsPid>,
+    /// `VmLck`: bytes of locked mappings; absent for a process that is ending.
+    pub vm_lck_bytes: Option<u64>,
     /// `Threads`: how many the process has.
     pub threads: u32,
     /// `SigPnd`: signals pending for the thread; bit n-1 for signal n, as in the next four.
@@ -89,6 +91,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
         groups: status.list("Groups")?,
         ns_tgid: status.list("NStgid")?.into_iter().map(NsPid).collect(),
         ns_pid: status.list("NSpid")?.into_iter().map(NsPid).collect(),
+        vm_lck_bytes: status.optional::<u64>("VmLck", 10)?.map(|kib| kib * 1024),
         threads: status.number("Threads", 10)?,
         sig_pnd: status.number("SigPnd", 16)?,
         shd_pnd: status.number("ShdPnd", 16)?,

@@ -3,7 +3,7 @@
 //! In: the page store, the surroundings entered. Out: [`PlanFacts`]. Reads only.
 
 use crate::launch::{Surroundings, blob};
-use crate::plan::PlanFacts;
+use crate::plan::{MemoryFacts, PlanFacts};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use std::fs::File;
 use tub_model::{HostFacts, Limit};
@@ -28,6 +28,11 @@ pub fn plan_facts(
         capabilities: surroundings.capabilities,
         limits: limits(),
         timer_ids: tub_sys::has_timer_restore_ids(),
+        memory: MemoryFacts {
+            guards: tub_sys::knows_advice(tub_sys::MADV_GUARD_INSTALL),
+            droppable: tub_sys::has_droppable(),
+            seals: tub_sys::has_mseal(),
+        },
         blob_bytes: blob::CODE.len() as u64,
     }
 }

@@ -8,7 +8,8 @@
 use tub_image::PageRun;
 use tub_model::*;
 use tub_restore::plan::{
-    Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio, lower, plan,
+    Ids, MemoryFacts, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
+    lower, plan,
 };
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
 
@@ -31,8 +32,12 @@ fn vma(range: AddrRange, rights: &str, backing: Backing, saved: &[AddrRange]) ->
         backing,
         grows_down: false,
         no_reserve: false,
+        droppable: false,
+        sealed: false,
+        lock: Lock::None,
         advice: Vec::new(),
         saved: saved.to_vec(),
+        guards: Vec::new(),
     }
 }
 
@@ -180,6 +185,7 @@ fn facts() -> PlanFacts {
         capabilities: [0; 3],
         limits: vec![Limit { resource: 7, soft: 1024, hard: 2048 }],
         timer_ids: true,
+        memory: MemoryFacts { guards: true, droppable: true, seals: true },
         blob_bytes: 1000,
     }
 }
@@ -255,6 +261,102 @@ fn memory_is_never_writable_and_executable() {
             }
         }
     }
+}
+
+/// What the kernel would have at the end of each operation, page by page, next to what the original
+/// had there.
+#[test]
+fn no_page_has_a_right_too_many_at_any_time() {
+    for (memory, store_is_noexec) in
+        [(MemoryMode::Lazy, false), (MemoryMode::Lazy, true), (MemoryMode::Eager, false)]
+    {
+        let mut image = checkpoint();
+        // Code in anonymous memory, as a just-in-time compiler leaves it, and code beside which it
+        // writes on.
+        let (code, both) = (range(0x2000_0000, 0x2001_0000), range(0x3000_0000, 0x3001_0000));
+        let saved = [range(0x2000_0000, 0x2000_5000)];
+        let at = image.tasks[0].vmas.len() - 2;
+        image.tasks[0].vmas.insert(at, vma(both, "rwx", Backing::Anonymous, &[both]));
+        image.tasks[0].vmas.insert(at, vma(code, "rx", Backing::Anonymous, &saved));
+        let mut runs = runs();
+        let stack = runs.pop().unwrap();
+        runs.push(PageRun { range: saved[0], offset_bytes: 0x18000, hash: 0 });
+        runs.push(PageRun { range: both, offset_bytes: 0x1d000, hash: 0 });
+        runs.push(stack);
+        let facts = PlanFacts { store_is_noexec, ..facts() };
+        let wishes = PlanWishes { memory, ..PlanWishes::default() };
+        let plan = plan(&image, &runs, &facts, wishes).unwrap();
+        for op in plan.programs.iter().flat_map(|program| &program.ops) {
+            let (PlanOp::MapAnonymous { range, protection, .. }
+            | PlanOp::MapPages { range, protection, .. }
+            | PlanOp::MapFile { range, protection, .. }
+            | PlanOp::Protect { range, protection }) = op
+            else {
+                continue;
+            };
+            let original = image.tasks[0].vmas.iter().find(|vma| vma.range.covers(*range)).unwrap();
+            let original = original.protection;
+            let both = protection.write && protection.execute;
+            assert!(!both || original.write && original.execute, "{op}");
+            assert!(!protection.execute || original.execute, "{op}");
+        }
+        // And in the end each has what it had.
+        for vma in image.tasks[0].vmas.iter().filter(|vma| vma.backing != Backing::Vdso) {
+            let mut last = None;
+            for op in &plan.programs[0].ops {
+                if let PlanOp::MapAnonymous { range, protection, .. }
+                | PlanOp::MapPages { range, protection, .. }
+                | PlanOp::MapFile { range, protection, .. }
+                | PlanOp::Protect { range, protection } = op
+                    && range.contains(vma.range.start())
+                {
+                    last = Some(*protection);
+                }
+            }
+            assert_eq!(last, Some(vma.protection), "{}", vma.range);
+        }
+    }
+}
+
+#[test]
+fn guards_locks_and_seals_come_last_in_this_order() {
+    let mut image = checkpoint();
+    let heap = image.tasks[0].vmas.iter_mut().find(|vma| vma.range.start() == 0x1000_0000).unwrap();
+    heap.guards = vec![range(0x1003_0000, 0x1003_1000)];
+    heap.lock = Lock::OnFault;
+    heap.sealed = true;
+    let heap = heap.range;
+    image.tasks[0].mm.lock_future = Lock::Resident;
+    let limit = |soft, hard| Limit { resource: 8, soft, hard };
+    let with_limit = |hard| PlanFacts { limits: vec![limit(4096, hard)], ..facts() };
+    let ops = |facts: &PlanFacts| {
+        let plan = plan(&image, &runs(), facts, PlanWishes::default()).unwrap();
+        (plan.programs[0].ops.clone(), plan.warnings)
+    };
+    let (all, warnings) = ops(&with_limit(1 << 30));
+    assert!(!warnings.iter().any(|warning| warning.contains("locked")), "{warnings:?}");
+    let at = |op: &PlanOp| all.iter().position(|other| other == op).unwrap();
+    let lock = PlanOp::Lock { range: heap, on_fault: true, untouchable: true };
+    let order = [
+        at(&PlanOp::SetLimit(limit(1 << 30, 1 << 30))),
+        at(&PlanOp::Guard(range(0x1003_0000, 0x1003_1000))),
+        at(&lock),
+        at(&PlanOp::Seal(heap)),
+        at(&PlanOp::LockFuture { on_fault: false }),
+        // The limit is what it would have been.
+        at(&PlanOp::SetLimit(limit(4096, 1 << 30))),
+    ];
+    assert!(order.is_sorted(), "{order:?}");
+
+    let (all, warnings) = ops(&with_limit(4096));
+    assert!(warnings.iter().any(|warning| warning.contains("ulimit -l")), "{warnings:?}");
+    let locks = |op: &PlanOp| matches!(op, PlanOp::Lock { .. } | PlanOp::LockFuture { .. });
+    assert!(!all.iter().any(locks));
+
+    let without = MemoryFacts { guards: false, ..facts().memory };
+    let facts = PlanFacts { memory: without, ..facts() };
+    let error = plan(&image, &runs(), &facts, PlanWishes::default()).err();
+    assert_eq!(error, Some(PlanError::Guards { range: heap }));
 }
 
 #[test]

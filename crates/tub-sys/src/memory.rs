@@ -2,7 +2,7 @@
 
 use crate::{Errno, check};
 use std::os::fd::{AsRawFd, BorrowedFd};
-use tub_units::{AddrRange, HostPid, RemoteAddr};
+use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
 
 /// A run of pages with the same answers from [`pagemap_scan`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,16 @@ pub const PAGE_IS_SWAPPED: u64 = 1 << 4;
 /// The page is the kernel's zero page.
 pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 
-/// `ioctl(pagemap, PAGEMAP_SCAN, …)`: the pages in memory or in swap within `range`, as runs.
+/// The page is a guard of madvise(MADV_GUARD_INSTALL). KERNEL(since 6.16): before, a guard looks
+/// like a page in swap.
+pub const PAGE_IS_GUARD: u64 = 1 << 8;
+
+/// `ioctl(pagemap, PAGEMAP_SCAN, …)`: the pages in memory or in swap within `range`, as runs, and
+/// guards where `guards` asks for them.
+///
+/// # Errors
+///
+/// EINVAL where `guards` is asked for and the kernel does not tell them.
 ///
 /// # References
 ///
@@ -33,7 +42,9 @@ pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 pub fn pagemap_scan(
     pagemap: BorrowedFd<'_>,
     range: AddrRange,
+    guards: bool,
 ) -> Result<Vec<RawPageRegion>, Errno> {
+    let guards = if guards { PAGE_IS_GUARD } else { 0 };
     #[repr(C)]
     struct ScanArg {
         size: u64,
@@ -66,8 +77,12 @@ pub fn pagemap_scan(
             max_pages: 0,
             category_inverted: 0,
             category_mask: 0,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-            return_mask: PAGE_IS_FILE | PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | guards,
+            return_mask: PAGE_IS_FILE
+                | PAGE_IS_PRESENT
+                | PAGE_IS_SWAPPED
+                | PAGE_IS_PFNZERO
+                | guards,
         };
         // SAFETY: the kernel reads and writes `arg`, and writes at most `vec_len` regions to
         // `batch`, which outlives the call.
@@ -113,4 +128,34 @@ pub fn map_fresh_at(range: AddrRange) -> Result<(), Errno> {
         )
     };
     check(result as i64).map(drop)
+}
+
+/// `madvise(…, MADV_GUARD_INSTALL)`. KERNEL(since 6.13): uapi/asm-generic/mman-common.h.
+pub const MADV_GUARD_INSTALL: i32 = 102;
+/// `mmap(…, MAP_DROPPABLE, …)`. KERNEL(since 6.11): uapi/linux/mman.h. It stands in the place of
+/// MAP_PRIVATE.
+pub const MAP_DROPPABLE: i32 = 0x08;
+/// `mseal(2)`. KERNEL(since 6.10).
+pub const SYS_MSEAL: i64 = 462;
+
+/// `madvise(0, 0, advice)`: whether the kernel knows that advice; it looks at it before the length.
+pub fn knows_advice(advice: i32) -> bool {
+    // SAFETY: advice on no page at all.
+    unsafe { libc::madvise(std::ptr::null_mut(), 0, advice) == 0 }
+}
+
+/// `mseal(0, 0, 0)`: whether the kernel has that call.
+pub fn has_mseal() -> bool {
+    // SAFETY: seals no page at all.
+    unsafe { libc::syscall(SYS_MSEAL, 0, 0, 0) == 0 }
+}
+
+/// `mmap(…, MAP_DROPPABLE, …)` of a page that is given back at once: whether there is such memory.
+pub fn has_droppable() -> bool {
+    let flags = MAP_DROPPABLE | libc::MAP_ANONYMOUS;
+    let Ok(bytes) = usize::try_from(PAGE_BYTES) else { return false };
+    // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ, flags, -1, 0) };
+    // SAFETY: the page was mapped a moment ago, and nobody knows it.
+    at != libc::MAP_FAILED && unsafe { libc::munmap(at, bytes) } == 0
 }

@@ -13,6 +13,7 @@ mod images;
 mod jdk;
 mod jvm;
 mod lives;
+mod mappings;
 mod memory;
 mod process;
 mod refusals;

@@ -21,6 +21,7 @@ mod files;
 mod futexes;
 mod identity;
 mod ids;
+mod mappings;
 mod memory;
 mod pattern;
 mod pipes;
@@ -58,8 +59,10 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("futexes", futexes::futexes),
     ("identity", identity::identity),
     ("ids", ids::ids),
+    ("locked", mappings::locked),
     ("memory", memory::memory),
     ("memory-tls", threads::memory_tls),
+    ("odd-memory", mappings::odd_memory),
     ("pipe-eof", pipes::pipe_eof),
     ("pipes", pipes::pipes),
     ("refused", refusals::refused),

@@ -263,7 +263,7 @@ fn protection(mapping: &Mapping) -> io::Result<String> {
 }
 
 /// Whether the mapping that starts where `mapping` does has the VmFlag `flag`.
-fn has_flag(mapping: &Mapping, flag: &str) -> io::Result<bool> {
+pub(crate) fn has_flag(mapping: &Mapping, flag: &str) -> io::Result<bool> {
     let start = format!("{:x}-", mapping.address());
     let smaps = fs::read_to_string("/proc/self/smaps")?;
     let flags = smaps

@@ -42,12 +42,13 @@ pub struct Tub {
     user: User,
     words: Vec<OsString>,
     limit: Duration,
+    shell: Option<String>,
 }
 
 impl Tub {
     /// `tub COMMAND` as `user`.
     pub fn new(user: User, command: &str) -> Self {
-        Self { user, words: vec![command.into()], limit: LIMIT }
+        Self { user, words: vec![command.into()], limit: LIMIT, shell: None }
     }
 
     /// Adds a word.
@@ -68,9 +69,23 @@ impl Tub {
         self
     }
 
+    /// Lets a shell do something first: `ulimit -l 64`.
+    pub fn after(mut self, shell: &str) -> Self {
+        self.shell = Some(shell.to_owned());
+        self
+    }
+
     /// The command, to be started otherwise.
     pub fn command(&self) -> Command {
-        let mut command = as_user(self.user, &product().tub);
+        let tub = &product().tub;
+        let mut command = match &self.shell {
+            None => as_user(self.user, tub),
+            Some(shell) => {
+                let mut command = as_user(self.user, Path::new("/bin/sh"));
+                command.args(["-c", &format!("{shell} && exec \"$@\""), "sh"]).arg(tub);
+                command
+            }
+        };
         command.args(&self.words);
         command
     }

@@ -73,6 +73,7 @@ pub struct Restore {
     flavour: Flavour,
     words: Vec<String>,
     new_args: Vec<String>,
+    shell: Option<String>,
 }
 
 impl Restore {
@@ -85,12 +86,19 @@ impl Restore {
             flavour,
             words: Vec::new(),
             new_args: Vec::new(),
+            shell: None,
         }
     }
 
     /// More options of `tub restore`.
     pub fn args(mut self, words: &[&str]) -> Self {
         self.words.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Lets a shell do something first: `ulimit -l 64`.
+    pub fn after(mut self, shell: &str) -> Self {
+        self.shell = Some(shell.to_owned());
         self
     }
 
@@ -102,6 +110,9 @@ impl Restore {
             .args(&["--memory", self.flavour.memory.word()]);
         for word in &self.words {
             tub = tub.arg(word);
+        }
+        if let Some(shell) = &self.shell {
+            tub = tub.after(shell);
         }
         if !self.new_args.is_empty() {
             tub = tub.arg("--");

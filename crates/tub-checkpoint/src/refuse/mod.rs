@@ -145,8 +145,6 @@ fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
         ("is a shadow stack, which is not supported yet", "")
     } else if flags.has("um") || flags.has("uw") {
         ("is registered with userfaultfd", "")
-    } else if flags.has("lo") {
-        ("is locked, which is not supported yet", "unlock it before the checkpoint")
     } else if name.starts_with("/SYSV") {
         ("is System V shared memory", "detach it before the checkpoint")
     } else if name == "/[aio]" || name == "[uprobes]" || name.starts_with("anon_inode:") {

@@ -145,7 +145,7 @@ fn traced(helper: &Helper<'_>) -> Vec<Probe> {
 fn page_scan() -> Result<(), String> {
     let pagemap = File::open("/proc/self/pagemap").map_err(|error| error.to_string())?;
     let range = AddrRange::with_len(PAGE_BYTES * 16, PAGE_BYTES).ok_or("no such range")?;
-    let scanned = tub_sys::pagemap_scan(pagemap.as_fd(), range);
+    let scanned = tub_sys::pagemap_scan(pagemap.as_fd(), range, false);
     scanned.map(drop).map_err(|errno| errno.to_string())
 }
 

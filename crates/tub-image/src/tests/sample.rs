@@ -92,6 +92,7 @@ fn task() -> Task {
             env_start: 10,
             env_end: 11,
             auxv: (0..=255).collect(),
+            lock_future: Lock::OnFault,
         },
         vmas: vmas(),
         signal_actions: vec![SignalAction {
@@ -130,8 +131,12 @@ fn vma(range: AddrRange, backing: Backing, saved: Vec<AddrRange>) -> Vma {
         backing,
         grows_down: false,
         no_reserve: true,
+        droppable: false,
+        sealed: false,
+        lock: Lock::None,
         advice: vec![14, 18],
         saved,
+        guards: vec![],
     }
 }
 
@@ -141,6 +146,11 @@ fn vmas() -> Vec<Vma> {
     let scratch = Backing::SharedScratchFile { path: "/tmp/hsperfdata/1".into(), mode: 0o600 };
     let mut stack = vma(pages(200, 210), Backing::Anonymous, vec![pages(204, 210)]);
     stack.grows_down = true;
+    let mut odd = vma(pages(212, 216), Backing::Anonymous, vec![pages(212, 213)]);
+    odd.droppable = true;
+    odd.sealed = true;
+    odd.lock = Lock::Resident;
+    odd.guards = vec![pages(213, 214), pages(215, 216)];
     let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![]);
     vdso.protection = Protection { read: true, write: false, execute: true };
     vec![
@@ -154,6 +164,7 @@ fn vmas() -> Vec<Vma> {
         vma(pages(110, 118), scratch, vec![pages(110, 118)]),
         vma(pages(120, 121), shared, vec![]),
         stack,
+        odd,
         vdso,
     ]
 }

@@ -157,7 +157,7 @@ fn a_place_taken_in_the_meantime_is_not_overwritten() {
 fn parts_that_do_not_fit_together_are_never_finished() {
     let pages = sample::pages;
     type Spoil = fn(&mut Checkpoint);
-    let cases: [(&str, Spoil); 17] = [
+    let cases: [(&str, Spoil); 19] = [
         ("no task", |c| c.tasks.clear()),
         ("2 tasks", |c| c.tasks.push(c.tasks[0].clone())),
         ("no thread", |c| c.tasks[0].threads.clear()),
@@ -177,7 +177,13 @@ fn parts_that_do_not_fit_together_are_never_finished() {
             c.tasks[0].vmas[5].range = AddrRange::new(0x478_001, 0x479_000).unwrap()
         }),
         ("vdso", |c| {
-            c.tasks[0].vmas[7].saved = vec![AddrRange::new(0x4d_c000, 0x4d_d000).unwrap()]
+            c.tasks[0].vmas[8].saved = vec![AddrRange::new(0x4d_c000, 0x4d_d000).unwrap()]
+        }),
+        ("is saved", |c| {
+            c.tasks[0].vmas[7].guards = vec![AddrRange::new(0x4d_4000, 0x4d_5000).unwrap()]
+        }),
+        ("leaves its mapping", |c| {
+            c.tasks[0].vmas[7].guards = vec![AddrRange::new(0x4d_7000, 0x4d_9000).unwrap()]
         }),
         ("not within a saved range", |c| c.tasks[0].vmas[3].saved.clear()),
         ("private file mapping are missing", |c| {

@@ -3,7 +3,8 @@
 use super::{Odd, RangeRecord};
 use crate::pages::PageRun;
 use serde::{Deserialize, Serialize};
-use tub_model::{Backing, FileIdentity, MmFields, Protection, Vma};
+use tub_model::{Backing, FileIdentity, Lock, MmFields, Protection, Vma};
+use tub_units::AddrRange;
 
 /// Bounds and mappings of one task.
 #[derive(Serialize, Deserialize)]
@@ -39,6 +40,7 @@ struct MmFieldsRecord<'a> {
     env_start: u64,
     env_end: u64,
     auxv: &'a [u8],
+    lock_future: LockRecord,
 }
 
 impl<'a> MmFieldsRecord<'a> {
@@ -56,6 +58,7 @@ impl<'a> MmFieldsRecord<'a> {
             env_start: mm.env_start,
             env_end: mm.env_end,
             auxv: &mm.auxv,
+            lock_future: LockRecord::new(mm.lock_future),
         }
     }
 
@@ -73,6 +76,7 @@ impl<'a> MmFieldsRecord<'a> {
             env_start: self.env_start,
             env_end: self.env_end,
             auxv: self.auxv.to_vec(),
+            lock_future: self.lock_future.into_model(),
         }
     }
 }
@@ -86,13 +90,19 @@ struct VmaRecord<'a> {
     backing: BackingRecord<'a>,
     grows_down: bool,
     no_reserve: bool,
+    droppable: bool,
+    sealed: bool,
+    lock: LockRecord,
     advice: Vec<i32>,
     saved: Vec<RangeRecord>,
+    guards: Vec<RangeRecord>,
 }
 
 impl<'a> VmaRecord<'a> {
     fn new(vma: &'a Vma) -> Self {
-        let Vma { range, protection, backing, grows_down, no_reserve, advice, saved } = vma;
+        let Vma { range, protection, backing, grows_down, no_reserve, .. } = vma;
+        let Vma { droppable, sealed, lock, advice, saved, guards, .. } = vma;
+        let ranges = |ranges: &[AddrRange]| ranges.iter().copied().map(RangeRecord::new).collect();
         let Protection { read, write, execute } = *protection;
         Self {
             range: RangeRecord::new(*range),
@@ -100,8 +110,12 @@ impl<'a> VmaRecord<'a> {
             backing: BackingRecord::new(backing),
             grows_down: *grows_down,
             no_reserve: *no_reserve,
+            droppable: *droppable,
+            sealed: *sealed,
+            lock: LockRecord::new(*lock),
             advice: advice.clone(),
-            saved: saved.iter().copied().map(RangeRecord::new).collect(),
+            saved: ranges(saved),
+            guards: ranges(guards),
         }
     }
 
@@ -109,7 +123,9 @@ impl<'a> VmaRecord<'a> {
         if self.protection > 7 {
             return Err("protection of a mapping has unknown bits");
         }
-        let saved = self.saved.into_iter().map(RangeRecord::into_model).collect::<Option<_>>();
+        let ranges = |ranges: Vec<RangeRecord>| {
+            ranges.into_iter().map(RangeRecord::into_model).collect::<Option<_>>()
+        };
         Ok(Vma {
             range: self.range.into_model().ok_or("a mapping ends before it starts")?,
             protection: Protection {
@@ -120,9 +136,39 @@ impl<'a> VmaRecord<'a> {
             backing: self.backing.into_model(),
             grows_down: self.grows_down,
             no_reserve: self.no_reserve,
+            droppable: self.droppable,
+            sealed: self.sealed,
+            lock: self.lock.into_model(),
             advice: self.advice,
-            saved: saved.ok_or("a saved range ends before it starts")?,
+            saved: ranges(self.saved).ok_or("a saved range ends before it starts")?,
+            guards: ranges(self.guards).ok_or("a guard ends before it starts")?,
         })
+    }
+}
+
+/// The order of the variants is part of the format.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum LockRecord {
+    None,
+    Resident,
+    OnFault,
+}
+
+impl LockRecord {
+    const fn new(lock: Lock) -> Self {
+        match lock {
+            Lock::None => Self::None,
+            Lock::Resident => Self::Resident,
+            Lock::OnFault => Self::OnFault,
+        }
+    }
+
+    const fn into_model(self) -> Lock {
+        match self {
+            Self::None => Lock::None,
+            Self::Resident => Lock::Resident,
+            Self::OnFault => Lock::OnFault,
+        }
     }
 }
 

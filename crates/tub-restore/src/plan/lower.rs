@@ -202,8 +202,9 @@ impl Lowering<'_> {
             PlanOp::CheckMapped(range) => {
                 self.call(libc::SYS_msync, &[range.start(), range.len(), 1]);
             }
-            PlanOp::MapAnonymous { range, protection, no_reserve, grows_down } => {
-                let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
+            PlanOp::MapAnonymous { range, protection, no_reserve, grows_down, droppable } => {
+                let how = if *droppable { tub_sys::MAP_DROPPABLE } else { libc::MAP_PRIVATE };
+                let mut flags = how | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
                 if *no_reserve {
                     flags |= libc::MAP_NORESERVE;
                 }
@@ -212,8 +213,11 @@ impl Lowering<'_> {
                 }
                 self.map(*range, protection.bits(), flags, -1, 0);
             }
-            PlanOp::MapPages { range, protection, offset_bytes } => {
-                let flags = libc::MAP_PRIVATE | libc::MAP_FIXED | libc::MAP_NORESERVE;
+            PlanOp::MapPages { range, protection, offset_bytes, no_reserve } => {
+                let mut flags = libc::MAP_PRIVATE | libc::MAP_FIXED;
+                if *no_reserve {
+                    flags |= libc::MAP_NORESERVE;
+                }
                 self.map(*range, protection.bits(), flags, spare.pages, *offset_bytes);
             }
             PlanOp::ReadPages { range, offset_bytes } => {
@@ -232,6 +236,23 @@ impl Lowering<'_> {
             PlanOp::Advise { range, advice } => {
                 // Advice that this kernel was built without (EINVAL) changes no result.
                 self.may_fail(libc::SYS_madvise, &[range.start(), range.len(), number(*advice)]);
+            }
+            PlanOp::Guard(range) => {
+                let advice = number(tub_sys::MADV_GUARD_INSTALL);
+                self.call(libc::SYS_madvise, &[range.start(), range.len(), advice]);
+            }
+            PlanOp::Lock { range, on_fault, untouchable } => {
+                let flags = if *on_fault { u64::from(libc::MLOCK_ONFAULT) } else { 0 };
+                let args = [range.start(), range.len(), flags];
+                let may_fail = if *untouchable { abi::FLAG_MAY_FAIL } else { 0 };
+                self.flagged(libc::SYS_mlock2, &args, may_fail);
+            }
+            PlanOp::LockFuture { on_fault } => {
+                let on_fault = if *on_fault { libc::MCL_ONFAULT } else { 0 };
+                self.call(libc::SYS_mlockall, &[number(libc::MCL_FUTURE | on_fault)]);
+            }
+            PlanOp::Seal(range) => {
+                self.call(tub_sys::SYS_MSEAL, &[range.start(), range.len(), 0]);
             }
             PlanOp::Populate(range) => {
                 // KERNEL(since 5.14): madvise(2), MADV_POPULATE_WRITE. Older kernels refuse it, and

@@ -9,11 +9,10 @@
 //!   exact  every run             read into anonymous memory: MADV_DONTNEED gives zeros again
 //! ```
 
-use super::{MemoryMode, PlanOp};
-use crate::plan::MappedFile;
+use super::{MappedFile, MemoryMode, PlanOp};
 use std::collections::HashMap;
 use tub_image::PageRun;
-use tub_model::{Backing, Protection, Task, Vma};
+use tub_model::{Backing, Lock, Protection, Task, Vma};
 use tub_units::{AddrRange, PAGE_BYTES};
 
 /// Runs shorter than this many pages are read rather than mapped: a mapping costs about as much as
@@ -35,6 +34,31 @@ pub(super) struct MemoryWishes {
     pub(super) lazy: bool,
     /// Whether the page store's file system forbids executable mappings.
     pub(super) store_is_noexec: bool,
+    /// Whether pages may be locked into memory.
+    pub(super) lock: bool,
+    /// What this kernel has.
+    pub(super) kernel: MemoryFacts,
+}
+
+impl MemoryWishes {
+    /// Whether the pages of `vma` may come from the store when they are touched.
+    const fn is_lazy(self, vma: &Vma) -> bool {
+        // A stack must stay anonymous: over a file mapping /proc/PID/cmdline reads empty, and it no
+        // longer grows. Locked pages are all touched at once, so mapping them would copy each.
+        let resident = self.lock && matches!(vma.lock, Lock::Resident);
+        self.lazy && !vma.grows_down && !resident
+    }
+}
+
+/// Kinds of memory that not every kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryFacts {
+    /// Guards: KERNEL(since 6.13).
+    pub guards: bool,
+    /// Droppable memory: KERNEL(since 6.11).
+    pub droppable: bool,
+    /// `mseal`: KERNEL(since 6.10).
+    pub seals: bool,
 }
 
 /// Whether `mode` means lazy for this task.
@@ -86,6 +110,9 @@ pub(super) fn plan(task: &Task, runs: &[PageRun], wishes: MemoryWishes) -> Memor
         let (own, _) = rest.split_at(count);
         plan.vma(vma, own, wishes, &mut known);
     }
+    if wishes.lock && task.mm.lock_future != Lock::None {
+        plan.ops.push(PlanOp::LockFuture { on_fault: task.mm.lock_future == Lock::OnFault });
+    }
     plan
 }
 
@@ -117,23 +144,25 @@ impl MemoryPlan {
         let protection = vma.protection;
         if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
             // Nothing of what would lie beneath could ever be seen.
-            self.ops.push(PlanOp::MapPages { range: vma.range, protection, offset_bytes });
-            self.advise(vma);
+            let (range, no_reserve) = (vma.range, vma.no_reserve);
+            self.ops.push(PlanOp::MapPages { range, protection, offset_bytes, no_reserve });
+            self.finish(vma, wishes);
             return;
         }
         match &vma.backing {
             Backing::Vdso => return,
             Backing::Anonymous => {
                 let at = self.ops.len();
-                let no_reserve = vma.no_reserve;
-                let grows_down = vma.grows_down;
-                let map =
-                    PlanOp::MapAnonymous { range: vma.range, protection, no_reserve, grows_down };
-                self.ops.push(map);
-                // A stack must stay anonymous: over a file mapping /proc/PID/cmdline reads empty,
-                // and it no longer grows.
-                let lazy = wishes.lazy && !grows_down;
-                if self.content(vma, runs, lazy, wishes.store_is_noexec) {
+                let Vma { range, no_reserve, grows_down, .. } = *vma;
+                let droppable = vma.droppable && wishes.kernel.droppable;
+                self.ops.push(PlanOp::MapAnonymous {
+                    range,
+                    protection,
+                    no_reserve,
+                    grows_down,
+                    droppable,
+                });
+                if self.content(vma, runs, wishes) {
                     let PlanOp::MapAnonymous { protection, .. } = &mut self.ops[at] else {
                         unreachable!("pushed above")
                     };
@@ -151,7 +180,7 @@ impl MemoryPlan {
                     file,
                     offset_bytes,
                 });
-                if self.content(vma, runs, wishes.lazy, wishes.store_is_noexec) {
+                if self.content(vma, runs, wishes) {
                     let PlanOp::MapFile { protection, .. } = &mut self.ops[at] else {
                         unreachable!("pushed above")
                     };
@@ -186,12 +215,23 @@ impl MemoryPlan {
                 self.ops.push(map);
             }
         }
-        self.advise(vma);
+        self.finish(vma, wishes);
     }
 
-    fn advise(&mut self, vma: &Vma) {
+    /// What comes once the content is in place.
+    fn finish(&mut self, vma: &Vma, wishes: MemoryWishes) {
         let advise = |&advice: &i32| PlanOp::Advise { range: vma.range, advice };
         self.ops.extend(vma.advice.iter().map(advise));
+        // Before the lock: the kernel takes no guard in locked memory.
+        self.ops.extend(vma.guards.iter().copied().map(PlanOp::Guard));
+        if wishes.lock && vma.lock != Lock::None {
+            let on_fault = vma.lock == Lock::OnFault;
+            let untouchable = vma.protection == Protection::default() || !vma.guards.is_empty();
+            self.ops.push(PlanOp::Lock { range: vma.range, on_fault, untouchable });
+        }
+        if vma.sealed && wishes.kernel.seals {
+            self.ops.push(PlanOp::Seal(vma.range));
+        }
     }
 
     /// Offset in the page store of a private mapping that is a single run and is mapped lazily.
@@ -200,7 +240,7 @@ impl MemoryPlan {
         let forbidden = wishes.store_is_noexec && vma.protection.execute;
         let small = vma.range.len() < SMALL_RUN_PAGES * PAGE_BYTES && vma.protection.write;
         match runs {
-            [run] if private && wishes.lazy && !vma.grows_down && !forbidden && !small => run
+            [run] if private && wishes.is_lazy(vma) && !forbidden && !small => run
                 .range
                 .covers(vma.range)
                 .then(|| run.offset_bytes + (vma.range.start() - run.range.start())),
@@ -210,7 +250,7 @@ impl MemoryPlan {
 
     /// Fills a private mapping; answers whether it must be made writable at first, in which case
     /// the operation that takes the right away again has been added.
-    fn content(&mut self, vma: &Vma, runs: &[PageRun], lazy: bool, store_is_noexec: bool) -> bool {
+    fn content(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) -> bool {
         let mut needs_write = false;
         let protection = vma.protection;
         for run in runs {
@@ -219,9 +259,10 @@ impl MemoryPlan {
             // A small run in memory that is not writable is mapped all the same: changing rights
             // twice costs more.
             let small = range.len() < SMALL_RUN_PAGES * PAGE_BYTES && protection.write;
-            let forbidden = store_is_noexec && protection.execute;
-            if lazy && !small && !forbidden {
-                self.ops.push(PlanOp::MapPages { range, protection, offset_bytes });
+            let forbidden = wishes.store_is_noexec && protection.execute;
+            if wishes.is_lazy(vma) && !small && !forbidden {
+                let no_reserve = vma.no_reserve;
+                self.ops.push(PlanOp::MapPages { range, protection, offset_bytes, no_reserve });
             } else {
                 needs_write |= !protection.write || protection.execute;
                 self.ops.push(PlanOp::ReadPages { range, offset_bytes });

@@ -6,6 +6,7 @@
 //! Not here: doing it (see [`crate::launch()`]).
 
 mod files;
+mod locks;
 mod lower;
 mod memory;
 mod op;
@@ -13,6 +14,7 @@ mod threads;
 
 pub use files::FileStep;
 pub use lower::{Lowered, lower};
+pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
 pub use threads::CredentialChange;
 
@@ -110,6 +112,8 @@ pub struct PlanFacts {
     pub limits: Vec<Limit>,
     /// Whether timers can be made with ids of our choice (KERNEL(since 6.15)).
     pub timer_ids: bool,
+    /// Kinds of memory that this kernel has.
+    pub memory: MemoryFacts,
     /// Bytes of the blob's code.
     pub blob_bytes: u64,
 }
@@ -271,6 +275,12 @@ pub enum PlanError {
         /// What it is.
         what: &'static str,
     },
+    /// Guards, on a kernel that has none.
+    #[error("mapping {range} has guard pages: Linux 6.13 or later is needed")]
+    Guards {
+        /// The first mapping that has some.
+        range: AddrRange,
+    },
     /// POSIX timers with gaps between their ids, on a kernel that cannot make them.
     #[error("timers with chosen ids cannot be made: Linux 6.15 or later is needed")]
     TimerIds,
@@ -292,11 +302,19 @@ pub fn plan(
     check_stdio(task, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
     check_timers(task, facts)?;
+    check_guards(task, facts)?;
     let clocks = clocks(checkpoint, facts, &mut warnings)?;
     let credentials = credentials(task, facts, &mut warnings)?;
     let lazy = memory::is_lazy(wishes.memory, task);
-    let store_is_noexec = facts.store_is_noexec;
-    let memory = memory::plan(task, runs, memory::MemoryWishes { lazy, store_is_noexec });
+    let mut limits = limits(task, facts, &mut warnings);
+    let locking = locks::plan(task, facts, &mut limits, &mut warnings);
+    let wishes_of_memory = memory::MemoryWishes {
+        lazy,
+        store_is_noexec: facts.store_is_noexec,
+        lock: locking.is_some(),
+        kernel: facts.memory,
+    };
+    let memory = memory::plan(task, runs, wishes_of_memory);
     let spare = spare_fds(task, memory.files.len());
     let code_bytes = facts.blob_bytes.next_multiple_of(PAGE_BYTES);
     if !facts.set_executable {
@@ -308,8 +326,8 @@ pub fn plan(
     let data_bytes = lower::data_bytes_bound(task, ops.len() + hot.len(), wishes.mailbox.len());
     let blob = place_blob(task, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
-    ops.splice(0..0, around.into_iter().flatten().map(PlanOp::Unmap));
-    let limits = limits(task, facts, &mut warnings);
+    let first = around.into_iter().flatten().map(PlanOp::Unmap);
+    ops.splice(0..0, first.chain(locking.flatten().map(PlanOp::SetLimit)));
     let programs = threads::plan(
         checkpoint,
         &threads::ThreadWishes {
@@ -452,6 +470,13 @@ fn limits(task: &Task, facts: &PlanFacts, warnings: &mut Vec<String>) -> Vec<Lim
         }
     }
     wanted
+}
+
+fn check_guards(task: &Task, facts: &PlanFacts) -> Result<(), PlanError> {
+    match task.vmas.iter().find(|vma| !vma.guards.is_empty()) {
+        Some(vma) if !facts.memory.guards => Err(PlanError::Guards { range: vma.range }),
+        _ => Ok(()),
+    }
 }
 
 /// Without the kernel's help ids come out in order from 0.

@@ -28,6 +28,8 @@ pub enum PlanOp {
         no_reserve: bool,
         /// MAP_GROWSDOWN.
         grows_down: bool,
+        /// MAP_DROPPABLE instead of MAP_PRIVATE.
+        droppable: bool,
     },
     /// Maps pages of the image, privately: they arrive when they are touched.
     MapPages {
@@ -37,6 +39,8 @@ pub enum PlanOp {
         protection: Protection,
         /// From which offset of the page store, in bytes.
         offset_bytes: u64,
+        /// MAP_NORESERVE.
+        no_reserve: bool,
     },
     /// Reads pages of the image into memory that is mapped already.
     ReadPages {
@@ -72,6 +76,25 @@ pub enum PlanOp {
         /// Which.
         advice: i32,
     },
+    /// Makes touching pages an error (`MADV_GUARD_INSTALL`).
+    Guard(AddrRange),
+    /// Locks pages into memory.
+    Lock {
+        /// Which.
+        range: AddrRange,
+        /// Only from their first touch on.
+        on_fault: bool,
+        /// Whether some of them cannot be touched, which the kernel reports as an error although
+        /// it has done what it was asked for.
+        untouchable: bool,
+    },
+    /// Locks all mappings made from now on.
+    LockFuture {
+        /// Only from the first touch of a page on.
+        on_fault: bool,
+    },
+    /// Makes a mapping unchangeable (`mseal`).
+    Seal(AddrRange),
     /// Sets the address space's bounds, auxiliary vector and, if wanted, executable, all at once.
     SetMm {
         /// Whether `/proc/PID/exe` is set, too.
@@ -185,7 +208,7 @@ impl fmt::Display for PlanOp {
             Self::Unmap(range) => write!(f, "unmap          {range}"),
             Self::MapVdso(at) => write!(f, "map-vdso       {:x}", at.0),
             Self::CheckMapped(range) => write!(f, "check-mapped   {range}"),
-            Self::MapAnonymous { range, protection, no_reserve, grows_down } => {
+            Self::MapAnonymous { range, protection, no_reserve, grows_down, droppable } => {
                 write!(f, "map-anonymous  {range} {}", rights(*protection))?;
                 if *no_reserve {
                     f.write_str(" no-reserve")?;
@@ -193,10 +216,15 @@ impl fmt::Display for PlanOp {
                 if *grows_down {
                     f.write_str(" grows-down")?;
                 }
+                if *droppable {
+                    f.write_str(" droppable")?;
+                }
                 Ok(())
             }
-            Self::MapPages { range, protection, offset_bytes } => {
-                write!(f, "map-pages      {range} {} @{offset_bytes:#x}", rights(*protection))
+            Self::MapPages { range, protection, offset_bytes, no_reserve } => {
+                let reserve = if *no_reserve { " no-reserve" } else { "" };
+                let rights = rights(*protection);
+                write!(f, "map-pages      {range} {rights} @{offset_bytes:#x}{reserve}")
             }
             Self::ReadPages { range, offset_bytes } => {
                 write!(f, "read-pages     {range} @{offset_bytes:#x}")
@@ -210,6 +238,14 @@ impl fmt::Display for PlanOp {
                 write!(f, "protect        {range} {}", rights(*protection))
             }
             Self::Advise { range, advice } => write!(f, "advise         {range} {advice}"),
+            Self::Guard(range) => write!(f, "guard          {range}"),
+            Self::Lock { range, on_fault, .. } => {
+                write!(f, "lock           {range}{}", if *on_fault { " on-fault" } else { "" })
+            }
+            Self::LockFuture { on_fault } => {
+                write!(f, "lock-future{}", if *on_fault { "    on-fault" } else { "" })
+            }
+            Self::Seal(range) => write!(f, "seal           {range}"),
             Self::Populate(range) => write!(f, "populate       {range}"),
             Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),
             Self::FillMailbox { at } => write!(f, "fill-mailbox   {:x}", at.0),

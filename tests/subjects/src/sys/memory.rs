@@ -39,6 +39,13 @@ impl Mapping {
         Self::map(pages, prot, flags, file.as_raw_fd())
     }
 
+    /// mmap(2) of `pages` of memory that the kernel may drop at any time (MAP_DROPPABLE).
+    pub(crate) fn droppable(pages: usize) -> io::Result<Self> {
+        const MAP_DROPPABLE: i32 = 0x08;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        Self::map(pages, prot, MAP_DROPPABLE | libc::MAP_ANONYMOUS, -1)
+    }
+
     fn map(pages: usize, prot: i32, flags: i32, fd: RawFd) -> io::Result<Self> {
         let len = pages * PAGE;
         // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
@@ -76,6 +83,60 @@ impl Mapping {
         check(unsafe { libc::madvise(at.cast(), pages * PAGE, advice) }).map(drop)
     }
 
+    /// mmap(2) of a stack of `pages` that grows down, in the last pages of `self`; the `room` pages
+    /// before it are unmapped.
+    pub(crate) fn stack_at_the_end(self, pages: usize, room: usize) -> io::Result<Self> {
+        let first = self.len / PAGE - pages;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_GROWSDOWN;
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        let at = self.page(first, pages);
+        let below = self.page(first - room, room);
+        // SAFETY: the range lies in this mapping, which is given up.
+        check(unsafe { libc::munmap(below.cast(), room * PAGE) })?;
+        // SAFETY: as above.
+        let start = unsafe { libc::mmap(at.cast(), pages * PAGE, prot, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), len: pages * PAGE })
+    }
+
+    /// mseal(2) of all of it.
+    pub(crate) fn seal(&self) -> io::Result<()> {
+        const SYS_MSEAL: libc::c_long = 462;
+        // SAFETY: a sealed mapping can be used as before, only not changed.
+        super::check_long(unsafe { libc::syscall(SYS_MSEAL, self.start, self.len, 0) }).map(drop)
+    }
+
+    /// mlock2(2) of `pages` from `first`.
+    pub(crate) fn lock(&self, first: usize, pages: usize, flags: u32) -> io::Result<()> {
+        let at = self.page(first, pages);
+        // SAFETY: the range lies in this mapping (`page` checks); locking changes no content.
+        check(unsafe { libc::mlock2(at.cast(), pages * PAGE, flags) }).map(drop)
+    }
+
+    /// Whether `page` can be read at all, without reading it ourselves: write(2) says EFAULT.
+    pub(crate) fn is_readable(&self, page: usize) -> io::Result<bool> {
+        let (_reader, writer) = super::pipe(0)?;
+        let at = self.page(page, 1);
+        // SAFETY: the kernel looks at the byte, and says so where it cannot.
+        match super::check_long(unsafe { libc::write(writer.as_raw_fd(), at.cast(), 1) } as i64) {
+            Ok(_) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EFAULT) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes a word `bytes` below the mapping, which is a stack that grows down.
+    pub(crate) fn push_below(&mut self, bytes: usize, word: u64) -> u64 {
+        let at = self.start.wrapping_sub(bytes).cast::<u64>();
+        // SAFETY: the kernel grows the stack down to the address, which was chosen within the
+        // room that its maker left free; `&mut self` shows that nothing else uses it.
+        unsafe { at.write_volatile(word) };
+        // SAFETY: written a moment ago.
+        unsafe { at.read_volatile() }
+    }
+
     /// Address of the first byte.
     pub(crate) fn address(&self) -> usize {
         self.start.addr()
@@ -104,6 +165,12 @@ impl Mapping {
         assert!((first + pages) * PAGE <= self.len, "page {first}+{pages} of {} bytes", self.len);
         self.start.wrapping_add(first * PAGE)
     }
+}
+
+/// mlockall(2).
+pub(crate) fn lock_all(flags: i32) -> io::Result<()> {
+    // SAFETY: takes an integer; locking changes no content.
+    check(unsafe { libc::mlockall(flags) }).map(drop)
 }
 
 /// sbrk(2): moves the end of the heap by `bytes` and gives the old one.

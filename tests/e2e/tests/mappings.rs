@@ -1,0 +1,44 @@
+//! Mappings with something special about them.
+
+use crate::round_trip::round_trips;
+use tub_testkit::{Flavour, Memory, Restore, Subject, every};
+
+/// One of each user, kind of ids and kind of memory.
+const FEW: [Flavour; 3] = [Flavour::ALL[1], Flavour::ALL[6], Flavour::USUAL];
+
+#[test]
+fn mappings_keep_guards_advice_seals_and_the_way_they_grow() {
+    round_trips("odd-memory", &FEW);
+}
+
+#[test]
+fn locked_memory_stays_locked() {
+    round_trips("locked", &FEW);
+}
+
+#[test]
+fn future_memory_stays_locked_as_well() {
+    every(&[Flavour::ALL[0], Flavour::USUAL], |flavour| {
+        let mut original = Subject::new("locked", flavour.user).options(&["future"]).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+/// The limits of the restoring side win, and the user is told.
+#[test]
+fn memory_that_may_not_be_locked_is_not() {
+    let flavour = Flavour { memory: Memory::Eager, ..Flavour::USUAL };
+    let mut original = Subject::new("locked", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let copy = Restore::of(&original, &image, flavour).after("ulimit -l 16").start();
+    let complaints = copy.complaints();
+    assert!(complaints.contains("locked memory"), "{complaints}");
+    std::fs::write(original.dir().join("state/unlocked"), "").unwrap();
+    copy.go(&flavour.promises());
+    copy.verdict();
+}
