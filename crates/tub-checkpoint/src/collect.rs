@@ -284,6 +284,16 @@ impl<'a> Caller<'a> {
         ask(&mut self.calls, what, number, args, self.pid)
     }
 
+    /// A call whose refusal is an answer.
+    pub(crate) fn attempt(
+        &mut self,
+        number: i64,
+        args: [u64; 6],
+    ) -> Result<std::result::Result<u64, tub_sys::Errno>> {
+        let pid = self.pid;
+        self.calls.call(number, args).map_err(|source| Error::Tracee { pid, source })
+    }
+
     fn words<const N: usize>(&self) -> Result<[u64; N]> {
         read_words(self.calls.process(), self.scratch)
     }

@@ -15,6 +15,7 @@ mod home;
 mod memory;
 mod refuse;
 mod registers;
+mod same;
 mod survey;
 mod write;
 

@@ -15,11 +15,11 @@ use tub_testkit::{
 };
 
 /// Requests that warm the service up.
-const WARM_UP: usize = 200;
+pub(crate) const WARM_UP: usize = 200;
 
 /// A service under way.
-struct Service {
-    instance: Instance,
+pub(crate) struct Service {
+    pub(crate) instance: Instance,
     port: u16,
 }
 
@@ -31,11 +31,16 @@ impl Service {
 
     /// The same, with options of `tub run`.
     fn start_with(jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
-        let dir = Arc::new(Scratch::new(User::Ordinary));
+        Self::start_as(User::Ordinary, jdk, mode, options)
+    }
+
+    /// The same, as `user`.
+    pub(crate) fn start_as(user: User, jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
+        let dir = Arc::new(Scratch::new(user));
         let classes = copied_classes(jdk, &dir);
         let port = free_port();
         let left_open = dir.join("left-open.log");
-        let tub = Tub::new(User::Ordinary, "run").args(options).arg("--").arg(jdk.java());
+        let tub = Tub::new(user, "run").args(options).arg("--").arg(jdk.java());
         let tub = tub.args(&["-Xmx256m", "-cp"]).arg(classes).arg("Service");
         let mut command = tub.arg(port.to_string()).arg(mode).arg(left_open).command();
         // What it leaves for others (caches, hsperfdata) goes where it may write.
@@ -55,7 +60,7 @@ impl Service {
     }
 
     /// Another life of it, from `image`, on a port of its own.
-    fn restore(&self, image: &std::path::Path, flavour: Flavour) -> Self {
+    pub(crate) fn restore(&self, image: &std::path::Path, flavour: Flavour) -> Self {
         let port = free_port();
         let environment = format!("SERVICE_PORT={port}");
         let restore = Restore::of(&self.instance, image, flavour);
@@ -64,18 +69,18 @@ impl Service {
         Self { instance, port }
     }
 
-    fn ask(&self, path: &str) -> String {
+    pub(crate) fn ask(&self, path: &str) -> String {
         let answer = first_answer(self.port, path);
         answer.unwrap_or_else(|| panic!("no answer to {path}\n{}", self.instance.tell()))
     }
 
     /// Answers right in every respect, and from where the original stood.
-    fn is_well(&self) {
+    pub(crate) fn is_well(&self) {
         assert_eq!(self.ask("/"), "hello");
         assert_eq!(self.ask("/work"), "1088890", "{}", self.instance.tell());
     }
 
-    fn image(&self, name: &str) -> PathBuf {
+    pub(crate) fn image(&self, name: &str) -> PathBuf {
         self.instance.dir().join(name)
     }
 
@@ -119,7 +124,7 @@ fn compile(jdk: &Jdk) -> PathBuf {
 }
 
 /// Runs `test` on each JDK, one at a time: a JVM uses both processors of a small machine.
-fn on_each_jdk(test: impl Fn(&Jdk)) {
+pub(crate) fn on_each_jdk(test: impl Fn(&Jdk)) {
     let _alone = alone("jvm");
     for jdk in jdks() {
         eprintln!("on JDK {} ({})", jdk.version, jdk.home.display());

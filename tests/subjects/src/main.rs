@@ -13,6 +13,8 @@
 //! by signal handlers or in registers. Nothing of the product depends on it.
 
 mod attributes;
+#[cfg(target_arch = "x86_64")]
+mod confined;
 mod counter;
 mod epoll;
 mod eventfd;
@@ -81,6 +83,11 @@ fn main() -> ExitCode {
     let mut words = std::env::args().skip(1);
     if std::env::args().nth(1).as_deref() == Some("--exec") {
         return exec(std::env::args_os().skip(2));
+    }
+    #[cfg(target_arch = "x86_64")]
+    if std::env::args().nth(1).as_deref() == Some("--confined") {
+        eprintln!("tub-subject: {}", confined::run(std::env::args_os().skip(2)));
+        return ExitCode::from(127);
     }
     let (Some(name), Some(dir)) = (words.next(), words.next()) else {
         return usage();

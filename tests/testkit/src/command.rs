@@ -102,17 +102,25 @@ impl Tub {
 }
 
 /// `program` as `user`, who has no supplementary groups, with no descriptors but the standard
-/// streams (see `tub-subject --exec`).
+/// streams (see `tub-subject --exec` and `--confined`).
 pub fn as_user(user: User, program: &Path) -> Command {
     let mut command = Command::new(subject_binary());
-    command.arg("--exec").arg(program);
+    command.stdin(Stdio::null());
+    if let Some(container) = user.container() {
+        let id = user.change_to().unwrap_or(0).to_string();
+        command.args([CONFINED, container.word(), &id]).arg(program);
+        return command;
+    }
+    command.arg(EXEC).arg(program);
     if let Some(id) = user.change_to() {
         // std clears the supplementary groups when root sets a uid.
         command.uid(id).gid(id);
     }
-    command.stdin(Stdio::null());
     command
 }
+
+const EXEC: &str = "--exec";
+const CONFINED: &str = "--confined";
 
 /// A command under way.
 #[derive(Debug)]
@@ -198,12 +206,13 @@ pub fn run_bounded(command: Command, limit: Duration) -> Finished {
 /// A command line for people.
 pub(crate) fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    let wrapped = command.get_args().next().is_some_and(|word| word == "--exec");
-    words
-        .skip(if wrapped { 2 } else { 0 })
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    // What the subject binary is only the way in for is what people want to see.
+    let way_in = match command.get_args().next() {
+        Some(word) if word == EXEC => 2,
+        Some(word) if word == CONFINED => 4,
+        _ => 0,
+    };
+    words.skip(way_in).map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// A command that has ended.

@@ -10,12 +10,46 @@ pub enum User {
     Root,
     /// A user without any right: uid 65534 where the tests run as root, else whoever runs them.
     Ordinary,
+    /// Uid 65534 under the default profile of a container engine. Needs root to be set up.
+    Contained(Container),
+    /// Uid 0 under the default profile of a container engine, with the capabilities it leaves.
+    ContainedRoot(Container),
+}
+
+/// Whose default profile (see `confined` of the subjects).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    /// Docker: no namespaces, no clone3, no comparison or passing on of descriptors.
+    Docker,
+    /// Podman: namespaces, but no /proc of their own.
+    Podman,
+}
+
+impl Container {
+    /// Its name on the command line.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+        }
+    }
 }
 
 impl User {
     /// The id to change to, if any.
     pub fn change_to(self) -> Option<u32> {
-        (self == Self::Ordinary && is_root()).then_some(65534)
+        match self {
+            Self::Root | Self::ContainedRoot(_) => None,
+            Self::Ordinary | Self::Contained(_) => is_root().then_some(65534),
+        }
+    }
+
+    /// The container that it is confined as in.
+    pub const fn container(self) -> Option<Container> {
+        match self {
+            Self::Root | Self::Ordinary => None,
+            Self::Contained(container) | Self::ContainedRoot(container) => Some(container),
+        }
     }
 }
 
@@ -114,11 +148,13 @@ impl Flavour {
 
 impl fmt::Display for Flavour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let user = match self.user {
-            User::Root => "root",
-            User::Ordinary => "ordinary user",
-        };
-        write!(f, "{user}, --pids {} --memory {}", self.pids.word(), self.memory.word())
+        match self.user {
+            User::Root => write!(f, "root")?,
+            User::Ordinary => write!(f, "ordinary user")?,
+            User::Contained(container) => write!(f, "ordinary user in {}", container.word())?,
+            User::ContainedRoot(container) => write!(f, "root in {}", container.word())?,
+        }
+        write!(f, ", --pids {} --memory {}", self.pids.word(), self.memory.word())
     }
 }
 
@@ -131,7 +167,7 @@ pub fn every(flavours: &[Flavour], test: impl Fn(Flavour)) {
     let mut failed = Vec::new();
     let here = |flavour: &&Flavour| flavour.user == User::Ordinary || is_root();
     if !flavours.iter().all(|flavour| here(&flavour)) {
-        crate::skipped("the ways of root, which need root");
+        crate::skipped("the ways of root and of containers, which need root");
     }
     for flavour in flavours.iter().filter(here) {
         if catch_unwind(AssertUnwindSafe(|| test(*flavour))).is_err() {

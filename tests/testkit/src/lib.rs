@@ -19,7 +19,7 @@ mod visible;
 
 pub use binaries::{Product, agent, prober_binary, product, subject_binary};
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
-pub use flavour::{Flavour, Memory, Pids, User, every, is_root};
+pub use flavour::{Container, Flavour, Memory, Pids, User, every, is_root};
 pub use instance::{Instance, Restore, Subject};
 pub use process::{Process, wait_for};
 pub use scratch::Scratch;

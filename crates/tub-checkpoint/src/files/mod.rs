@@ -8,6 +8,7 @@ mod pipe;
 mod socket;
 
 use crate::collect::Caller;
+use crate::same::same_description;
 use crate::survey::fdinfo;
 use crate::{Result, Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
@@ -23,9 +24,15 @@ pub(crate) fn collect(
     let mut fds: Vec<Fd> = Vec::new();
     let mut firsts: Vec<(usize, &SurveyedFd)> = Vec::new();
     for fd in &survey.fds {
-        let shared = firsts.iter().find(|(_, first)| same_description(survey.pid, first, fd));
+        let mut shared = None;
+        for (index, first) in &firsts {
+            if shared.is_none() && alike(first, fd) {
+                let same = same_description(survey.pid, caller, first.number, fd.number)?;
+                shared = same.then_some(*index);
+            }
+        }
         let file = match shared {
-            Some((index, _)) => *index,
+            Some(index) => index,
             None => {
                 files.push(open_file(survey, fd, caller)?);
                 firsts.push((files.len() - 1, fd));
@@ -38,16 +45,13 @@ pub(crate) fn collect(
     Ok((files, fds))
 }
 
-/// Whether two descriptors share a description. Only those that look alike are worth asking about;
-/// where kcmp is forbidden (default Docker), those that look alike and are standard streams are
-/// taken for shared, and all others for separate.
-fn same_description(pid: HostPid, a: &SurveyedFd, b: &SurveyedFd) -> bool {
+/// Whether it is worth asking if two descriptors share a description.
+fn alike(a: &SurveyedFd, b: &SurveyedFd) -> bool {
     let mask = !libc::O_CLOEXEC;
     let look = |fd: &SurveyedFd| {
         (fd.dev, fd.ino, fd.rdev, fd.info.pos, fd.info.flags.cast_signed() & mask)
     };
     look(a) == look(b)
-        && tub_sys::same_description(pid, a.number, b.number).unwrap_or(a.number <= 2)
 }
 
 fn open_file(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<OpenFile> {
