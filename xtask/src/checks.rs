@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{run, step};
-use crate::{setup, tidy};
+use crate::{fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -110,7 +110,8 @@ pub(crate) fn ci() -> Result<()> {
     lint()?;
     let test = test_command()?;
     eprintln!("  {test}   (the README's test command)");
-    run(Command::new("sh").arg("-c").arg(&test).current_dir(root()))
+    run(Command::new("sh").arg("-c").arg(&test).current_dir(root()))?;
+    fuzz::sample()
 }
 
 /// The quick part of `ci`, before a change leaves the machine.

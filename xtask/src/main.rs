@@ -9,6 +9,7 @@ mod checks;
 mod demo;
 mod dist;
 mod failure;
+mod fuzz;
 mod layout;
 mod process;
 mod setup;
@@ -35,6 +36,8 @@ enum Command {
     Test,
     /// Check the rules that no compiler knows: crate walls, headers, lengths, links.
     Tidy,
+    /// Fuzz every parser for a while, or the targets named.
+    Fuzz(fuzz::Options),
     /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
     Prepush,
     /// Everything that must hold: formatting, tidy, lints, documentation, the README's test command.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Command::Build => build().map(|layout| println!("{}", layout.dir.display())),
         Command::Test => checks::test(),
         Command::Tidy => tidy::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Prepush => checks::prepush(),
         Command::Ci => checks::ci(),
         Command::Setup => setup::everything(),

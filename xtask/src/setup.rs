@@ -68,6 +68,14 @@ pub(crate) fn need_linker() -> Result<()> {
     install("a C linker", &["gcc", "libc6-dev"])
 }
 
+/// A C++ compiler is there, or is installed.
+pub(crate) fn need_cxx() -> Result<()> {
+    if exists("c++") {
+        return Ok(());
+    }
+    install("a C++ compiler", &["g++"])
+}
+
 /// A JDK is there, or is installed.
 pub(crate) fn need_jdk(wished: Option<&Path>) -> Result<Jdk> {
     if let Some(jdk) = Jdk::find(wished)? {

@@ -138,6 +138,19 @@ fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
         if guards_end > range.end() {
             return Err(format!("guard up to {guards_end:x} leaves its mapping {range}"));
         }
+        if let Backing::PrivateFile { offset_bytes, .. }
+        | Backing::SharedFile { offset_bytes, .. } = backing
+        {
+            // `mmap` takes whole pages, and a file ends where a signed offset does.
+            let file_end = offset_bytes.checked_add(range.len());
+            if !offset_bytes.is_multiple_of(PAGE_BYTES)
+                || file_end.is_none_or(|end| end > i64::MAX.cast_unsigned())
+            {
+                return Err(format!(
+                    "mapping {range} starts at the impossible offset {offset_bytes}"
+                ));
+            }
+        }
         if *backing == Backing::Vdso && !saved.is_empty() {
             return Err(format!("pages of the vdso at {range} are saved"));
         }

@@ -73,6 +73,11 @@ const ARROWS: &[Row] = &[
     ("tub-subjects", &[]),
     // Tests look into images to see what is, and make broken ones.
     ("tub-e2e", &["tub-testkit", "tub-image", "tub-model", "tub-units"]),
+    // Fuzzing goes wherever bytes of others are read.
+    (
+        "tub-fuzz",
+        &["tub-control", "tub-image", "tub-model", "tub-procfs", "tub-restore", "tub-units"],
+    ),
     ("tub-bench", &[]),
     ("native-service", &[]),
     ("xtask", &[]),

@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use tub_model::Checkpoint;
+use tub_model::{Backing, Checkpoint};
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
 
 fn refusal(dir: &Path, replace: Replace) -> ErrorKind {
@@ -157,7 +157,7 @@ fn a_place_taken_in_the_meantime_is_not_overwritten() {
 fn parts_that_do_not_fit_together_are_never_finished() {
     let pages = sample::pages;
     type Spoil = fn(&mut Checkpoint);
-    let cases: [(&str, Spoil); 19] = [
+    let cases: &[(&str, Spoil)] = &[
         ("no task", |c| c.tasks.clear()),
         ("2 tasks", |c| c.tasks.push(c.tasks[0].clone())),
         ("no thread", |c| c.tasks[0].threads.clear()),
@@ -185,6 +185,12 @@ fn parts_that_do_not_fit_together_are_never_finished() {
         ("leaves its mapping", |c| {
             c.tasks[0].vmas[7].guards = vec![AddrRange::new(0x4d_7000, 0x4d_9000).unwrap()]
         }),
+        ("impossible offset", |c| {
+            let Backing::PrivateFile { offset_bytes, .. } = &mut c.tasks[0].vmas[1].backing else {
+                panic!("a private file mapping")
+            };
+            *offset_bytes = 4097;
+        }),
         ("not within a saved range", |c| c.tasks[0].vmas[3].saved.clear()),
         ("private file mapping are missing", |c| {
             c.tasks[0].vmas[0].saved = vec![AddrRange::new(0x40_0000, 0x40_1000).unwrap()];
@@ -192,14 +198,14 @@ fn parts_that_do_not_fit_together_are_never_finished() {
     ];
     let whole = sample::checkpoint();
     assert_eq!(whole.tasks[0].vmas[6].saved[0], pages(204, 210));
-    for (expected, spoil) in cases {
+    for &(expected, spoil) in cases {
         let scratch = Scratch::new();
         let mut writer = ImageWriter::create(&scratch.path("image"), Replace::Never).unwrap();
         for vma in &whole.tasks[0].vmas {
             for range in &vma.saved {
                 let bytes = sample::memory(*range);
                 let zeros = match vma.backing {
-                    tub_model::Backing::PrivateFile { .. } => Zeros::Content,
+                    Backing::PrivateFile { .. } => Zeros::Content,
                     _ => Zeros::Implied,
                 };
                 writer.pages().append(RemoteAddr(range.start()), &bytes, zeros).unwrap();
