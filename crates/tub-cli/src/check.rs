@@ -7,7 +7,7 @@ use crate::report::{Code, Failure};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use tub_host::{Finding, Helper, Probe};
+use tub_host::{Ability, Finding, Helper, Probe, obstacles};
 
 /// Tell what this host allows: each probe, its result, and what follows from it.
 #[derive(clap::Args)]
@@ -35,26 +35,63 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let probes = tub_host::probe(&Helper(&helper), &args.image);
+    let ways = Ways::of(&probes);
     if args.json {
-        println!("{}", describe_json(&probes));
+        println!("{}", describe_json(&probes, &ways));
     } else {
-        print!("{}", describe(&probes));
+        print!("{}{}", describe(&probes), ways.describe());
     }
-    let fatal: Vec<String> = probes
-        .iter()
-        .filter(|probe| probe.is_fatal())
-        .map(|probe| format!("{}: {}", probe.name, probe.follows))
-        .collect();
-    if fatal.is_empty() {
+    if ways.usable() {
         return Ok(ExitCode::SUCCESS);
     }
     Err(Failure {
-        what: "this host lacks what nothing works without".into(),
-        causes: fatal,
+        what: "no way of checkpoint and restore works on this host".into(),
+        causes: ways.causes(&probes),
         state: String::new(),
         hint: "in a container, try another seccomp profile; else a newer kernel".into(),
         code: Code::HostLacks,
     })
+}
+
+/// What is possible here, all in all.
+struct Ways {
+    /// Of the native engine.
+    abilities: Vec<Ability>,
+}
+
+impl Ways {
+    fn of(probes: &[Probe]) -> Self {
+        let possible = |ability: &Ability| obstacles(probes, *ability).next().is_none();
+        Self { abilities: Ability::ALL.into_iter().filter(possible).collect() }
+    }
+
+    fn can(&self, ability: Ability) -> bool {
+        self.abilities.contains(&ability)
+    }
+
+    /// Whether an image can be taken here, and brought back in one way or the other.
+    fn usable(&self) -> bool {
+        let back = self.can(Ability::NewIds) || self.can(Ability::KeepIds);
+        self.can(Ability::Checkpoint) && back
+    }
+
+    fn causes(&self, probes: &[Probe]) -> Vec<String> {
+        let missing = |probe: &&Probe| {
+            Ability::ALL.iter().any(|ability| !self.can(*ability) && probe.rules_out(*ability))
+        };
+        let told = |probe: &Probe| format!("{}: {}", probe.name, probe.follows);
+        probes.iter().filter(missing).map(told).collect()
+    }
+
+    fn describe(&self) -> String {
+        let yes = |ability| if self.can(ability) { "yes" } else { "no" };
+        format!(
+            "all in all: checkpoint {}, restore with the same ids {}, with new ids {}\n",
+            yes(Ability::Checkpoint),
+            yes(Ability::KeepIds),
+            yes(Ability::NewIds)
+        )
+    }
 }
 
 fn describe(probes: &[Probe]) -> String {
@@ -65,7 +102,7 @@ fn describe(probes: &[Probe]) -> String {
             Finding::Refused(reason) => format!("no ({reason})"),
             Finding::Value(value) => value.clone(),
         };
-        page.push_str(&format!("{:<34}{finding}\n", probe.name));
+        page.push_str(&format!("{:<40}{finding}\n", probe.name));
         if !probe.follows.is_empty() {
             page.push_str(&format!("    so: {}\n", probe.follows));
         }
@@ -73,23 +110,31 @@ fn describe(probes: &[Probe]) -> String {
     page
 }
 
-fn describe_json(probes: &[Probe]) -> Value {
+fn describe_json(probes: &[Probe], ways: &Ways) -> Value {
     let probe = |probe: &Probe| {
         let (works, detail) = match &probe.finding {
             Finding::Works => (json!(true), Value::Null),
             Finding::Refused(reason) => (json!(false), json!(reason)),
             Finding::Value(value) => (Value::Null, json!(value)),
         };
+        let needed_for = probe.needed_for.iter().map(|ability| ability.name());
         json!({
             "name": probe.name,
             "works": works,
             "detail": detail,
             "follows": probe.follows,
-            "essential": probe.essential,
+            "needed_for": needed_for.collect::<Vec<_>>(),
         })
     };
-    let fatal = probes.iter().any(Probe::is_fatal);
-    json!({ "usable": !fatal, "probes": probes.iter().map(probe).collect::<Vec<_>>() })
+    let native: serde_json::Map<_, _> = Ability::ALL
+        .into_iter()
+        .map(|ability| (ability.name().to_owned(), json!(ways.can(ability))))
+        .collect();
+    json!({
+        "usable": ways.usable(),
+        "native": native,
+        "probes": probes.iter().map(probe).collect::<Vec<_>>(),
+    })
 }
 
 #[cfg(test)]
@@ -98,38 +143,52 @@ mod tests {
 
     fn probes() -> Vec<Probe> {
         vec![
-            Probe { name: "one", finding: Finding::Works, follows: "", essential: true },
+            Probe {
+                name: "one",
+                finding: Finding::Works,
+                follows: "",
+                needed_for: &[Ability::Checkpoint],
+            },
             Probe {
                 name: "two",
                 finding: Finding::Refused("EPERM".into()),
                 follows: "use --pids new",
-                essential: false,
+                needed_for: &[Ability::KeepIds],
             },
             Probe {
                 name: "three",
                 finding: Finding::Value("65530".into()),
                 follows: "",
-                essential: false,
+                needed_for: &[],
             },
         ]
     }
 
     #[test]
     fn each_probe_is_a_line_and_what_follows_another() {
-        let expected = "one                               yes\n\
-                        two                               no (EPERM)\n    \
+        let expected = "one                                     yes\n\
+                        two                                     no (EPERM)\n    \
                         so: use --pids new\n\
-                        three                             65530\n";
+                        three                                   65530\n";
         assert_eq!(describe(&probes()), expected);
+        assert_eq!(
+            Ways::of(&probes()).describe(),
+            "all in all: checkpoint yes, restore with the same ids no, with new ids yes\n"
+        );
     }
 
     #[test]
-    fn the_object_says_whether_anything_essential_is_missing() {
+    fn one_way_back_is_enough() {
         let mut probes = probes();
-        assert_eq!(describe_json(&probes)["usable"], true);
-        assert_eq!(describe_json(&probes)["probes"][1]["works"], false);
-        assert_eq!(describe_json(&probes)["probes"][2]["detail"], "65530");
-        probes[1].essential = true;
-        assert_eq!(describe_json(&probes)["usable"], false);
+        let object = describe_json(&probes, &Ways::of(&probes));
+        assert_eq!(object["usable"], true);
+        assert_eq!(object["native"]["restore_same_ids"], false);
+        assert_eq!(object["probes"][1]["works"], false);
+        assert_eq!(object["probes"][1]["needed_for"][0], "restore_same_ids");
+        assert_eq!(object["probes"][2]["detail"], "65530");
+        probes[1].needed_for = &[Ability::KeepIds, Ability::NewIds];
+        let ways = Ways::of(&probes);
+        assert!(!ways.usable());
+        assert_eq!(ways.causes(&probes), ["two: use --pids new"]);
     }
 }

@@ -17,4 +17,4 @@ pub use compare::{Mismatch, compare};
 pub use error::Error;
 pub use facts::facts;
 pub use files::{FileMismatch, FileProblem, check_files};
-pub use probe::{Finding, Helper, Probe, probe, try_in_helper};
+pub use probe::{Ability, Finding, Helper, Probe, obstacles, probe, try_in_helper};

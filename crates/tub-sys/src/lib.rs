@@ -10,6 +10,7 @@ mod process;
 mod ptrace;
 mod sigframe;
 mod socket;
+mod trial;
 
 pub use fd::*;
 pub use memory::*;
@@ -18,6 +19,7 @@ pub use process::*;
 pub use ptrace::*;
 pub use sigframe::*;
 pub use socket::*;
+pub use trial::*;
 
 use std::os::fd::{FromRawFd, OwnedFd};
 

@@ -5,8 +5,11 @@
 
 use crate::jvm::{Service, WARM_UP, on_each_jdk};
 use crate::round_trip::round_trip;
+use serde_json::Value;
+use std::time::Duration;
 use tub_testkit::{
-    Container, Flavour, Memory, Pids, Restore, Subject, User, code, every, is_root, skipped,
+    Container, Flavour, Memory, Pids, Restore, Subject, Tub, User, code, every, is_root, skipped,
+    wait_for,
 };
 
 /// What each profile has to offer: in Docker's other ids, in Podman's the same ones.
@@ -15,6 +18,7 @@ const fn flavour(container: Container, root: bool) -> Flavour {
     let pids = match container {
         Container::Docker => Pids::New,
         Container::Podman => Pids::Keep,
+        Container::Sandbox => panic!("nothing works there"),
     };
     Flavour { user, pids, memory: Memory::Auto }
 }
@@ -95,6 +99,48 @@ fn where_ids_cannot_be_kept_the_way_out_is_named() {
     let kept = Flavour { pids: Pids::Keep, ..DOCKER };
     let restore = Restore::of(&original, &image, kept);
     restore.tub().run().fails_with(code::HOST_LACKS, &["PID namespace", "--pids new"]);
+}
+
+/// What `tub check --json` says in `container`; it must end with `code`.
+fn checked(container: Container, code: i32) -> Value {
+    let said = Tub::new(User::Contained(container), "check").arg("--json").run();
+    assert_eq!(said.status.code(), Some(code), "{said}");
+    serde_json::from_str(&said.stdout).unwrap()
+}
+
+#[test]
+fn check_tells_what_a_profile_allows_and_what_follows() {
+    if !is_root() {
+        return skipped("needs root");
+    }
+    for (container, keeps) in [(Container::Docker, false), (Container::Podman, true)] {
+        let said = checked(container, 0);
+        assert_eq!(said["usable"], true, "{said}");
+        assert_eq!(said["native"]["restore_new_ids"], true, "{said}");
+        assert_eq!(said["native"]["restore_same_ids"], keeps, "{said}");
+        let follows = said.to_string();
+        assert_eq!(follows.contains("use --pids new"), !keeps, "{said}");
+    }
+    let said = checked(Container::Sandbox, code::HOST_LACKS);
+    assert_eq!(said["native"]["checkpoint"], false, "{said}");
+    let page = Tub::new(User::Contained(Container::Sandbox), "check").run();
+    page.fails_with(code::HOST_LACKS, &["tracing of a child", "PTRACE_SEIZE"]);
+}
+
+#[test]
+fn check_leaves_nobody_behind() {
+    let tub = Tub::new(User::Ordinary, "check").arg("--image").arg("/dev/shm");
+    let page = tub.run().succeeds().stdout;
+    assert!(page.contains("all in all: checkpoint yes"), "{page}");
+    // Helpers are the same program with `--helper`; the one that nobody waits for ends by itself.
+    let gone = wait_for(Duration::from_secs(10), || {
+        let left = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            words.windows(8).any(|word| word == b"--helper")
+        });
+        (!left).then_some(())
+    });
+    assert!(gone.is_some(), "a helper is left");
 }
 
 #[test]

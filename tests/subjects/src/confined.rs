@@ -1,7 +1,7 @@
 //! `tub-subject --confined PROFILE UID PROGRAM [WORD…]` becomes that program, confined as the
 //! default profile of a container engine confines it.
 //!
-//! In: `docker` or `podman`, the user, a command; run by root. Out: the command, with the system
+//! In: `docker`, `podman` or `sandbox`, the user, a command; run by root. Out: the command, with the system
 //! calls, capabilities and mounts that it would find in a container without any option.
 //! Invariant: the profiles are written down as the differences that were measured in real
 //! containers (Docker 26.1, Podman 5.4), and in the words of the kernel: errno for errno.
@@ -108,12 +108,16 @@ const PODMAN: Profile = Profile {
     personality: libc::ENOSYS,
 };
 
+/// A sandbox that lets nobody look into anybody: nothing works there.
+const SANDBOX: Profile = Profile { forbidden: &[libc::SYS_ptrace, libc::SYS_unshare], ..DOCKER };
+
 /// Becomes the program. Returns only what kept it from that.
 pub(crate) fn run(mut words: impl Iterator<Item = OsString>) -> io::Error {
-    let usage = || io::Error::other("--confined docker|podman UID PROGRAM [WORD...]");
+    let usage = || io::Error::other("--confined docker|podman|sandbox UID PROGRAM [WORD...]");
     let profile = match words.next().as_deref().and_then(std::ffi::OsStr::to_str) {
         Some("docker") => &DOCKER,
         Some("podman") => &PODMAN,
+        Some("sandbox") => &SANDBOX,
         _ => return usage(),
     };
     let user = words.next().and_then(|word| word.to_str()?.parse().ok());

@@ -23,6 +23,8 @@ pub enum Container {
     Docker,
     /// Podman: namespaces, but no /proc of their own.
     Podman,
+    /// No engine's: Docker's, and no tracing.
+    Sandbox,
 }
 
 impl Container {
@@ -31,6 +33,7 @@ impl Container {
         match self {
             Self::Docker => "docker",
             Self::Podman => "podman",
+            Self::Sandbox => "sandbox",
         }
     }
 }

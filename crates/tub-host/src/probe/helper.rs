@@ -5,13 +5,16 @@
 //! of one thread only; it ends when its standard input does, at the latest after [`PATIENCE`].
 
 use super::kill;
+use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Pid, getegid, geteuid};
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+use tub_units::NsPid;
 
 /// How to run this program as a helper: a command that prints what [`try_in_helper`] returns for
 /// the name it is given.
@@ -20,15 +23,22 @@ pub struct Helper<'a>(pub &'a dyn Fn(&str) -> Command);
 pub(super) const USER_NAMESPACE: &str = "user-namespace";
 pub(super) const PID_NAMESPACE: &str = "pid-namespace";
 pub(super) const TIME_NAMESPACE: &str = "time-namespace";
+pub(super) const MOUNT_NAMESPACE: &str = "mount-namespace";
 pub(super) const MOUNT_PROC: &str = "mount-proc";
 pub(super) const CHOSEN_ID: &str = "chosen-id";
+pub(super) const CLOCK_OFFSETS: &str = "clock-offsets";
+pub(super) const MEMORY_BOUNDS: &str = "memory-bounds";
+pub(super) const EXECUTABLE: &str = "executable";
+pub(super) const PERSONALITY: &str = "personality";
+
+pub(super) const NO_STACK: &str = "no such stack";
 
 /// Blocks until its input ends.
 const WAIT: &str = "wait";
 /// The first process of a PID namespace.
 const FIRST: &str = "first";
-/// Prints its own id.
-const OWN_ID: &str = "own-id";
+/// Leaves a process behind that waits, and prints its id.
+const ORPHAN: &str = "orphan";
 
 /// Longer than any trial takes on a machine that works at all.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -67,6 +77,19 @@ impl Helper<'_> {
         let _ = child.wait();
         Ok(result)
     }
+
+    /// Calls `act` with the id of a helper that waits and is no descendant of ours, unless we adopt
+    /// orphans; it ends afterwards, since its input does.
+    pub(super) fn with_orphan<T>(&self, act: impl FnOnce(Pid) -> T) -> Result<T, String> {
+        let (input, ours) = std::io::pipe().map_err(|error| format!("pipe: {error}"))?;
+        let mut command = (self.0)(ORPHAN);
+        command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::null());
+        let text = output(command)?;
+        let orphan = text.trim().parse().map_err(|_| format!("helper: it said {text:?}"))?;
+        let result = act(Pid::from_raw(orphan));
+        drop(ours);
+        Ok(result)
+    }
 }
 
 fn pid(child: &Child) -> Pid {
@@ -92,7 +115,7 @@ fn output(mut command: Command) -> Result<String, String> {
         }
     }
     let mut text = String::new();
-    // A few lines lie in the pipe; its writers are gone.
+    // A few lines lie in the pipe; its writers are gone, or have another output.
     if let Some(mut stdout) = child.stdout.take() {
         stdout.read_to_string(&mut text).map_err(|error| format!("helper: {error}"))?;
     }
@@ -112,14 +135,31 @@ pub fn try_in_helper(helper: &Helper<'_>, name: &str) -> String {
         WAIT => {
             let _ = std::io::stdin().read(&mut [0]);
         }
-        OWN_ID => return format!("{}\n", std::process::id()),
+        ORPHAN => {
+            // It inherits the input; with our output, whoever reads that would wait for it as well.
+            let mut command = (helper.0)(WAIT);
+            command.stdout(Stdio::null()).stderr(Stdio::null());
+            return match command.spawn() {
+                Ok(child) => format!("{}\n", child.id()),
+                Err(error) => format!("{error}\n"),
+            };
+        }
+        MEMORY_BOUNDS => tell(name, memory_bounds(-1)),
+        EXECUTABLE => tell(name, executable()),
+        PERSONALITY => {
+            use nix::sys::personality::{Persona, set};
+            let set = set(Persona::ADDR_NO_RANDOMIZE);
+            tell(name, set.map(drop).map_err(|errno| errno.to_string()));
+        }
         USER_NAMESPACE => tell(name, enter(CloneFlags::CLONE_NEWUSER)),
         TIME_NAMESPACE => {
-            let outcome = enter_as_privileged(CLONE_NEWTIME).and_then(|()| {
+            let entered = enter_as_privileged(CLONE_NEWTIME);
+            let offsets = entered.clone().and_then(|()| {
                 let offsets = fs::write("/proc/self/timens_offsets", "monotonic 1 0\n");
                 offsets.map_err(|error| format!("timens_offsets: {error}"))
             });
-            tell(name, outcome);
+            tell(TIME_NAMESPACE, entered);
+            tell(CLOCK_OFFSETS, offsets);
         }
         PID_NAMESPACE => match enter_as_privileged(CloneFlags::CLONE_NEWPID) {
             Err(reason) => tell(name, Err(reason)),
@@ -130,10 +170,13 @@ pub fn try_in_helper(helper: &Helper<'_>, name: &str) -> String {
             }
         },
         FIRST => {
-            let mounted = mount_proc();
-            let chosen = chosen_id(helper);
+            // Ids like these are far from where a fresh namespace counts.
+            let chosen = tub_sys::try_chosen_id(NsPid(4242));
+            tell(CHOSEN_ID, chosen.map_err(|errno| errno.to_string()));
+            let own = unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| format!("unshare: {errno}"));
+            let mounted = own.clone().and_then(|()| mount_proc());
+            tell(MOUNT_NAMESPACE, own);
             tell(MOUNT_PROC, mounted);
-            tell(CHOSEN_ID, chosen);
         }
         _ => tell(name, Err("there is no such trial".into())),
     }
@@ -167,24 +210,51 @@ fn enter(flags: CloneFlags) -> Result<(), String> {
     Ok(())
 }
 
+/// As `tub restore` does: mounts made outside still arrive, ours stay ours.
 fn mount_proc() -> Result<(), String> {
     use nix::mount::{MsFlags, mount};
     let nothing = None::<&str>;
-    unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| format!("unshare: {errno}"))?;
-    let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    mount(nothing, "/", nothing, flags, nothing)
-        .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), nothing))
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(nothing, "/", nothing, slave, nothing)
+        .and_then(|()| mount(Some("proc"), "/proc", Some("proc"), flags, nothing))
         .map_err(|errno| format!("mount: {errno}"))
 }
 
-/// Sets the id that the next process gets. `clone3(set_tid)` asks for the same privilege, and
-/// cannot be called from safe code.
-fn chosen_id(helper: &Helper<'_>) -> Result<(), String> {
-    let path = "/proc/sys/kernel/ns_last_pid";
-    fs::write(path, "4241").map_err(|error| format!("{path}: {error}"))?;
-    let Report(said) = helper.run(OWN_ID);
-    match said?.trim() {
-        "4242" => Ok(()),
-        other => Err(format!("process 4242 became {other:?}")),
-    }
+/// Sets the bounds of our own memory to what they are.
+fn memory_bounds(exe_fd: i32) -> Result<(), String> {
+    set_memory_bounds(exe_fd)?.map_err(|errno| format!("PR_SET_MM_MAP: {errno}"))
+}
+
+fn set_memory_bounds(exe_fd: i32) -> Result<Result<(), Errno>, String> {
+    let path = "/proc/self/stat";
+    let text = fs::read(path).map_err(|error| format!("{path}: {error}"))?;
+    let stat = tub_procfs::stat::parse(&text).map_err(|error| format!("{path}: {error}"))?;
+    let bounds = [
+        stat.start_code,
+        stat.end_code,
+        stat.start_data,
+        stat.end_data,
+        stat.start_brk,
+        tub_sys::own_brk(),
+        stat.start_stack,
+        stat.arg_start,
+        stat.arg_end,
+        stat.env_start,
+        stat.env_end,
+    ];
+    let map = tub_sys::RawMmMap { bounds, exe_fd, ..tub_sys::RawMmMap::default() };
+    Ok(tub_sys::set_own_bounds(&map))
+}
+
+/// With our own privilege, or that of a user namespace. The right is asked for first: that the old
+/// executable is still mapped (EBUSY) is said to those who have it.
+fn executable() -> Result<(), String> {
+    let exe = fs::File::open("/proc/self/exe").map_err(|error| format!("exe: {error}"))?;
+    let set = || match set_memory_bounds(exe.as_raw_fd())? {
+        Ok(()) | Err(Errno::EBUSY) => Ok(()),
+        Err(errno) => Err(format!("PR_SET_MM_MAP: {errno}")),
+    };
+    set()
+        .or_else(|reason| enter(CloneFlags::CLONE_NEWUSER).map_err(|_| reason).and_then(|()| set()))
 }
