@@ -3,10 +3,11 @@
 //! In: a frozen process, its survey. Out: a value. Invariant: the process is left exactly as it
 //! was; there is no writer in scope.
 
+use crate::files::Descriptions;
 use crate::memory::file_identity;
 use crate::registers;
 use crate::survey::bytes;
-use crate::{Error, Result, Survey, files, home, memory};
+use crate::{Error, Result, Survey, home, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -52,7 +53,8 @@ pub(crate) fn collect(
     let mut threads = vec![thread(survey, *main, &mut caller.calls, registers, scratch)?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
-    let (open_files, fds) = files::collect(survey, &mut caller)?;
+    let mut descriptions = Descriptions::default();
+    let fds = descriptions.collect(survey, &mut caller)?;
     for other in others {
         let registers = home::resting_registers(frozen, *other)?;
         let way_home = Some(WayHome { top, registers });
@@ -66,7 +68,11 @@ pub(crate) fn collect(
         .map_err(|source| Error::Proc { path: survey.exe.clone(), source })?;
     let task = Task {
         pid: threads[0].tid,
-        session_leader: survey.stat.session == pid.0,
+        parent: None,
+        group: status.ns_pgid.last().copied().unwrap_or(NsPid(0)),
+        session: status.ns_sid.last().copied().unwrap_or(NsPid(0)),
+        stopped: None,
+        parent_death_signal: process.parent_death_signal,
         exe: file_identity(survey.exe.clone(), &exe_meta),
         cwd: survey.cwd.clone(),
         umask: status.umask.unwrap_or(0o022),
@@ -93,7 +99,6 @@ pub(crate) fn collect(
         pending_signals: shared.into_iter().map(SigInfo).collect(),
         interval_timers: process.interval_timers,
         posix_timers: process.posix_timers,
-        files: open_files,
         fds,
         threads,
     };
@@ -102,7 +107,9 @@ pub(crate) fn collect(
         host: beforehand.host,
         clocks,
         coordination: beforehand.coordination,
+        files: descriptions.into_files(),
         tasks: vec![task],
+        zombies: Vec::new(),
     })
 }
 
@@ -252,6 +259,7 @@ struct ProcessState {
     dumpable: u32,
     thp_disable: bool,
     child_subreaper: bool,
+    parent_death_signal: i32,
     brk: u64,
     signal_actions: Vec<SignalAction>,
     interval_timers: Vec<IntervalTimer>,
@@ -320,6 +328,7 @@ impl<'a> Caller<'a> {
 
     fn process(&mut self, survey: &Survey) -> Result<ProcessState> {
         // linux/prctl.h.
+        const PR_GET_PDEATHSIG: u64 = 2;
         const PR_GET_DUMPABLE: u64 = 3;
         const PR_GET_CHILD_SUBREAPER: u64 = 37;
         const PR_GET_THP_DISABLE: u64 = 42;
@@ -330,10 +339,14 @@ impl<'a> Caller<'a> {
         let args = [PR_GET_CHILD_SUBREAPER, scratch, 0, 0, 0, 0];
         self.ask("child subreaper", prctl, args)?;
         let [subreaper] = self.words()?;
+        let args = [PR_GET_PDEATHSIG, scratch, 0, 0, 0, 0];
+        self.ask("parent-death signal", prctl, args)?;
+        let [parent_death_signal] = self.words()?;
         Ok(ProcessState {
             dumpable: u32::try_from(dumpable).unwrap_or(0),
             thp_disable,
             child_subreaper: low_half(subreaper) != 0,
+            parent_death_signal: low_half(parent_death_signal).cast_signed(),
             brk: self.ask("end of the heap", libc::SYS_brk, [0; 6])?,
             signal_actions: self.signal_actions(survey)?,
             interval_timers: self.interval_timers()?,

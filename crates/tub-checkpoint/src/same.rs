@@ -1,11 +1,12 @@
-//! Whether two descriptors of a process share an open file description.
+//! Whether two descriptors, of one process or two, share an open file description.
 //!
-//! In: two descriptors that look alike, and the process, held. Out: yes or no.
+//! In: two descriptors that look alike, and their processes, held. Out: yes or no.
 //! Invariant: the description is left as it was found.
 //! Not here: which descriptors are worth asking about (`files`).
 
-use crate::Result;
 use crate::collect::Caller;
+use crate::{Result, SurveyedFd};
+use nix::sys::stat::SFlag;
 use tub_sys::Errno;
 use tub_units::HostPid;
 
@@ -18,14 +19,17 @@ const F_GETSIG: u64 = 11;
 /// kept with the description, can be read by nobody who does not ask for it, and has no effect but
 /// on descriptions with O_ASYNC, whose process is held.
 pub(crate) fn same_description(
-    pid: HostPid,
     caller: &mut Caller<'_>,
-    a: i32,
-    b: i32,
+    a: (HostPid, &SurveyedFd),
+    b: (HostPid, &SurveyedFd),
 ) -> Result<bool> {
-    match tub_sys::same_description(pid, a, b) {
+    let (one, other) = (a.1.number, b.1.number);
+    match tub_sys::same_description((a.0, one), (b.0, other)) {
         Ok(same) => Ok(same),
-        Err(_) => share_signal(caller, a, b),
+        Err(_) if a.0 == b.0 => share_signal(caller, one, other),
+        // A socket has one description only. Everything else that looks alike in two processes of
+        // a tree, under the same number, was inherited.
+        Err(_) => Ok(a.1.is(SFlag::S_IFSOCK) || one == other),
     }
 }
 

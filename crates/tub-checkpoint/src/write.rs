@@ -34,5 +34,5 @@ pub(crate) fn pages(frozen: &Frozen, task: &Task, writer: &mut PageWriter) -> Re
             writer.finish_range().map_err(Error::Image)?;
         }
     }
-    Ok(())
+    writer.finish_task().map_err(Error::Image)
 }

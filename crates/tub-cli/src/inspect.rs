@@ -98,7 +98,7 @@ fn describe(image: &Image) -> String {
         }
         for (index, fd) in task.fds.iter().enumerate() {
             let label = if index == 0 { "descriptors" } else { "" };
-            let what = task.files.get(fd.file).map_or_else(String::new, describe_file);
+            let what = checkpoint.files.get(fd.file).map_or_else(String::new, describe_file);
             line(label, format!("{:>4}  {what}", fd.number.0));
         }
     }
@@ -115,6 +115,7 @@ fn describe_json(image: &Image) -> Value {
     let checkpoint = &image.checkpoint;
     let origin = &checkpoint.provenance;
     let host = &checkpoint.host;
+    let tasks = checkpoint.tasks.iter().map(|task| task_json(task, &checkpoint.files));
     json!({
         "image": image.dir.display().to_string(),
         "id": hex(&origin.image_id),
@@ -124,12 +125,12 @@ fn describe_json(image: &Image) -> Value {
         "inventory_bytes": image.inventory_bytes,
         "pages_bytes": image.pages_bytes,
         "stored_bytes": stored_bytes(image),
-        "runs": image.runs.len(),
+        "runs": image.runs.iter().map(Vec::len).sum::<usize>(),
         "coordination": checkpoint.coordination.as_ref().map(|coordination| json!({
             "runtime": coordination.runtime,
             "resources": coordination.resources,
         })),
-        "tasks": checkpoint.tasks.iter().map(task_json).collect::<Vec<_>>(),
+        "tasks": tasks.collect::<Vec<_>>(),
         "host": {
             "arch": host.arch,
             "kernel_release": host.kernel_release,
@@ -146,7 +147,7 @@ fn describe_json(image: &Image) -> Value {
     })
 }
 
-fn task_json(task: &Task) -> Value {
+fn task_json(task: &Task, files: &[OpenFile]) -> Value {
     let thread = |thread: &tub_model::Thread| json!({"tid": thread.tid.0, "name": thread.name});
     let vma = |vma: &Vma| {
         json!({
@@ -163,7 +164,7 @@ fn task_json(task: &Task) -> Value {
             "fd": fd.number.0,
             "description": fd.file,
             "close_on_exec": fd.close_on_exec,
-            "what": task.files.get(fd.file).map(describe_file),
+            "what": files.get(fd.file).map(describe_file),
         })
     };
     let by_kind = memory_by_kind(task).into_iter().map(|(kind, sum)| {
@@ -300,7 +301,7 @@ fn sizes(image: &Image) -> String {
         size(image.inventory_bytes + stored_bytes(image)),
         size(image.inventory_bytes),
         size(stored_bytes(image)),
-        image.runs.len()
+        image.runs.iter().map(Vec::len).sum::<usize>()
     )
 }
 

@@ -64,7 +64,9 @@ impl fmt::Display for FileMismatch {
 pub fn check_files(checkpoint: &Checkpoint) -> Vec<FileMismatch> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
-    for Wanted { path, what } in checkpoint.tasks.iter().flat_map(wanted) {
+    let of_tasks = checkpoint.tasks.iter().flat_map(wanted);
+    let open = checkpoint.files.iter().filter_map(opened);
+    for Wanted { path, what } in of_tasks.chain(open) {
         if !seen.insert((path, what.is_unchanged())) {
             continue;
         }
@@ -111,7 +113,11 @@ fn wanted(task: &tub_model::Task) -> impl Iterator<Item = Wanted<'_>> {
         }
         Backing::Anonymous | Backing::SharedScratchFile { .. } | Backing::Vdso => None,
     });
-    let open = task.files.iter().filter_map(|file| match &file.kind {
+    [unchanged(&task.exe), typed(&task.cwd, SFlag::S_IFDIR)].into_iter().chain(mapped)
+}
+
+fn opened(file: &tub_model::OpenFile) -> Option<Wanted<'_>> {
+    match &file.kind {
         FileKind::Regular { file: identity, .. } if file.flags & O_ACCMODE == O_RDONLY => {
             Some(unchanged(identity))
         }
@@ -119,8 +125,7 @@ fn wanted(task: &tub_model::Task) -> impl Iterator<Item = Wanted<'_>> {
         FileKind::Directory { path, .. } => Some(typed(path, SFlag::S_IFDIR)),
         FileKind::Device { path } => Some(typed(path, SFlag::S_IFCHR)),
         _ => None,
-    });
-    [unchanged(&task.exe), typed(&task.cwd, SFlag::S_IFDIR)].into_iter().chain(mapped).chain(open)
+    }
 }
 
 /// asm-generic/fcntl.h; the same on every architecture.

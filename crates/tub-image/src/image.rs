@@ -29,8 +29,9 @@ use tub_model::Checkpoint;
 pub struct Image {
     /// What was frozen.
     pub checkpoint: Checkpoint,
-    /// Where the pages lie: ascending, disjoint, each within a saved range of a mapping.
-    pub runs: Vec<PageRun>,
+    /// Where the pages of each task lie: ascending, disjoint, each within a saved range of a
+    /// mapping.
+    pub runs: Vec<Vec<PageRun>>,
     /// `pages.tub`, open for reading.
     pub pages: File,
     /// Length of `pages.tub`.
@@ -100,7 +101,7 @@ impl Image {
     pub fn verify_pages(&self) -> Result<()> {
         let path = self.dir.join(PAGES_FILE);
         let mut ranges = Vec::new();
-        for run in &self.runs {
+        for run in self.runs.iter().flatten() {
             if !pages::is_intact(&self.pages, run, &path)? {
                 ranges.push(run.range);
             }

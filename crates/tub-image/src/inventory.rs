@@ -16,7 +16,8 @@ use tub_model::{Checkpoint, Task};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inventory {
     pub(crate) checkpoint: Checkpoint,
-    pub(crate) runs: Vec<PageRun>,
+    /// Of each task.
+    pub(crate) runs: Vec<Vec<PageRun>>,
     /// Kind and version of optional records that this release does not know.
     pub(crate) unread: Vec<(u32, u32)>,
 }
@@ -27,14 +28,16 @@ const CLOCKS: u32 = 3;
 const COORDINATION: u32 = 4;
 const TASK: u32 = 5;
 const MEMORY: u32 = 6;
-const FILES: u32 = 7;
+const DESCRIPTORS: u32 = 7;
 const SIGNALS: u32 = 8;
 const THREADS: u32 = 9;
 const RUNS: u32 = 10;
+const FILES: u32 = 11;
+const ZOMBIES: u32 = 12;
 
 /// The body for `checkpoint` and `runs`.
-pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[PageRun]) -> Vec<u8> {
-    let Checkpoint { provenance, host, clocks, coordination, tasks } = checkpoint;
+pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[Vec<PageRun>]) -> Vec<u8> {
+    let Checkpoint { provenance, host, clocks, coordination, files, tasks, zombies } = checkpoint;
     let mut body = Vec::with_capacity(256 << 10);
     put(&mut body, PROVENANCE, &v1::ProvenanceRecord::new(provenance));
     put(&mut body, HOST, &v1::HostRecord::new(host));
@@ -42,14 +45,16 @@ pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[PageRun]) -> Vec<u8> {
     if let Some(coordination) = coordination {
         put(&mut body, COORDINATION, &v1::CoordinationRecord::new(coordination));
     }
-    for task in tasks {
+    put(&mut body, FILES, &v1::FilesRecord::new(files));
+    for (task, runs) in tasks.iter().zip(runs) {
         put(&mut body, TASK, &v1::TaskRecord::new(task));
         put(&mut body, MEMORY, &v1::MemoryRecord::new(&task.mm, &task.vmas));
-        put(&mut body, FILES, &v1::FilesRecord::new(&task.files, &task.fds));
+        put(&mut body, DESCRIPTORS, &v1::DescriptorsRecord::new(&task.fds));
         put(&mut body, SIGNALS, &v1::SignalsRecord::new(task));
         put(&mut body, THREADS, &v1::ThreadsRecord::new(&task.threads));
+        put(&mut body, RUNS, &v1::RunsRecord::new(runs));
     }
-    put(&mut body, RUNS, &v1::RunsRecord::new(runs));
+    put(&mut body, ZOMBIES, &v1::ZombiesRecord::new(zombies));
     body
 }
 
@@ -81,8 +86,9 @@ struct Parts<'a> {
     host: Option<v1::HostRecord<'a>>,
     clocks: Option<v1::ClocksRecord>,
     coordination: Option<v1::CoordinationRecord<'a>>,
+    files: Option<v1::FilesRecord<'a>>,
     tasks: Vec<TaskRecords<'a>>,
-    runs: Option<v1::RunsRecord>,
+    zombies: Option<v1::ZombiesRecord<'a>>,
     unread: Vec<(u32, u32)>,
 }
 
@@ -90,15 +96,16 @@ struct Parts<'a> {
 struct TaskRecords<'a> {
     task: v1::TaskRecord<'a>,
     memory: Option<v1::MemoryRecord<'a>>,
-    files: Option<v1::FilesRecord<'a>>,
+    descriptors: Option<v1::DescriptorsRecord>,
     signals: Option<v1::SignalsRecord<'a>>,
     threads: Option<v1::ThreadsRecord<'a>>,
+    runs: Option<v1::RunsRecord>,
 }
 
 impl<'a> Parts<'a> {
     fn add(&mut self, frame: Frame<'a>) -> Result<(), ErrorKind> {
         let Frame { kind, version, payload } = frame;
-        if version != 1 || !(PROVENANCE..=RUNS).contains(&kind) {
+        if version != 1 || !(PROVENANCE..=ZOMBIES).contains(&kind) {
             if kind & OPTIONAL == 0 {
                 return Err(ErrorKind::UnknownRecord { kind, version });
             }
@@ -116,21 +123,24 @@ impl<'a> Parts<'a> {
                 self.tasks.extend(task.map(|task| TaskRecords {
                     task,
                     memory: None,
-                    files: None,
+                    descriptors: None,
                     signals: None,
                     threads: None,
+                    runs: None,
                 }));
                 Ok(())
             }
-            RUNS => once(&mut self.runs, payload, "runs"),
+            FILES => once(&mut self.files, payload, "files"),
+            ZOMBIES => once(&mut self.zombies, payload, "zombies"),
             _ => {
                 let first = || malformed("a part of a task comes before any task");
                 let task = self.tasks.last_mut().ok_or_else(first)?;
                 match kind {
                     MEMORY => once(&mut task.memory, payload, "memory"),
-                    FILES => once(&mut task.files, payload, "files"),
+                    DESCRIPTORS => once(&mut task.descriptors, payload, "descriptors"),
                     SIGNALS => once(&mut task.signals, payload, "signals"),
-                    _ => once(&mut task.threads, payload, "threads"),
+                    THREADS => once(&mut task.threads, payload, "threads"),
+                    _ => once(&mut task.runs, payload, "runs"),
                 }
             }
         }
@@ -142,22 +152,26 @@ impl<'a> Parts<'a> {
         let clocks = present(self.clocks, "clocks")?.into_model();
         let coordination = self.coordination.map(v1::CoordinationRecord::into_model).transpose();
         let coordination = coordination.map_err(malformed)?;
-        let tasks = self.tasks.into_iter().map(TaskRecords::finish).collect::<Result<_, _>>()?;
-        let runs = present(self.runs, "runs")?.into_model().map_err(malformed)?;
-        let checkpoint = Checkpoint { provenance, host, clocks, coordination, tasks };
+        let files = present(self.files, "files")?.into_model().map_err(malformed)?;
+        let zombies = present(self.zombies, "zombies")?.into_model().map_err(malformed)?;
+        let finished = self.tasks.into_iter().map(TaskRecords::finish);
+        let (tasks, runs) = finished.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
+        let checkpoint =
+            Checkpoint { provenance, host, clocks, coordination, files, tasks, zombies };
         Ok(Inventory { checkpoint, runs, unread: self.unread })
     }
 }
 
 impl TaskRecords<'_> {
-    fn finish(self) -> Result<Task, ErrorKind> {
+    fn finish(self) -> Result<(Task, Vec<PageRun>), ErrorKind> {
         let parts = v1::TaskParts {
             memory: present(self.memory, "memory")?.into_model().map_err(malformed)?,
-            files: present(self.files, "files")?.into_model().map_err(malformed)?,
+            fds: present(self.descriptors, "descriptors")?.into_model().map_err(malformed)?,
             signals: present(self.signals, "signals")?.into_model().map_err(malformed)?,
             threads: present(self.threads, "threads")?.into_model().map_err(malformed)?,
         };
-        Ok(self.task.into_model(parts))
+        let runs = present(self.runs, "runs")?.into_model().map_err(malformed)?;
+        Ok((self.task.into_model(parts).map_err(malformed)?, runs))
     }
 }
 

@@ -46,6 +46,9 @@ pub enum Zeros {
 pub struct PageWriter {
     file: File,
     path: PathBuf,
+    /// Runs of the tasks before.
+    finished: Vec<Vec<PageRun>>,
+    /// Runs of this one.
     runs: Vec<PageRun>,
     open: Option<OpenRun>,
     /// Logical length of the file so far: where the next page of a run goes.
@@ -93,6 +96,7 @@ impl PageWriter {
         Self {
             file,
             path,
+            finished: Vec::new(),
             runs: Vec::new(),
             open: None,
             tail: 0,
@@ -155,6 +159,17 @@ impl PageWriter {
             let (offset_bytes, hash) = (open.offset_bytes, open.hash.digest());
             self.runs.push(PageRun { range, offset_bytes, hash });
         }
+        Ok(())
+    }
+
+    /// Ends the task: what follows belongs to the next one, whose addresses start anew.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NoSpace`], [`ErrorKind::System`].
+    pub fn finish_task(&mut self) -> Result<()> {
+        self.finish_range()?;
+        self.finished.push(std::mem::take(&mut self.runs));
+        self.passed = 0;
         Ok(())
     }
 
@@ -242,9 +257,11 @@ impl PageWriter {
         written.map_err(|error| Error::system(&self.path, "write", error))
     }
 
-    /// Ends the last run, gives the file its full length, and syncs it.
+    /// Gives the file its full length, and syncs it.
     pub(crate) fn finish(&mut self) -> Result<Pages> {
-        self.finish_range()?;
+        if self.open.is_some() || !self.runs.is_empty() {
+            return Err(self.misuse("the last task is finished"));
+        }
         self.flush()?;
         let path = &self.path;
         let failed = |call| move |error| Error::system(path, call, error);
@@ -253,7 +270,7 @@ impl PageWriter {
         self.file.sync_all().map_err(failed("fsync"))?;
         let metadata = self.file.metadata().map_err(failed("fstat"))?;
         Ok(Pages {
-            runs: std::mem::take(&mut self.runs),
+            runs: std::mem::take(&mut self.finished),
             pages_bytes: self.tail,
             stored_bytes: std::os::unix::fs::MetadataExt::blocks(&metadata) * STAT_BLOCK_BYTES,
             zero_pages: self.zero_pages,
@@ -270,7 +287,7 @@ const STAT_BLOCK_BYTES: u64 = 512;
 
 /// What a finished page file holds.
 pub(crate) struct Pages {
-    pub(crate) runs: Vec<PageRun>,
+    pub(crate) runs: Vec<Vec<PageRun>>,
     pub(crate) pages_bytes: u64,
     pub(crate) stored_bytes: u64,
     pub(crate) zero_pages: u64,

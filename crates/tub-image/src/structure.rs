@@ -6,21 +6,19 @@
 //! Not here: whether the host fits (`tub-host`).
 
 use crate::pages::PageRun;
-use tub_model::{Backing, Checkpoint, FileKind, Task, Thread, Vma};
+use std::collections::BTreeSet;
+use tub_model::{Backing, Checkpoint, FileKind, OpenFile, Task, Thread, Vma};
 use tub_units::{AddrRange, PAGE_BYTES};
 
 /// Checks everything; the first thing that cannot be comes back as a sentence.
 pub(crate) fn check(
     checkpoint: &Checkpoint,
-    runs: &[PageRun],
+    runs: &[Vec<PageRun>],
     pages_bytes: u64,
 ) -> Result<(), String> {
-    let Some(first) = checkpoint.tasks.first() else {
-        return Err("there is no task".into());
-    };
-    // Runs carry addresses only, so they belong to the one task that there is.
-    if checkpoint.tasks.len() > 1 {
-        return Err(format!("{} tasks, and only one is supported", checkpoint.tasks.len()));
+    check_tree(checkpoint)?;
+    if runs.len() != checkpoint.tasks.len() {
+        return Err(format!("{} tasks, and pages of {}", checkpoint.tasks.len(), runs.len()));
     }
     if let Some(coordination) = &checkpoint.coordination {
         let mailbox = coordination.mailbox;
@@ -28,11 +26,39 @@ pub(crate) fn check(
             return Err(format!("mailbox {mailbox} is not made of pages"));
         }
     }
-    check_paths(first)?;
-    check_threads(&first.threads, first.pid.0)?;
-    check_fds(first)?;
-    check_vmas(&first.vmas)?;
-    check_runs(&first.vmas, runs, pages_bytes)
+    check_files(&checkpoint.files)?;
+    let mut tids = BTreeSet::new();
+    for (task, runs) in checkpoint.tasks.iter().zip(runs) {
+        check_paths(task)?;
+        check_threads(&task.threads, task.pid.0, &mut tids)?;
+        check_fds(task, checkpoint.files.len())?;
+        check_vmas(&task.vmas)?;
+        check_runs(&task.vmas, runs, pages_bytes)?;
+    }
+    for zombie in &checkpoint.zombies {
+        check_tid(zombie.pid.0, &mut tids)?;
+        check_name(zombie.pid.0, &zombie.name)?;
+    }
+    Ok(())
+}
+
+/// Each task after its parent, and one that has none: what comes first is the main task.
+fn check_tree(checkpoint: &Checkpoint) -> Result<(), String> {
+    let Some(main) = checkpoint.tasks.first() else {
+        return Err("there is no task".into());
+    };
+    if main.parent.is_some() {
+        return Err("the main task has a parent".into());
+    }
+    for (index, task) in checkpoint.tasks.iter().enumerate().skip(1) {
+        if task.parent.is_none_or(|parent| parent >= index) {
+            return Err(format!("process {} does not come after a parent", task.pid));
+        }
+    }
+    match checkpoint.zombies.iter().find(|zombie| zombie.parent >= checkpoint.tasks.len()) {
+        Some(zombie) => Err(format!("zombie {} has no parent", zombie.pid)),
+        None => Ok(()),
+    }
 }
 
 /// Paths become C strings, and relative ones would mean another file at restore.
@@ -42,23 +68,36 @@ fn check_paths(task: &Task) -> Result<(), String> {
         Backing::SharedScratchFile { path, .. } => Some(path),
         Backing::Anonymous | Backing::Vdso => None,
     });
-    let files = task.files.iter().filter_map(|file| match &file.kind {
-        FileKind::Regular { file, .. } => Some(&file.path),
-        FileKind::Directory { path, .. } | FileKind::Device { path } => Some(path),
-        _ => None,
-    });
     let paths = [&task.exe.path, &task.cwd];
-    match paths.into_iter().chain(backings).chain(files).find(|path| !is_absolute(path)) {
-        Some(path) => Err(format!("path {path:?} is not absolute")),
-        None => Ok(()),
+    paths.into_iter().chain(backings).try_for_each(|path| check_path(path))
+}
+
+fn check_files(files: &[OpenFile]) -> Result<(), String> {
+    for file in files {
+        match &file.kind {
+            FileKind::Regular { file, .. } => check_path(&file.path)?,
+            FileKind::Directory { path, .. } | FileKind::Device { path } => check_path(path)?,
+            FileKind::Epoll { targets } => {
+                if let Some(target) = targets.iter().find(|target| target.file >= files.len()) {
+                    let (index, count) = (target.file, files.len());
+                    return Err(format!("an epoll set watches file {index} of {count}"));
+                }
+            }
+            _ => {}
+        }
     }
+    Ok(())
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if is_absolute(path) { Ok(()) } else { Err(format!("path {path:?} is not absolute")) }
 }
 
 fn is_absolute(path: &str) -> bool {
     path.starts_with('/') && !path.contains('\0')
 }
 
-fn check_threads(threads: &[Thread], pid: i32) -> Result<(), String> {
+fn check_threads(threads: &[Thread], pid: i32, tids: &mut BTreeSet<i32>) -> Result<(), String> {
     match threads.first() {
         None => return Err("there is no thread".into()),
         Some(main) if main.tid.0 != pid => {
@@ -66,22 +105,28 @@ fn check_threads(threads: &[Thread], pid: i32) -> Result<(), String> {
         }
         Some(_) => {}
     }
-    let mut tids: Vec<i32> = threads.iter().map(|thread| thread.tid.0).collect();
-    tids.sort_unstable();
-    if tids[0] <= 0 {
-        return Err(format!("thread id {} is not positive", tids[0]));
-    }
-    if let Some(pair) = tids.windows(2).find(|pair| pair[0] == pair[1]) {
-        return Err(format!("two threads have the id {}", pair[0]));
-    }
     for thread in threads {
+        check_tid(thread.tid.0, tids)?;
+        check_name(thread.tid.0, &thread.name)?;
         let length = thread.registers.xsave.len();
         if !(XSAVE_BYTES_MIN..=XSAVE_BYTES_MAX).contains(&length) {
             return Err(format!("xsave area of thread {} has {length} bytes", thread.tid));
         }
-        if thread.name.len() > COMM_BYTES_MAX || thread.name.contains('\0') {
-            return Err(format!("thread {} has the impossible name {:?}", thread.tid, thread.name));
-        }
+    }
+    Ok(())
+}
+
+/// Ids of threads differ across processes, too.
+fn check_tid(tid: i32, tids: &mut BTreeSet<i32>) -> Result<(), String> {
+    if tid <= 0 {
+        return Err(format!("thread id {tid} is not positive"));
+    }
+    if tids.insert(tid) { Ok(()) } else { Err(format!("two threads have the id {tid}")) }
+}
+
+fn check_name(tid: i32, name: &str) -> Result<(), String> {
+    if name.len() > COMM_BYTES_MAX || name.contains('\0') {
+        return Err(format!("thread {tid} has the impossible name {name:?}"));
     }
     Ok(())
 }
@@ -95,15 +140,14 @@ const XSAVE_BYTES_MAX: usize = 64 << 10;
 /// KERNEL(since 2.6): `linux/sched.h`, TASK_COMM_LEN, without the final NUL.
 const COMM_BYTES_MAX: usize = 15;
 
-fn check_fds(task: &Task) -> Result<(), String> {
+fn check_fds(task: &Task, files: usize) -> Result<(), String> {
     let mut previous = -1;
     for fd in &task.fds {
         if fd.number.0 <= previous {
             return Err(format!("descriptor {} follows {previous}", fd.number));
         }
         previous = fd.number.0;
-        if fd.file >= task.files.len() {
-            let files = task.files.len();
+        if fd.file >= files {
             return Err(format!("descriptor {} is file {} of {files}", fd.number, fd.file));
         }
     }

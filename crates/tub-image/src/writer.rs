@@ -142,7 +142,7 @@ impl ImageWriter {
             inventory_bytes: (HEADER_BYTES + body.len()) as u64,
             pages_bytes,
             stored_bytes,
-            runs: runs.len(),
+            runs: runs.iter().map(Vec::len).sum(),
             zero_pages,
         })
     }

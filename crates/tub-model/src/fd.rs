@@ -11,7 +11,7 @@ pub struct Fd {
     pub number: FdNumber,
     /// `FD_CLOEXEC`.
     pub close_on_exec: bool,
-    /// Index into [`crate::Task::files`]; several descriptors may share one.
+    /// Index into [`crate::Checkpoint::files`]; several descriptors may share one.
     pub file: usize,
 }
 
@@ -53,7 +53,7 @@ pub enum FileKind {
     },
     /// One end of a pipe.
     Pipe {
-        /// Index into the pipes of the task by inode number: both ends carry the same one.
+        /// Inode number: both ends carry the same one.
         id: u64,
         /// Whether this is the end to write to.
         write_end: bool,
@@ -61,8 +61,8 @@ pub enum FileKind {
         capacity_bytes: u32,
         /// What lies in it; carried by the reading end only.
         content: Vec<u8>,
-        /// Whether no other process holds the other end: it is in this task, too, or closed. Where
-        /// another one does, only a standard stream can be restored, from the restoring process.
+        /// Whether nobody outside holds the other end: it is in a task, too, or closed. Where
+        /// somebody does, only a standard stream can be restored, from the restoring process.
         both_ends: bool,
     },
     /// `eventfd(2)`.
@@ -107,8 +107,10 @@ pub enum FileKind {
 /// One entry of an epoll set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EpollTarget {
-    /// The descriptor watched.
+    /// The number by which the set knows what it watches.
     pub fd: FdNumber,
+    /// What it watches: index into [`crate::Checkpoint::files`].
+    pub file: usize,
     /// `EPOLL*` bits.
     pub events: u32,
     /// The caller's word, verbatim.

@@ -34,8 +34,12 @@ pub struct Checkpoint {
     pub clocks: Clocks,
     /// How the application took part, if it did.
     pub coordination: Option<Coordination>,
-    /// The tasks, the main one first. One, until process trees are supported.
+    /// Open file descriptions of all tasks, each named by its index: several tasks may share one.
+    pub files: Vec<OpenFile>,
+    /// The tasks, each after its parent: the main one first.
     pub tasks: Vec<Task>,
+    /// Processes that have ended, and that their parents have not waited for yet.
+    pub zombies: Vec<Zombie>,
 }
 
 /// Who made an image, and when.

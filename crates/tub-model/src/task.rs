@@ -1,6 +1,6 @@
-//! A task: one process with its threads.
+//! A task: one process with its threads; and what is left of one that has ended.
 
-use crate::{Fd, FileIdentity, MmFields, OpenFile, Vma};
+use crate::{Fd, FileIdentity, MmFields, Vma};
 use alloc::{string::String, vec::Vec};
 use tub_units::{NsPid, RemoteAddr};
 
@@ -9,8 +9,16 @@ use tub_units::{NsPid, RemoteAddr};
 pub struct Task {
     /// Its process id, as it sees it itself.
     pub pid: NsPid,
-    /// Whether it led its session.
-    pub session_leader: bool,
+    /// Its parent: index into [`crate::Checkpoint::tasks`], below its own; none for the main task.
+    pub parent: Option<usize>,
+    /// Its process group, as it sees it itself; 0 where it cannot see its leader.
+    pub group: NsPid,
+    /// Its session, in the same way.
+    pub session: NsPid,
+    /// The signal that has stopped it, if one has (SIGSTOP, Ctrl-Z).
+    pub stopped: Option<i32>,
+    /// Signal that it gets when its parent ends (`prctl(PR_GET_PDEATHSIG)`); 0 for none.
+    pub parent_death_signal: i32,
     /// The executable.
     pub exe: FileIdentity,
     /// Working directory.
@@ -45,12 +53,34 @@ pub struct Task {
     pub interval_timers: Vec<IntervalTimer>,
     /// POSIX timers, ascending by id.
     pub posix_timers: Vec<PosixTimer>,
-    /// Open file descriptions, each named by its index.
-    pub files: Vec<OpenFile>,
-    /// Descriptors, ascending by number, each naming a description.
+    /// Descriptors, ascending by number, each naming a description of the checkpoint's.
     pub fds: Vec<Fd>,
     /// Threads, the main one first.
     pub threads: Vec<Thread>,
+}
+
+impl Task {
+    /// Whether it leads its session.
+    pub fn leads_session(&self) -> bool {
+        self.session == self.pid
+    }
+}
+
+/// A process that has ended, and that its parent has not waited for yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zombie {
+    /// Its process id, as its parent sees it.
+    pub pid: NsPid,
+    /// Its parent: index into [`crate::Checkpoint::tasks`].
+    pub parent: usize,
+    /// Its process group.
+    pub group: NsPid,
+    /// Its session.
+    pub session: NsPid,
+    /// Its name, at most 15 bytes.
+    pub name: String,
+    /// How it ended, as `wait(2)` tells it.
+    pub status: i32,
 }
 
 /// One thread.

@@ -38,6 +38,10 @@ pub struct StatusRecord {
     pub ns_tgid: Vec<NsPid>,
     /// `NSpid`: the thread's id in each PID namespace, ours first, its own last.
     pub ns_pid: Vec<NsPid>,
+    /// `NSpgid`: the process group's id in each PID namespace; 0 where its leader is outside.
+    pub ns_pgid: Vec<NsPid>,
+    /// `NSsid`: the same of the session.
+    pub ns_sid: Vec<NsPid>,
     /// `VmLck`: bytes of locked mappings; absent for a process that is ending.
     pub vm_lck_bytes: Option<u64>,
     /// `Threads`: how many the process has.
@@ -91,6 +95,8 @@ pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
         groups: status.list("Groups")?,
         ns_tgid: status.list("NStgid")?.into_iter().map(NsPid).collect(),
         ns_pid: status.list("NSpid")?.into_iter().map(NsPid).collect(),
+        ns_pgid: status.list("NSpgid")?.into_iter().map(NsPid).collect(),
+        ns_sid: status.list("NSsid")?.into_iter().map(NsPid).collect(),
         vm_lck_bytes: status.optional::<u64>("VmLck", 10)?.map(|kib| kib * 1024),
         threads: status.number("Threads", 10)?,
         sig_pnd: status.number("SigPnd", 16)?,

@@ -91,7 +91,7 @@ fn checkpoint() -> Checkpoint {
     };
     let log = FileKind::Regular { file: file("/var/log/app.log"), offset_bytes: 120 };
     let epoll = FileKind::Epoll {
-        targets: vec![EpollTarget { fd: FdNumber(4), events: 1, data: 0xdead_0004 }],
+        targets: vec![EpollTarget { fd: FdNumber(4), file: 2, events: 1, data: 0xdead_0004 }],
     };
     let fd = |number, file| Fd { number: FdNumber(number), close_on_exec: false, file };
     Checkpoint {
@@ -108,9 +108,21 @@ fn checkpoint() -> Checkpoint {
             runtime: "a JVM".to_owned(),
             resources: vec!["a connector".to_owned()],
         }),
+        files: vec![
+            OpenFile { flags: 0, kind: FileKind::Device { path: "/dev/null".to_owned() } },
+            OpenFile { flags: 0x8401, kind: log },
+            pipe(false, b"abc"),
+            pipe(true, b""),
+            OpenFile { flags: 2, kind: epoll },
+        ],
+        zombies: Vec::new(),
         tasks: vec![Task {
             pid: NsPid(100),
-            session_leader: true,
+            parent: None,
+            group: NsPid(100),
+            session: NsPid(100),
+            stopped: None,
+            parent_death_signal: 0,
             exe: file("/usr/bin/java"),
             cwd: "/srv".to_owned(),
             umask: 0o022,
@@ -147,29 +159,22 @@ fn checkpoint() -> Checkpoint {
             pending_signals: Vec::new(),
             interval_timers: vec![IntervalTimer { which: 0, value_us: 5_000, interval_us: 0 }],
             posix_timers: Vec::new(),
-            files: vec![
-                OpenFile { flags: 0, kind: FileKind::Device { path: "/dev/null".to_owned() } },
-                OpenFile { flags: 0x8401, kind: log },
-                pipe(false, b"abc"),
-                pipe(true, b""),
-                OpenFile { flags: 2, kind: epoll },
-            ],
             fds: vec![fd(0, 0), fd(1, 1), fd(2, 1), fd(4, 2), fd(5, 3), fd(6, 4), fd(9, 1)],
             threads: vec![thread(100, "java"), thread(101, "GC Thread#0")],
         }],
     }
 }
 
-fn runs() -> Vec<PageRun> {
+fn runs() -> Vec<Vec<PageRun>> {
     let run =
         |start, end, offset_bytes| PageRun { range: range(start, end), offset_bytes, hash: 0 };
-    vec![
+    vec![vec![
         run(0x40_8000, 0x40_d000, 0),
         run(0x41_0000, 0x41_1000, 0x5000),
         run(0x1000_0000, 0x1001_0000, 0x6000),
         run(0x1001_f000, 0x1002_0000, 0x16000),
         run(0x7ffe_0002_0000, 0x7ffe_0002_1000, 0x17000),
-    ]
+    ]]
 }
 
 fn facts() -> PlanFacts {
@@ -230,7 +235,7 @@ fn an_exact_restore_with_new_ids_and_no_namespaces() {
 #[test]
 fn no_mapping_of_a_plan_touches_the_blob() {
     let plan = planned(&facts(), PlanWishes::default()).unwrap();
-    for op in plan.programs.iter().flat_map(|program| &program.ops) {
+    for op in plan.tasks[0].programs.iter().flat_map(|program| &program.ops) {
         let touched = match op {
             PlanOp::MapAnonymous { range, .. }
             | PlanOp::MapPages { range, .. }
@@ -240,7 +245,7 @@ fn no_mapping_of_a_plan_touches_the_blob() {
             | PlanOp::Unmap(range) => *range,
             _ => continue,
         };
-        assert!(!touched.overlaps(plan.blob), "{op}");
+        assert!(!touched.overlaps(plan.tasks[0].blob), "{op}");
     }
 }
 
@@ -250,7 +255,7 @@ fn memory_is_never_writable_and_executable() {
         for store_is_noexec in [false, true] {
             let facts = PlanFacts { store_is_noexec, ..facts() };
             let plan = planned(&facts, PlanWishes { memory, ..PlanWishes::default() }).unwrap();
-            for op in plan.programs.iter().flat_map(|program| &program.ops) {
+            for op in plan.tasks[0].programs.iter().flat_map(|program| &program.ops) {
                 if let PlanOp::MapAnonymous { protection, .. }
                 | PlanOp::MapPages { protection, .. }
                 | PlanOp::MapFile { protection, .. }
@@ -279,14 +284,14 @@ fn no_page_has_a_right_too_many_at_any_time() {
         image.tasks[0].vmas.insert(at, vma(both, "rwx", Backing::Anonymous, &[both]));
         image.tasks[0].vmas.insert(at, vma(code, "rx", Backing::Anonymous, &saved));
         let mut runs = runs();
-        let stack = runs.pop().unwrap();
-        runs.push(PageRun { range: saved[0], offset_bytes: 0x18000, hash: 0 });
-        runs.push(PageRun { range: both, offset_bytes: 0x1d000, hash: 0 });
-        runs.push(stack);
+        let stack = runs[0].pop().unwrap();
+        runs[0].push(PageRun { range: saved[0], offset_bytes: 0x18000, hash: 0 });
+        runs[0].push(PageRun { range: both, offset_bytes: 0x1d000, hash: 0 });
+        runs[0].push(stack);
         let facts = PlanFacts { store_is_noexec, ..facts() };
         let wishes = PlanWishes { memory, ..PlanWishes::default() };
         let plan = plan(&image, &runs, &facts, wishes).unwrap();
-        for op in plan.programs.iter().flat_map(|program| &program.ops) {
+        for op in plan.tasks[0].programs.iter().flat_map(|program| &program.ops) {
             let (PlanOp::MapAnonymous { range, protection, .. }
             | PlanOp::MapPages { range, protection, .. }
             | PlanOp::MapFile { range, protection, .. }
@@ -303,7 +308,7 @@ fn no_page_has_a_right_too_many_at_any_time() {
         // And in the end each has what it had.
         for vma in image.tasks[0].vmas.iter().filter(|vma| vma.backing != Backing::Vdso) {
             let mut last = None;
-            for op in &plan.programs[0].ops {
+            for op in &plan.tasks[0].programs[0].ops {
                 if let PlanOp::MapAnonymous { range, protection, .. }
                 | PlanOp::MapPages { range, protection, .. }
                 | PlanOp::MapFile { range, protection, .. }
@@ -331,7 +336,7 @@ fn guards_locks_and_seals_come_last_in_this_order() {
     let with_limit = |hard| PlanFacts { limits: vec![limit(4096, hard)], ..facts() };
     let ops = |facts: &PlanFacts| {
         let plan = plan(&image, &runs(), facts, PlanWishes::default()).unwrap();
-        (plan.programs[0].ops.clone(), plan.warnings)
+        (plan.tasks[0].programs[0].ops.clone(), plan.warnings)
     };
     let (all, warnings) = ops(&with_limit(1 << 30));
     assert!(!warnings.iter().any(|warning| warning.contains("locked")), "{warnings:?}");
@@ -362,7 +367,7 @@ fn guards_locks_and_seals_come_last_in_this_order() {
 #[test]
 fn nothing_that_may_fail_comes_after_the_point_of_no_return() {
     let plan = planned(&facts(), PlanWishes::default()).unwrap();
-    let after = plan.programs[0].ops.iter().skip_while(|op| **op != PlanOp::AwaitGo);
+    let after = plan.tasks[0].programs[0].ops.iter().skip_while(|op| **op != PlanOp::AwaitGo);
     for op in after {
         let harmless = matches!(
             op,
@@ -382,8 +387,9 @@ fn every_lowered_plan_fits_its_range() {
     for memory in [MemoryMode::Lazy, MemoryMode::Eager] {
         let wishes = PlanWishes { memory, mailbox: vec![3; 5000], ..PlanWishes::default() };
         let plan = planned(&facts(), wishes).unwrap();
-        let lowered = lower(&plan);
-        assert!(lowered.data.len() as u64 <= plan.blob.len() - plan.code_bytes);
+        let task = &plan.tasks[0];
+        let lowered = lower(&plan, task);
+        assert!(lowered.data.len() as u64 <= task.blob.len() - plan.code_bytes);
     }
 }
 
@@ -398,7 +404,7 @@ fn hot_pages_are_shared_between_two_threads_and_only_private_writable_ones_are_t
     ];
     let plan = planned(&facts(), PlanWishes { hot, ..PlanWishes::default() }).unwrap();
     let populated = |index: usize| -> Vec<AddrRange> {
-        let ops = plan.programs[index].ops.iter();
+        let ops = plan.tasks[0].programs[index].ops.iter();
         ops.filter_map(|op| if let PlanOp::Populate(range) = op { Some(*range) } else { None })
             .collect()
     };
@@ -411,7 +417,7 @@ fn an_exact_restore_ignores_advice_about_hot_pages() {
     let hot = vec![range(0x1000_0000, 0x1000_1000)];
     let wishes = PlanWishes { hot, memory: MemoryMode::Eager, ..PlanWishes::default() };
     let plan = planned(&facts(), wishes).unwrap();
-    let ops = plan.programs.iter().flat_map(|program| &program.ops);
+    let ops = plan.tasks[0].programs.iter().flat_map(|program| &program.ops);
     assert!(!ops.into_iter().any(|op| matches!(op, PlanOp::Populate(_))));
 }
 
@@ -436,5 +442,5 @@ fn a_restore_never_gains_a_capability() {
     let facts = PlanFacts { capabilities: [1 << 10, 1 << 10, 0], ..facts() };
     let plan = plan(&image, &runs(), &facts, PlanWishes::default()).unwrap();
     let expected = PlanOp::SetCapabilities([1 << 10, 1 << 10, 0]);
-    assert!(plan.programs.iter().all(|program| program.ops.contains(&expected)));
+    assert!(plan.tasks[0].programs.iter().all(|program| program.ops.contains(&expected)));
 }

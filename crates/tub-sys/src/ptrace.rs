@@ -125,10 +125,11 @@ pub fn get_robust_list(tid: HostPid) -> Result<(u64, u64), Errno> {
     Ok((head, len))
 }
 
-/// `kcmp(a, b, KCMP_FILE, fd_a, fd_b)`: whether two descriptors of a process share a description.
-pub fn same_description(pid: HostPid, a: i32, b: i32) -> Result<bool, Errno> {
+/// `kcmp(a, b, KCMP_FILE, fd_a, fd_b)`: whether two descriptors, each of a process, share a
+/// description.
+pub fn same_description(a: (HostPid, i32), b: (HostPid, i32)) -> Result<bool, Errno> {
     const KCMP_FILE: pid_t = 0;
     // SAFETY: kcmp takes five numbers and no pointer.
-    let result = unsafe { libc::syscall(libc::SYS_kcmp, pid.0, pid.0, KCMP_FILE, a, b) };
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, a.0.0, b.0.0, KCMP_FILE, a.1, b.1) };
     Ok(check(result)? == 0)
 }

@@ -38,13 +38,14 @@ impl Made {
         let from = Image::open_foreign(&self.image).unwrap();
         let image = self.original.dir().join(name);
         let mut writer = ImageWriter::create(&image, Replace::Never).unwrap();
-        for run in &from.runs {
+        for run in from.runs.iter().flatten() {
             let mut bytes = vec![0; usize::try_from(run.range.len()).unwrap()];
             from.pages.read_exact_at(&mut bytes, run.offset_bytes).unwrap();
             let pages = writer.pages();
             pages.append(RemoteAddr(run.range.start()), &bytes, Zeros::Content).unwrap();
             pages.finish_range().unwrap();
         }
+        writer.pages().finish_task().unwrap();
         let mut checkpoint = from.checkpoint;
         change(&mut checkpoint);
         writer.finish(&checkpoint).unwrap();

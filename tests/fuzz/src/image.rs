@@ -16,7 +16,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use tub_image::{HOT_FILE, INVENTORY_FILE, Image, PAGES_FILE};
 use tub_restore::plan::{
     Ids, MappedFile, MemoryFacts, MemoryMode, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
-    lower, plan,
+    TaskPlan, lower, plan,
 };
 use tub_units::{AddrRange, PAGE_BYTES};
 use xxhash_rust::xxh3::xxh3_64;
@@ -244,11 +244,13 @@ fn be_planned(image: &Image) {
         };
         match plan(&image.checkpoint, &image.runs, facts, wishes) {
             Ok(plan) => {
-                check(&plan, image.pages_bytes, facts);
-                let lowered = lower(&plan);
-                assert!(
-                    plan.blob.contains(lowered.header) && plan.blob.contains(lowered.stack - 1)
-                );
+                check_scratch(&plan, image.pages_bytes);
+                for task in &plan.tasks {
+                    check(&plan, task, image.pages_bytes, facts);
+                    let lowered = lower(&plan, task);
+                    assert!(task.blob.contains(lowered.header));
+                    assert!(task.blob.contains(lowered.stack - 1));
+                }
                 assert!(!plan.to_string().is_empty());
             }
             Err(error) => assert!(!error.to_string().is_empty()),
@@ -259,16 +261,17 @@ fn be_planned(image: &Image) {
 /// End of what a process can map: Documentation/arch/x86/x86_64/mm.rst.
 const USER_END: u64 = 0x7fff_ffff_f000;
 
-fn check(plan: &RestorePlan, pages_bytes: u64, facts: &PlanFacts) {
-    let in_store = |range: AddrRange, offset: u64| {
-        let end = offset.checked_add(range.len());
-        assert!(end.is_some_and(|end| end <= pages_bytes), "{range} from {offset}");
-    };
+fn in_store(range: AddrRange, offset: u64, pages_bytes: u64) {
+    let end = offset.checked_add(range.len());
+    assert!(end.is_some_and(|end| end <= pages_bytes), "{range} from {offset}");
+}
+
+fn check(plan: &RestorePlan, task: &TaskPlan, pages_bytes: u64, facts: &PlanFacts) {
     let apart = |range: AddrRange| {
         assert!(range.end() <= USER_END && range.is_page_aligned(), "{range} is no user's");
-        assert!(!range.overlaps(plan.blob), "{range} overlaps the blob at {}", plan.blob);
+        assert!(!range.overlaps(task.blob), "{range} overlaps the blob at {}", task.blob);
     };
-    for op in plan.programs.iter().flat_map(|program| &program.ops) {
+    for op in task.programs.iter().flat_map(|program| &program.ops) {
         match op {
             PlanOp::MapAnonymous { range, .. }
             | PlanOp::Protect { range, .. }
@@ -282,7 +285,7 @@ fn check(plan: &RestorePlan, pages_bytes: u64, facts: &PlanFacts) {
             PlanOp::MapPages { range, offset_bytes, .. }
             | PlanOp::ReadPages { range, offset_bytes } => {
                 apart(*range);
-                in_store(*range, *offset_bytes);
+                in_store(*range, *offset_bytes, pages_bytes);
                 assert!(offset_bytes.is_multiple_of(PAGE_BYTES));
             }
             PlanOp::MapFile { range, file, offset_bytes, .. } => {
@@ -302,10 +305,13 @@ fn check(plan: &RestorePlan, pages_bytes: u64, facts: &PlanFacts) {
             _ => {}
         }
     }
+}
+
+fn check_scratch(plan: &RestorePlan, pages_bytes: u64) {
     for file in &plan.mapped_files {
         if let MappedFile::Scratch { size_bytes, start, content, .. } = file {
             for run in content {
-                in_store(run.range, run.offset_bytes);
+                in_store(run.range, run.offset_bytes, pages_bytes);
                 let end = run.range.end().checked_sub(*start);
                 assert!(end.is_some_and(|end| end <= *size_bytes), "content beyond a scratch file");
             }

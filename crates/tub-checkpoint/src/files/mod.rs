@@ -1,7 +1,7 @@
 //! Descriptors: from what /proc and the process itself say to the model.
 //!
-//! In: the survey of a frozen process, and calls made by it. Out: descriptions and descriptors.
-//! Invariant: descriptors that share a description name the same one.
+//! In: the surveys of frozen processes, and calls made by them. Out: descriptions and descriptors.
+//! Invariant: descriptors that share a description name the same one, whichever process has them.
 //! Not here: what is refused (see [`crate::refuse`]); whatever comes here has passed it.
 
 mod pipe;
@@ -15,34 +15,65 @@ use nix::sys::stat::SFlag;
 use tub_model::{EpollTarget, Fd, FileIdentity, FileKind, OpenFile};
 use tub_units::{FdNumber, HostPid};
 
-/// All descriptors of the process.
-pub(crate) fn collect(
-    survey: &Survey,
-    caller: &mut Caller<'_>,
-) -> Result<(Vec<OpenFile>, Vec<Fd>)> {
-    let mut files = Vec::new();
-    let mut fds: Vec<Fd> = Vec::new();
-    let mut firsts: Vec<(usize, &SurveyedFd)> = Vec::new();
-    for fd in &survey.fds {
-        let mut shared = None;
-        for (index, first) in &firsts {
-            if shared.is_none() && alike(first, fd) {
-                let same = same_description(survey.pid, caller, first.number, fd.number)?;
-                shared = same.then_some(*index);
+/// The open file descriptions of all processes, found so far.
+#[derive(Debug, Default)]
+pub(crate) struct Descriptions<'a> {
+    files: Vec<OpenFile>,
+    /// Of each, where it was found first.
+    firsts: Vec<(HostPid, &'a SurveyedFd)>,
+}
+
+impl<'a> Descriptions<'a> {
+    /// All descriptors of one process.
+    pub(crate) fn collect(
+        &mut self,
+        survey: &'a Survey,
+        caller: &mut Caller<'_>,
+    ) -> Result<Vec<Fd>> {
+        let mut fds: Vec<Fd> = Vec::with_capacity(survey.fds.len());
+        let first_new = self.files.len();
+        for fd in &survey.fds {
+            let file = match self.known(survey, fd, caller)? {
+                Some(index) => index,
+                None => {
+                    self.files.push(open_file(survey, fd, caller)?);
+                    self.firsts.push((survey.pid, fd));
+                    self.files.len() - 1
+                }
+            };
+            let close_on_exec = fd.info.flags.cast_signed() & libc::O_CLOEXEC != 0;
+            fds.push(Fd { number: FdNumber(fd.number), close_on_exec, file });
+        }
+        for file in &mut self.files[first_new..] {
+            let FileKind::Epoll { targets } = &mut file.kind else { continue };
+            for target in targets {
+                // One that is not open any more is refused.
+                let watched = fds.iter().find(|fd| fd.number == target.fd);
+                target.file = watched.map_or(usize::MAX, |fd| fd.file);
             }
         }
-        let file = match shared {
-            Some(index) => index,
-            None => {
-                files.push(open_file(survey, fd, caller)?);
-                firsts.push((files.len() - 1, fd));
-                files.len() - 1
-            }
-        };
-        let close_on_exec = fd.info.flags.cast_signed() & libc::O_CLOEXEC != 0;
-        fds.push(Fd { number: FdNumber(fd.number), close_on_exec, file });
+        Ok(fds)
     }
-    Ok((files, fds))
+
+    /// Index of the description behind `fd`, if it has been met before.
+    fn known(
+        &self,
+        survey: &Survey,
+        fd: &SurveyedFd,
+        caller: &mut Caller<'_>,
+    ) -> Result<Option<usize>> {
+        for (index, &(pid, first)) in self.firsts.iter().enumerate() {
+            if alike(first, fd) && same_description(caller, (pid, first), (survey.pid, fd))? {
+                return Ok(Some(index));
+            }
+        }
+        Ok(None)
+    }
+
+    /// All of them, by index.
+    pub(crate) fn into_files(self) -> Vec<OpenFile> {
+        self.files
+    }
 }
 
 /// Whether it is worth asking if two descriptors share a description.
@@ -100,6 +131,7 @@ fn open_file(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Resul
     } else {
         let target = |record: &tub_procfs::fdinfo::EpollRecord| EpollTarget {
             fd: FdNumber(record.tfd),
+            file: usize::MAX,
             events: record.events,
             data: record.data,
         };

@@ -117,7 +117,7 @@ impl Inside {
                 let pagemap = pagemap.map_err(|error| error.to_string())?;
                 said(tub_sys::pagemap_scan(pagemap.as_fd(), range, false))
             }),
-            kcmp: said(tub_sys::same_description(tid, 0, 0)),
+            kcmp: said(tub_sys::same_description((tid, 0), (tid, 0))),
             getfd: said(tub_sys::duplicate_of(tid, 0)),
             links: std::fs::read_link(format!("/proc/{tid}/fd/0"))
                 .map(drop)

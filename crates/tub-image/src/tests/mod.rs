@@ -47,16 +47,24 @@ impl Drop for Scratch {
 /// Writes `checkpoint` with the pages that [`sample::memory`] gives its saved ranges.
 fn write(dir: &Path, replace: Replace, checkpoint: &Checkpoint) -> crate::Result<Summary> {
     let mut writer = ImageWriter::create(dir, replace)?;
-    for vma in &checkpoint.tasks[0].vmas {
-        let zeros = match vma.backing {
-            tub_model::Backing::PrivateFile { .. } => Zeros::Content,
-            _ => Zeros::Implied,
-        };
-        for range in &vma.saved {
-            let bytes = sample::memory(*range);
-            writer.pages().append(RemoteAddr(range.start()), &bytes, zeros)?;
-        }
-        writer.pages().finish_range()?;
-    }
+    append_pages(&mut writer, checkpoint)?;
     writer.finish(checkpoint)
+}
+
+fn append_pages(writer: &mut ImageWriter, checkpoint: &Checkpoint) -> crate::Result<()> {
+    for task in &checkpoint.tasks {
+        for vma in &task.vmas {
+            let zeros = match vma.backing {
+                tub_model::Backing::PrivateFile { .. } => Zeros::Content,
+                _ => Zeros::Implied,
+            };
+            for range in &vma.saved {
+                let bytes = sample::memory(*range);
+                writer.pages().append(RemoteAddr(range.start()), &bytes, zeros)?;
+            }
+            writer.pages().finish_range()?;
+        }
+        writer.pages().finish_task()?;
+    }
+    Ok(())
 }

@@ -15,7 +15,7 @@ fn a_checkpoint_with_everything_comes_back_as_it_was() {
     let summary = write(&dir, Replace::Never, &checkpoint).unwrap();
     let image = Image::open(&dir).unwrap();
     assert_eq!(image.checkpoint, checkpoint);
-    assert_eq!(image.runs.len(), summary.runs);
+    assert_eq!(image.runs.iter().flatten().count(), summary.runs);
     assert_eq!(image.pages_bytes, summary.pages_bytes);
     assert_eq!(image.inventory_bytes, summary.inventory_bytes);
     assert_eq!(image.unread, []);
@@ -34,9 +34,13 @@ fn pages_come_back_at_their_addresses_and_everything_else_saved_is_zero() {
     let checkpoint = sample::checkpoint();
     write(&scratch.path("image"), Replace::Never, &checkpoint).unwrap();
     let image = Image::open(&scratch.path("image")).unwrap();
-    for saved in checkpoint.tasks[0].vmas.iter().flat_map(|vma| &vma.saved) {
+    let tasks = checkpoint.tasks.iter().zip(&image.runs);
+    let saved = tasks.flat_map(|(task, runs)| {
+        task.vmas.iter().flat_map(|vma| &vma.saved).map(move |saved| (saved, runs))
+    });
+    for (saved, runs) in saved {
         let mut bytes = vec![0; usize::try_from(saved.len()).unwrap()];
-        for PageRun { range, offset_bytes, .. } in &image.runs {
+        for PageRun { range, offset_bytes, .. } in runs {
             if saved.covers(*range) {
                 let at = usize::try_from(range.start() - saved.start()).unwrap();
                 let piece = &mut bytes[at..at + usize::try_from(range.len()).unwrap()];
@@ -62,8 +66,9 @@ fn written(act: impl FnOnce(&mut PageWriter)) -> (Vec<PageRun>, u64, File) {
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
     let mut writer = PageWriter::new(file.try_clone().unwrap(), path);
     act(&mut writer);
-    let pages = writer.finish().unwrap();
-    (pages.runs, pages.pages_bytes, file)
+    writer.finish_task().unwrap();
+    let mut pages = writer.finish().unwrap();
+    (pages.runs.remove(0), pages.pages_bytes, file)
 }
 
 /// Pages, by letter: `.` is zeros.

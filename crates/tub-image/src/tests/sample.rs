@@ -55,14 +55,27 @@ pub(super) fn checkpoint() -> Checkpoint {
             runtime: "OpenJDK 64-Bit Server VM 17".into(),
             resources: vec!["com.acme.Pool@1f".into(), String::new()],
         }),
-        tasks: vec![task()],
+        files: files(),
+        tasks: vec![task(), child()],
+        zombies: vec![Zombie {
+            pid: NsPid(4251),
+            parent: 1,
+            group: NsPid(4242),
+            session: NsPid(0),
+            name: "sleep".into(),
+            status: 0x100,
+        }],
     }
 }
 
 fn task() -> Task {
     Task {
         pid: NsPid(4242),
-        session_leader: true,
+        parent: None,
+        group: NsPid(4242),
+        session: NsPid(4200),
+        stopped: None,
+        parent_death_signal: 9,
         exe: file("/usr/bin/java"),
         cwd: "/srv/app".into(),
         umask: 0o22,
@@ -114,13 +127,27 @@ fn task() -> Task {
             value_ns: 5,
             interval_ns: 6,
         }],
-        files: files(),
         fds: vec![
             Fd { number: FdNumber(0), close_on_exec: false, file: 3 },
             Fd { number: FdNumber(5), close_on_exec: true, file: 0 },
             Fd { number: FdNumber(6), close_on_exec: false, file: 0 },
         ],
         threads: vec![thread(4242, "java"), thread(4243, "a) b (c"), thread(4300, "")],
+    }
+}
+
+/// The second task: stopped, and with other pages at addresses that the first one has, too.
+fn child() -> Task {
+    Task {
+        pid: NsPid(4250),
+        parent: Some(0),
+        session: NsPid(4242),
+        stopped: Some(19),
+        parent_death_signal: 0,
+        vmas: vec![vma(pages(1, 3), Backing::Anonymous, vec![pages(1, 3)])],
+        fds: vec![Fd { number: FdNumber(7), close_on_exec: false, file: 0 }],
+        threads: vec![thread(4250, "worker")],
+        ..task()
     }
 }
 
@@ -185,7 +212,12 @@ fn files() -> Vec<OpenFile> {
         },
         FileKind::EventFd { count: u64::MAX - 1, semaphore: true },
         FileKind::Epoll {
-            targets: vec![EpollTarget { fd: FdNumber(5), events: 0xc000_0019, data: u64::MAX }],
+            targets: vec![EpollTarget {
+                fd: FdNumber(5),
+                file: 0,
+                events: 0xc000_0019,
+                data: u64::MAX,
+            }],
         },
         FileKind::TimerFd { clock: 1, ticks: 2, settime_flags: 3, value_ns: 4, interval_ns: 5 },
         FileKind::SignalFd { mask: 0x4200 },

@@ -1,12 +1,12 @@
 //! Where an image may be put, what it may replace, and what a failure leaves: nothing.
 
-use super::{Scratch, sample, write};
+use super::{Scratch, append_pages, sample, write};
 use crate::{ErrorKind, INVENTORY_FILE, Image, ImageWriter, PAGES_FILE, Replace, Zeros};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use tub_model::{Backing, Checkpoint};
+use tub_model::{Backing, Checkpoint, FileKind};
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
 
 fn refusal(dir: &Path, replace: Replace) -> ErrorKind {
@@ -69,8 +69,8 @@ fn an_image_is_replaced_only_when_asked_for() {
     write(&dir, Replace::ImageWithId(old_id), &checkpoint).unwrap();
     assert_eq!(Image::open(&dir).unwrap().checkpoint.provenance.image_id, [9; 16]);
     let mut page = [0; 4096];
-    old.pages.read_exact_at(&mut page, old.runs[0].offset_bytes).unwrap();
-    assert!(page == *sample::memory(old.runs[0].range).first_chunk().unwrap());
+    old.pages.read_exact_at(&mut page, old.runs[0][0].offset_bytes).unwrap();
+    assert!(page == *sample::memory(old.runs[0][0].range).first_chunk().unwrap());
 
     checkpoint.provenance.image_id = [10; 16];
     write(&dir, Replace::AnyImage, &checkpoint).unwrap();
@@ -140,13 +140,11 @@ fn the_leftover_of_a_crash_is_no_obstacle() {
 fn a_place_taken_in_the_meantime_is_not_overwritten() {
     let scratch = Scratch::new();
     let dir = scratch.path("image");
-    let slow = ImageWriter::create(&dir, Replace::Never).unwrap();
+    let mut slow = ImageWriter::create(&dir, Replace::Never).unwrap();
     let mut checkpoint = sample::checkpoint();
     write(&dir, Replace::Never, &checkpoint).unwrap();
     checkpoint.provenance.image_id = [9; 16];
-    for vma in &mut checkpoint.tasks[0].vmas {
-        vma.saved.clear();
-    }
+    append_pages(&mut slow, &checkpoint).unwrap();
     let error = slow.finish(&checkpoint).unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::ExistsImage { .. }), "{error}");
     assert_eq!(Image::open(&dir).unwrap().checkpoint, sample::checkpoint());
@@ -159,7 +157,23 @@ fn parts_that_do_not_fit_together_are_never_finished() {
     type Spoil = fn(&mut Checkpoint);
     let cases: &[(&str, Spoil)] = &[
         ("no task", |c| c.tasks.clear()),
-        ("2 tasks", |c| c.tasks.push(c.tasks[0].clone())),
+        ("1 tasks, and pages of 2", |c| {
+            c.tasks.pop();
+            c.zombies.clear();
+        }),
+        ("main task has a parent", |c| c.tasks[0].parent = Some(0)),
+        ("4250 does not come after a parent", |c| c.tasks[1].parent = Some(1)),
+        ("4250 does not come after a parent", |c| c.tasks[1].parent = None),
+        ("zombie 4251 has no parent", |c| c.zombies[0].parent = 2),
+        ("two threads", |c| {
+            c.tasks[1].pid = NsPid(4243);
+            c.tasks[1].threads[0].tid = NsPid(4243);
+        }),
+        ("two threads", |c| c.zombies[0].pid = NsPid(4242)),
+        ("watches file 15 of 15", |c| {
+            let FileKind::Epoll { targets } = &mut c.files[6].kind else { panic!() };
+            targets[0].file = 15;
+        }),
         ("no thread", |c| c.tasks[0].threads.clear()),
         ("main thread", |c| c.tasks[0].pid = NsPid(7)),
         ("two threads", |c| c.tasks[0].threads[1].tid = NsPid(4300)),
@@ -201,17 +215,7 @@ fn parts_that_do_not_fit_together_are_never_finished() {
     for &(expected, spoil) in cases {
         let scratch = Scratch::new();
         let mut writer = ImageWriter::create(&scratch.path("image"), Replace::Never).unwrap();
-        for vma in &whole.tasks[0].vmas {
-            for range in &vma.saved {
-                let bytes = sample::memory(*range);
-                let zeros = match vma.backing {
-                    Backing::PrivateFile { .. } => Zeros::Content,
-                    _ => Zeros::Implied,
-                };
-                writer.pages().append(RemoteAddr(range.start()), &bytes, zeros).unwrap();
-            }
-            writer.pages().finish_range().unwrap();
-        }
+        append_pages(&mut writer, &whole).unwrap();
         let mut checkpoint = whole.clone();
         spoil(&mut checkpoint);
         let error = writer.finish(&checkpoint).unwrap_err();
@@ -267,7 +271,7 @@ fn a_full_disk_is_called_so_and_nothing_is_left() {
         assert_eq!(std::fs::read_dir(&inside).unwrap().count(), 0);
         // Room for the pages, but not for the inventory.
         let mut checkpoint = sample::checkpoint();
-        for vma in &mut checkpoint.tasks[0].vmas {
+        for vma in checkpoint.tasks.iter_mut().flat_map(|task| &mut task.vmas) {
             vma.saved.clear();
         }
         let threads = 0..100;

@@ -7,26 +7,38 @@ use serde::{Deserialize, Serialize};
 use tub_model::{EpollTarget, Fd, FileKind, InotifyWatch, OpenFile};
 use tub_units::FdNumber;
 
-/// The descriptor table of one task.
+/// The open file descriptions of all tasks.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct FilesRecord<'a> {
     #[serde(borrow)]
     files: Vec<OpenFileRecord<'a>>,
-    fds: Vec<FdRecord>,
 }
 
 impl<'a> FilesRecord<'a> {
-    pub(crate) fn new(files: &'a [OpenFile], fds: &[Fd]) -> Self {
-        Self {
-            files: files.iter().map(OpenFileRecord::new).collect(),
-            fds: fds.iter().map(FdRecord::new).collect(),
-        }
+    pub(crate) fn new(files: &'a [OpenFile]) -> Self {
+        Self { files: files.iter().map(OpenFileRecord::new).collect() }
     }
 
-    pub(crate) fn into_model(self) -> Result<(Vec<OpenFile>, Vec<Fd>), Odd> {
-        let files = self.files.into_iter().map(OpenFileRecord::into_model).collect();
+    pub(crate) fn into_model(self) -> Result<Vec<OpenFile>, Odd> {
+        let files = self.files.into_iter().map(OpenFileRecord::into_model).collect::<Option<_>>();
+        files.ok_or("an epoll set watches a file beyond any index")
+    }
+}
+
+/// The descriptor table of one task.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct DescriptorsRecord {
+    fds: Vec<FdRecord>,
+}
+
+impl DescriptorsRecord {
+    pub(crate) fn new(fds: &[Fd]) -> Self {
+        Self { fds: fds.iter().map(FdRecord::new).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<Vec<Fd>, Odd> {
         let fds = self.fds.into_iter().map(FdRecord::into_model).collect::<Option<_>>();
-        Ok((files, fds.ok_or("a descriptor names a file beyond any index")?))
+        fds.ok_or("a descriptor names a file beyond any index")
     }
 }
 
@@ -62,8 +74,8 @@ impl<'a> OpenFileRecord<'a> {
         Self { flags: *flags, kind: FileKindRecord::new(kind) }
     }
 
-    fn into_model(self) -> OpenFile {
-        OpenFile { flags: self.flags, kind: self.kind.into_model() }
+    fn into_model(self) -> Option<OpenFile> {
+        Some(OpenFile { flags: self.flags, kind: self.kind.into_model()? })
     }
 }
 
@@ -160,8 +172,8 @@ impl<'a> FileKindRecord<'a> {
         }
     }
 
-    fn into_model(self) -> FileKind {
-        match self {
+    fn into_model(self) -> Option<FileKind> {
+        Some(match self {
             Self::Regular { file, offset_bytes } => {
                 FileKind::Regular { file: file.into_model(), offset_bytes }
             }
@@ -179,7 +191,10 @@ impl<'a> FileKindRecord<'a> {
             },
             Self::EventFd { count, semaphore } => FileKind::EventFd { count, semaphore },
             Self::Epoll { targets } => FileKind::Epoll {
-                targets: targets.into_iter().map(EpollTargetRecord::into_model).collect(),
+                targets: targets
+                    .into_iter()
+                    .map(EpollTargetRecord::into_model)
+                    .collect::<Option<_>>()?,
             },
             Self::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns } => {
                 FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns }
@@ -189,26 +204,27 @@ impl<'a> FileKindRecord<'a> {
                 watches: watches.into_iter().map(InotifyWatchRecord::into_model).collect(),
             },
             Self::Socket { socket } => FileKind::Socket(socket.into_model()),
-        }
+        })
     }
 }
 
 #[derive(Serialize, Deserialize)]
 struct EpollTargetRecord {
     fd: i32,
+    file: u64,
     events: u32,
     data: u64,
 }
 
 impl EpollTargetRecord {
     fn new(target: &EpollTarget) -> Self {
-        let EpollTarget { fd, events, data } = *target;
-        Self { fd: fd.0, events, data }
+        let EpollTarget { fd, file, events, data } = *target;
+        Self { fd: fd.0, file: file as u64, events, data }
     }
 
-    fn into_model(self) -> EpollTarget {
-        let Self { fd, events, data } = self;
-        EpollTarget { fd: FdNumber(fd), events, data }
+    fn into_model(self) -> Option<EpollTarget> {
+        let Self { fd, file, events, data } = self;
+        Some(EpollTarget { fd: FdNumber(fd), file: usize::try_from(file).ok()?, events, data })
     }
 }
 

@@ -253,7 +253,7 @@ impl<'a> FileIdentityRecord<'a> {
     }
 }
 
-/// The index of `pages.tub`.
+/// Where the pages of one task lie in `pages.tub`.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct RunsRecord {
     runs: Vec<RunRecord>,

@@ -12,9 +12,9 @@ mod memory;
 mod socket;
 mod task;
 
-pub(crate) use fd::FilesRecord;
+pub(crate) use fd::{DescriptorsRecord, FilesRecord};
 pub(crate) use memory::{MemoryRecord, RunsRecord};
-pub(crate) use task::{SignalsRecord, TaskParts, TaskRecord, ThreadsRecord};
+pub(crate) use task::{SignalsRecord, TaskParts, TaskRecord, ThreadsRecord, ZombiesRecord};
 
 use serde::{Deserialize, Serialize};
 use tub_model::{Clocks, Coordination, HostFacts, Provenance, VdsoFacts};

@@ -1,11 +1,11 @@
-//! A task, its signals and its threads.
+//! A task, its signals and its threads; and zombies.
 
 use super::Odd;
 use super::memory::FileIdentityRecord;
 use serde::{Deserialize, Serialize};
 use tub_model::{
-    AlternateStack, Credentials, Fd, IntervalTimer, Limit, MmFields, OpenFile, PosixTimer,
-    Registers, Rseq, Scheduling, SigInfo, SignalAction, Task, Thread, Vma,
+    AlternateStack, Credentials, Fd, IntervalTimer, Limit, MmFields, PosixTimer, Registers, Rseq,
+    Scheduling, SigInfo, SignalAction, Task, Thread, Vma, Zombie,
 };
 use tub_units::{NsPid, RemoteAddr};
 
@@ -13,7 +13,11 @@ use tub_units::{NsPid, RemoteAddr};
 #[derive(Serialize, Deserialize)]
 pub(crate) struct TaskRecord<'a> {
     pid: i32,
-    session_leader: bool,
+    parent: Option<u64>,
+    group: i32,
+    session: i32,
+    stopped: Option<i32>,
+    parent_death_signal: i32,
     #[serde(borrow)]
     exe: FileIdentityRecord<'a>,
     cwd: &'a str,
@@ -41,7 +45,7 @@ struct LimitRecord {
 /// What a task's other records hold.
 pub(crate) struct TaskParts {
     pub(crate) memory: (MmFields, Vec<Vma>),
-    pub(crate) files: (Vec<OpenFile>, Vec<Fd>),
+    pub(crate) fds: Vec<Fd>,
     pub(crate) signals: Signals,
     pub(crate) threads: Vec<Thread>,
 }
@@ -55,7 +59,11 @@ impl<'a> TaskRecord<'a> {
         };
         Self {
             pid: task.pid.0,
-            session_leader: task.session_leader,
+            parent: task.parent.map(|parent| parent as u64),
+            group: task.group.0,
+            session: task.session.0,
+            stopped: task.stopped,
+            parent_death_signal: task.parent_death_signal,
             exe: FileIdentityRecord::new(&task.exe),
             cwd: &task.cwd,
             umask: task.umask,
@@ -73,12 +81,17 @@ impl<'a> TaskRecord<'a> {
         }
     }
 
-    pub(crate) fn into_model(self, parts: TaskParts) -> Task {
-        let TaskParts { memory: (mm, vmas), files: (files, fds), signals, threads } = parts;
+    pub(crate) fn into_model(self, parts: TaskParts) -> Result<Task, Odd> {
+        let TaskParts { memory: (mm, vmas), fds, signals, threads } = parts;
         let limit = |LimitRecord { resource, soft, hard }| Limit { resource, soft, hard };
-        Task {
+        let parent = self.parent.map(usize::try_from).transpose();
+        Ok(Task {
             pid: NsPid(self.pid),
-            session_leader: self.session_leader,
+            parent: parent.map_err(|_| "a parent lies beyond any index")?,
+            group: NsPid(self.group),
+            session: NsPid(self.session),
+            stopped: self.stopped,
+            parent_death_signal: self.parent_death_signal,
             exe: self.exe.into_model(),
             cwd: self.cwd.into(),
             umask: self.umask,
@@ -101,10 +114,58 @@ impl<'a> TaskRecord<'a> {
             pending_signals: signals.pending,
             interval_timers: signals.interval_timers,
             posix_timers: signals.posix_timers,
-            files,
             fds,
             threads,
-        }
+        })
+    }
+}
+
+/// Processes that have ended.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ZombiesRecord<'a> {
+    #[serde(borrow)]
+    zombies: Vec<ZombieRecord<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ZombieRecord<'a> {
+    pid: i32,
+    parent: u64,
+    group: i32,
+    session: i32,
+    name: &'a str,
+    status: i32,
+}
+
+impl<'a> ZombiesRecord<'a> {
+    pub(crate) fn new(zombies: &'a [Zombie]) -> Self {
+        let record = |zombie: &'a Zombie| {
+            let Zombie { pid, parent, group, session, name, status } = zombie;
+            ZombieRecord {
+                pid: pid.0,
+                parent: *parent as u64,
+                group: group.0,
+                session: session.0,
+                name,
+                status: *status,
+            }
+        };
+        Self { zombies: zombies.iter().map(record).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<Vec<Zombie>, Odd> {
+        let zombie = |record: ZombieRecord<'_>| {
+            Some(Zombie {
+                pid: NsPid(record.pid),
+                parent: usize::try_from(record.parent).ok()?,
+                group: NsPid(record.group),
+                session: NsPid(record.session),
+                name: record.name.into(),
+                status: record.status,
+            })
+        };
+        let zombies = self.zombies.into_iter().map(zombie).collect::<Option<_>>();
+        zombies.ok_or("a parent lies beyond any index")
     }
 }
 

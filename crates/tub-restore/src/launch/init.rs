@@ -32,7 +32,7 @@ pub(super) fn run(
         }
     }
     mount_proc();
-    let Some(wanted) = plan.pid else { std::process::exit(1) };
+    let wanted = plan.tasks[0].pid;
     // SAFETY: this process is single-threaded: it was forked from a single-threaded one.
     let main = match unsafe { tub_sys::fork_with_pid(wanted) } {
         Ok(Forked::Child) => {

@@ -23,7 +23,7 @@ pub use error::LaunchError;
 pub use running::{Outcome, Running};
 pub use surroundings::Surroundings;
 
-use crate::plan::{Lowered, PlanOp, RestorePlan, lower};
+use crate::plan::{Ids, Lowered, PlanOp, RestorePlan, lower};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::socket::{
     AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt,
@@ -81,7 +81,7 @@ pub fn launch(
     pages: &File,
     surroundings: &Surroundings,
 ) -> Result<Parked, LaunchError> {
-    let lowered = lower(plan);
+    let lowered = lower(plan, &plan.tasks[0]);
     surroundings.set_clocks(plan.clocks)?;
     let system = |what| move |source| LaunchError::System { what, source };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
@@ -91,7 +91,7 @@ pub fn launch(
             .map_err(system("socket pair"))?;
     // The kernel translates the sender's id into our PID namespace.
     setsockopt(&ours, sockopt::PassCred, &true).map_err(system("socket option"))?;
-    let child = if plan.pid.is_some() {
+    let child = if plan.ids == Ids::Keep {
         let (verdict, teller) = nix::unistd::pipe().map_err(system("pipe"))?;
         // SAFETY: the caller is single-threaded, so the child may use all of std.
         match unsafe { fork() }.map_err(system("fork"))? {
@@ -182,10 +182,11 @@ fn await_parked(
     match (kind, sender) {
         (abi::REPORT_PARKED, Some(main)) => Ok(main),
         (abi::REPORT_FAILED, _) => {
+            let task = &plan.tasks[0];
             let operation =
-                lowered.origin(plan, program, op).map_or_else(String::new, PlanOp::to_string);
+                lowered.origin(task, program, op).map_or_else(String::new, PlanOp::to_string);
             Err(LaunchError::Operation {
-                thread: plan.programs.get(program as usize).map_or(0, |program| program.tid.0),
+                thread: task.programs.get(program as usize).map_or(0, |program| program.tid.0),
                 operation,
                 source: Errno::from_raw(errno.cast_signed()),
             })

@@ -4,7 +4,7 @@
 //! Invariant: on failure the launcher is told, and the process ends.
 
 use super::{LaunchError, blob, descriptors, enter};
-use crate::plan::{Lowered, RestorePlan};
+use crate::plan::{Lowered, RestorePlan, TaskPlan};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid, write};
 use std::convert::Infallible;
@@ -19,29 +19,34 @@ pub(super) fn run(plan: &RestorePlan, lowered: &Lowered, pages: &File, handshake
         let _ = write(&handshake, &failure.to_message());
         std::process::exit(1)
     }
-    let Err(failure) = prepare(plan, lowered);
+    let Err(failure) = prepare(plan, &plan.tasks[0], lowered);
     // SAFETY: `claim` has placed the handshake there, and nothing closes it.
     let handshake = unsafe { BorrowedFd::borrow_raw(number) };
     let _ = write(handshake, &failure.to_message());
     std::process::exit(1)
 }
 
-fn prepare(plan: &RestorePlan, lowered: &Lowered) -> Result<Infallible, LaunchError> {
-    if plan.new_session {
+fn prepare(
+    plan: &RestorePlan,
+    task: &TaskPlan,
+    lowered: &Lowered,
+) -> Result<Infallible, LaunchError> {
+    if task.new_session {
         setsid().map_err(|source| LaunchError::System { what: "session", source })?;
     }
-    chdir(plan.cwd.as_str()).map_err(|source| {
-        let object = format!("working directory {}", plan.cwd);
+    chdir(task.cwd.as_str()).map_err(|source| {
+        let object = format!("working directory {}", task.cwd);
         LaunchError::Descriptor { object, source }
     })?;
-    umask(Mode::from_bits_truncate(plan.umask));
+    umask(Mode::from_bits_truncate(task.umask));
     // A lower value than ours needs a privilege; without it ours stays.
-    let _ = std::fs::write("/proc/self/oom_score_adj", plan.oom_score_adj.to_string());
-    descriptors::lay_out(plan)?;
+    let _ = std::fs::write("/proc/self/oom_score_adj", task.oom_score_adj.to_string());
+    descriptors::open_all(plan)?;
+    descriptors::lay_out(plan, task)?;
     let system = |what| move |source| LaunchError::System { what, source };
-    tub_sys::map_fresh_at(plan.blob).map_err(system("memory for the blob"))?;
+    tub_sys::map_fresh_at(task.blob).map_err(system("memory for the blob"))?;
     tub_sys::unregister_own_rseq().map_err(system("end of rseq registration"))?;
-    let code = AddrRange::with_len(plan.blob.start(), plan.code_bytes);
+    let code = AddrRange::with_len(task.blob.start(), plan.code_bytes);
     let code = code.ok_or(LaunchError::System { what: "memory", source: nix::Error::ENOMEM })?;
     enter::enter(code, blob::CODE, blob::ENTRY, lowered)
 }

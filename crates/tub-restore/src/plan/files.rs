@@ -1,13 +1,14 @@
-//! How the descriptor table is laid out again.
+//! How the descriptor tables are laid out again.
 //!
-//! In: the task's descriptors. Out: steps for the launcher, in order. Pure.
+//! In: descriptions and descriptors of all tasks. Out: steps for the launcher, in order. Pure.
 //! Invariant: a step only uses numbers that an earlier one has made.
 //!
-//! Each description is opened once and placed at its lowest number; its other numbers are
-//! duplicates. Sets that refer to other descriptors (epoll) are filled when all are in place.
+//! Each description is opened once, in the process that becomes the main task, and placed at its
+//! lowest number; its other numbers are duplicates. Sets that refer to other descriptors (epoll)
+//! are filled when all are in place.
 
 use std::collections::BTreeMap;
-use tub_model::{EpollTarget, FileKind, OpenFile, Socket, Task};
+use tub_model::{Checkpoint, EpollTarget, FileKind, OpenFile, Socket};
 
 /// One step of laying out the descriptor table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,17 @@ pub enum FileStep {
     },
 }
 
+/// The steps of all.
+pub(super) struct FilePlan {
+    /// Those that make the descriptions.
+    pub(super) shared: Vec<FileStep>,
+    /// Those that each task then makes its table with.
+    pub(super) tasks: Vec<Vec<FileStep>>,
+}
+
 /// Plans the steps. With `inherit_stdio`, numbers 0 to 2 are those of the restoring process.
-pub(super) fn plan(task: &Task, inherit_stdio: bool) -> Vec<FileStep> {
+pub(super) fn plan(checkpoint: &Checkpoint, inherit_stdio: bool) -> FilePlan {
+    let task = &checkpoint.tasks[0];
     let mut numbers: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
     for fd in &task.fds {
         numbers.entry(fd.file).or_default().push((fd.number.0, fd.close_on_exec));
@@ -70,7 +80,7 @@ pub(super) fn plan(task: &Task, inherit_stdio: bool) -> Vec<FileStep> {
     let mut pipes: BTreeMap<u64, Halves> = BTreeMap::new();
     let mut pairs: BTreeMap<u64, (i32, (i32, bool, i32))> = BTreeMap::new();
     for (&index, at) in &numbers {
-        let file = &task.files[index];
+        let file = &checkpoint.files[index];
         let (number, close_on_exec) = at[0];
         if !(inherit_stdio && number <= 2) {
             match &file.kind {
@@ -118,8 +128,7 @@ pub(super) fn plan(task: &Task, inherit_stdio: bool) -> Vec<FileStep> {
         capacity_bytes: halves.capacity_bytes,
         content: halves.content,
     }));
-    steps.extend(late);
-    steps
+    FilePlan { shared: steps, tasks: vec![late] }
 }
 
 #[derive(Default)]

@@ -1,10 +1,10 @@
 //! From planned operations to the bytes that the blob runs.
 //!
-//! In: a [`RestorePlan`]. Out: the content of the blob's data range. Pure.
+//! In: a task of a [`RestorePlan`]. Out: the content of the blob's data range. Pure.
 //! Invariant: every address in the result lies in the blob's range, or is one that the plan names.
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
-use super::{Meeting, PlanOp, Program, RestorePlan};
+use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
 use tub_model::{PosixTimer, Task, Thread};
 use tub_restorer_abi as abi;
 use tub_restorer_abi::{RawOp, RawReport};
@@ -46,9 +46,9 @@ pub struct Lowered {
 
 impl Lowered {
     /// The planned operation that operation `op` of `program` came from.
-    pub fn origin<'a>(&self, plan: &'a RestorePlan, program: u32, op: u32) -> Option<&'a PlanOp> {
+    pub fn origin<'a>(&self, task: &'a TaskPlan, program: u32, op: u32) -> Option<&'a PlanOp> {
         let index = *self.origins.get(program as usize)?.get(op as usize)?;
-        plan.programs.get(program as usize)?.ops.get(index as usize)
+        task.programs.get(program as usize)?.ops.get(index as usize)
     }
 }
 
@@ -67,23 +67,23 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
     4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
 }
 
-/// Lowers `plan`.
+/// Lowers the programs of `task`, which is one of `plan`'s.
 ///
 /// # Panics
 ///
 /// Never for a plan of [`super::plan`]: its range was sized by the same counts.
-pub fn lower(plan: &RestorePlan) -> Lowered {
-    let base = plan.blob.start() + plan.code_bytes;
-    let threads = plan.programs.len() as u64;
+pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
+    let base = task.blob.start() + plan.code_bytes;
+    let threads = task.programs.len() as u64;
     let mut arena = Arena { base, bytes: vec![0; size_of::<abi::RawHeader>()] };
     let programs_at = arena.reserve(threads * 16, 16);
     let counters = arena.reserve(64, 64);
     let stacks_at = arena.reserve(threads * STACK_BYTES, 16);
     let mut context =
-        Lowering { plan, arena, counters, stacks_at, ops: Vec::new(), origins: Vec::new() };
+        Lowering { plan, task, arena, counters, stacks_at, ops: Vec::new(), origins: Vec::new() };
     let mut programs = Vec::new();
     let mut origins = Vec::new();
-    for (index, program) in plan.programs.iter().enumerate() {
+    for (index, program) in task.programs.iter().enumerate() {
         context.program(program);
         let ops = std::mem::take(&mut context.ops);
         let bytes: Vec<u8> = ops.iter().flat_map(op_bytes).collect();
@@ -94,7 +94,7 @@ pub fn lower(plan: &RestorePlan) -> Lowered {
     }
     let mut arena = context.arena;
     arena.write(programs_at, &words(&programs));
-    let data_bytes = plan.blob.end() - base;
+    let data_bytes = task.blob.end() - base;
     let mut header = abi::DATA_MAGIC.to_vec();
     let rest = [abi::ABI_VERSION, data_bytes, number(plan.spare.handshake), programs_at, threads];
     header.extend(words(&rest));
@@ -151,6 +151,7 @@ impl Arena {
 
 struct Lowering<'a> {
     plan: &'a RestorePlan,
+    task: &'a TaskPlan,
     arena: Arena,
     counters: u64,
     stacks_at: u64,
@@ -262,8 +263,8 @@ impl Lowering<'_> {
             }
             PlanOp::SetMm { executable } => self.set_mm(*executable),
             PlanOp::FillMailbox { at } => {
-                let bytes = self.arena.put(&self.plan.mailbox, 16);
-                self.raw(abi::COPY, &[at.0, bytes, self.plan.mailbox.len() as u64]);
+                let bytes = self.arena.put(&self.task.mailbox, 16);
+                self.raw(abi::COPY, &[at.0, bytes, self.task.mailbox.len() as u64]);
             }
             PlanOp::SetSignalAction(action) => {
                 let value = [action.handler, action.flags, action.restorer, action.mask];
@@ -299,7 +300,7 @@ impl Lowering<'_> {
                     Meeting::AllExist => self.counters,
                     Meeting::AllGo => self.counters + 8,
                 };
-                self.raw(abi::BARRIER, &[counter, self.plan.programs.len() as u64]);
+                self.raw(abi::BARRIER, &[counter, self.task.programs.len() as u64]);
             }
             PlanOp::ReportParked => {
                 let mut report = abi::REPORT_PARKED.to_ne_bytes().to_vec();
@@ -374,10 +375,10 @@ impl Lowering<'_> {
                 self.call(libc::SYS_capset, &[header, data]);
             }
             PlanOp::Resume { thread } => {
-                let xsave = self.plan.threads[*thread].registers.xsave.len();
+                let xsave = self.task.threads[*thread].registers.xsave.len();
                 let bytes = SignalFrame::bytes(xsave) as u64;
                 let at = self.arena.reserve(bytes, SIGNAL_FRAME_ALIGN);
-                let frame = signal_frame(&self.plan.threads[*thread]).at(at);
+                let frame = signal_frame(&self.task.threads[*thread]).at(at);
                 self.arena.write(at, &frame);
                 self.raw(abi::SIGRETURN, &[at + 8]);
             }
@@ -387,7 +388,7 @@ impl Lowering<'_> {
     /// `struct prctl_mm_map` (linux/prctl.h).
     fn set_mm(&mut self, executable: bool) {
         const PR_SET_MM_MAP: i32 = 14;
-        let mm = &self.plan.mm;
+        let mm = &self.task.mm;
         let auxv = self.arena.put(&mm.auxv, 8);
         let mut map = words(&[
             mm.start_code,
@@ -413,7 +414,7 @@ impl Lowering<'_> {
     }
 
     fn spawn(&mut self, thread: usize, tid: Option<i32>) {
-        let saved = &self.plan.threads[thread];
+        let saved = &self.task.threads[thread];
         let mut flags = libc::CLONE_VM
             | libc::CLONE_FS
             | libc::CLONE_FILES

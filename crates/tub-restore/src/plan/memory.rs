@@ -19,12 +19,34 @@ use tub_units::{AddrRange, PAGE_BYTES};
 /// copying four pages (4.2 µs against 1 µs a page), and each one makes later look-ups slower.
 const SMALL_RUN_PAGES: u64 = 4;
 
+/// The files that the mappings of all tasks need, each once.
+#[derive(Debug, Default)]
+pub(super) struct MappedFiles {
+    files: Vec<MappedFile>,
+    /// Index by path and whether it is open for writing.
+    known: HashMap<(String, bool), usize>,
+}
+
+impl MappedFiles {
+    /// Index of `file`, which is new or known.
+    fn index(&mut self, file: MappedFile) -> usize {
+        let key = (file.path().to_owned(), file.is_writable());
+        *self.known.entry(key).or_insert_with(|| {
+            self.files.push(file);
+            self.files.len() - 1
+        })
+    }
+
+    /// All of them, by index.
+    pub(super) fn into_files(self) -> Vec<MappedFile> {
+        self.files
+    }
+}
+
 /// The mappings of a task, as operations in the order in which to perform them.
-pub(super) struct MemoryPlan {
-    /// What to do.
-    pub(super) ops: Vec<PlanOp>,
-    /// The files that the operations name by index.
-    pub(super) files: Vec<MappedFile>,
+struct MemoryPlan<'a> {
+    ops: Vec<PlanOp>,
+    files: &'a mut MappedFiles,
 }
 
 /// What the plan of the memory depends on besides the image.
@@ -93,10 +115,14 @@ fn mapped_names(task: &Task) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Plans all mappings of `task`.
-pub(super) fn plan(task: &Task, runs: &[PageRun], wishes: MemoryWishes) -> MemoryPlan {
-    let mut plan = MemoryPlan { ops: Vec::new(), files: Vec::new() };
-    let mut known = HashMap::new();
+/// Plans all mappings of `task`; the files that the operations name by index go to `files`.
+pub(super) fn plan(
+    task: &Task,
+    runs: &[PageRun],
+    wishes: MemoryWishes,
+    files: &mut MappedFiles,
+) -> Vec<PlanOp> {
+    let mut plan = MemoryPlan { ops: Vec::new(), files };
     // The vdso goes first: the kernel takes the address as a wish, granted only while it is free.
     for vma in task.vmas.iter().filter(|vma| vma.backing == Backing::Vdso) {
         plan.ops.push(PlanOp::MapVdso(tub_units::RemoteAddr(vma.range.start())));
@@ -108,12 +134,12 @@ pub(super) fn plan(task: &Task, runs: &[PageRun], wishes: MemoryWishes) -> Memor
         rest = &rest[first..];
         let count = rest.partition_point(|run| run.range.start() < vma.range.end());
         let (own, _) = rest.split_at(count);
-        plan.vma(vma, own, wishes, &mut known);
+        plan.vma(vma, own, wishes);
     }
     if wishes.lock && task.mm.lock_future != Lock::None {
         plan.ops.push(PlanOp::LockFuture { on_fault: task.mm.lock_future == Lock::OnFault });
     }
-    plan
+    plan.ops
 }
 
 /// Of the pages known to be written to first, those that lie in private writable memory.
@@ -133,14 +159,8 @@ pub(super) fn hot(task: &Task, ranges: &[AddrRange]) -> Vec<AddrRange> {
     hot
 }
 
-impl MemoryPlan {
-    fn vma(
-        &mut self,
-        vma: &Vma,
-        runs: &[PageRun],
-        wishes: MemoryWishes,
-        known: &mut HashMap<(String, bool), usize>,
-    ) {
+impl MemoryPlan<'_> {
+    fn vma(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) {
         let protection = vma.protection;
         if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
             // Nothing of what would lie beneath could ever be seen.
@@ -170,7 +190,7 @@ impl MemoryPlan {
                 }
             }
             Backing::PrivateFile { file, offset_bytes } => {
-                let file = self.file(MappedFile::existing(file, false), known);
+                let file = self.files.index(MappedFile::existing(file, false));
                 let at = self.ops.len();
                 let (range, offset_bytes) = (vma.range, *offset_bytes);
                 self.ops.push(PlanOp::MapFile {
@@ -188,7 +208,7 @@ impl MemoryPlan {
                 }
             }
             Backing::SharedFile { file, offset_bytes, may_write } => {
-                let file = self.file(MappedFile::existing(file, *may_write), known);
+                let file = self.files.index(MappedFile::existing(file, *may_write));
                 let (range, offset_bytes) = (vma.range, *offset_bytes);
                 self.ops.push(PlanOp::MapFile {
                     range,
@@ -208,7 +228,7 @@ impl MemoryPlan {
                     start,
                     content,
                 };
-                let file = self.file(scratch, known);
+                let file = self.files.index(scratch);
                 let range = vma.range;
                 let map =
                     PlanOp::MapFile { range, protection, shared: true, file, offset_bytes: 0 };
@@ -272,16 +292,6 @@ impl MemoryPlan {
             self.ops.push(PlanOp::Protect { range: vma.range, protection });
         }
         needs_write
-    }
-
-    fn file(&mut self, file: MappedFile, known: &mut HashMap<(String, bool), usize>) -> usize {
-        let key = (file.path().to_owned(), file.is_writable());
-        if let Some(&index) = known.get(&key) {
-            return index;
-        }
-        self.files.push(file);
-        known.insert(key, self.files.len() - 1);
-        self.files.len() - 1
     }
 }
 

@@ -194,26 +194,42 @@ pub struct RestorePlan {
     pub image_id: [u8; 16],
     /// How many checkpoints lie behind it.
     pub generation: u64,
-    /// Id of the main process, if ids are kept.
-    pub pid: Option<NsPid>,
+    /// Same ids or new ones.
+    pub ids: Ids,
     /// What happens to the clocks.
     pub clocks: ClockPlan,
-    /// Whether memory is mapped from the page store.
-    pub lazy: bool,
-    /// Whether the process leads a session of its own.
-    pub new_session: bool,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
-    /// Where the blob goes: code first.
-    pub blob: AddrRange,
     /// Bytes of the blob's code, in whole pages.
     pub code_bytes: u64,
     /// Files to have open before the memory operations, by index.
     pub mapped_files: Vec<MappedFile>,
-    /// How the descriptor table is laid out.
+    /// How the open file descriptions of all tasks are made, before there is any task but the main
+    /// one.
     pub file_steps: Vec<FileStep>,
     /// The launcher's own descriptors.
     pub spare: SpareFds,
+    /// Whether threads are made by clone3.
+    pub clone3: bool,
+    /// Each task, the main one first.
+    pub tasks: Vec<TaskPlan>,
+    /// What the user should know: limits of this restore.
+    pub warnings: Vec<String>,
+}
+
+/// Everything decided about one task.
+#[derive(Clone, Debug)]
+pub struct TaskPlan {
+    /// Its id in the image.
+    pub pid: NsPid,
+    /// Whether memory is mapped from the page store.
+    pub lazy: bool,
+    /// Whether the process leads a session of its own.
+    pub new_session: bool,
+    /// Where the blob goes: code first.
+    pub blob: AddrRange,
+    /// How its descriptor table is made of what [`RestorePlan::file_steps`] have made.
+    pub file_steps: Vec<FileStep>,
     /// Working directory.
     pub cwd: String,
     /// File mode creation mask.
@@ -228,12 +244,8 @@ pub struct RestorePlan {
     pub mailbox: Vec<u8>,
     /// Threads, for their registers.
     pub threads: Vec<Thread>,
-    /// Whether threads are made by clone3.
-    pub clone3: bool,
     /// What each thread does.
     pub programs: Vec<Program>,
-    /// What the user should know: limits of this restore.
-    pub warnings: Vec<String>,
 }
 
 /// Why there is no plan. The image and the host are untouched.
@@ -281,6 +293,12 @@ pub enum PlanError {
         /// The first mapping that has some.
         range: AddrRange,
     },
+    /// More than one process.
+    #[error("image holds {processes} processes: trees cannot be restored yet")]
+    Tree {
+        /// How many.
+        processes: usize,
+    },
     /// POSIX timers with gaps between their ids, on a kernel that cannot make them.
     #[error("timers with chosen ids cannot be made: Linux 6.15 or later is needed")]
     TimerIds,
@@ -293,47 +311,124 @@ pub enum PlanError {
 /// The first reason why the image cannot be restored in the way wished for, here, by this caller.
 pub fn plan(
     checkpoint: &Checkpoint,
-    runs: &[PageRun],
+    runs: &[Vec<PageRun>],
     facts: &PlanFacts,
     wishes: PlanWishes,
 ) -> Result<RestorePlan, PlanError> {
-    let task = &checkpoint.tasks[0];
+    if checkpoint.tasks.len() > 1 || !checkpoint.zombies.is_empty() {
+        return Err(PlanError::Tree {
+            processes: checkpoint.tasks.len() + checkpoint.zombies.len(),
+        });
+    }
     let mut warnings = Vec::new();
-    check_stdio(task, wishes.stdio)?;
+    check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
-    check_timers(task, facts)?;
-    check_guards(task, facts)?;
     let clocks = clocks(checkpoint, facts, &mut warnings)?;
-    let credentials = credentials(task, facts, &mut warnings)?;
-    let lazy = memory::is_lazy(wishes.memory, task);
-    let mut limits = limits(task, facts, &mut warnings);
-    let locking = locks::plan(task, facts, &mut limits, &mut warnings);
-    let wishes_of_memory = memory::MemoryWishes {
+    if !facts.set_executable {
+        warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
+    }
+    // Mappings first: how many files they need decides where the spare descriptors go.
+    let mut mapped = memory::MappedFiles::default();
+    let mut spaces = Vec::with_capacity(checkpoint.tasks.len());
+    for (task, runs) in checkpoint.tasks.iter().zip(runs) {
+        check_timers(task, facts)?;
+        check_guards(task, facts)?;
+        spaces.push(plan_space(task, runs, facts, wishes.memory, &mut mapped, &mut warnings));
+    }
+    let mapped_files = mapped.into_files();
+    let spare = spare_fds(checkpoint, mapped_files.len());
+    let code_bytes = facts.blob_bytes.next_multiple_of(PAGE_BYTES);
+    let mut files = files::plan(checkpoint, wishes.stdio == Stdio::Inherit);
+    let mut tasks = Vec::with_capacity(checkpoint.tasks.len());
+    for (index, space) in spaces.into_iter().enumerate() {
+        let file_steps = std::mem::take(&mut files.tasks[index]);
+        let before = Before { spare, code_bytes, space, file_steps };
+        tasks.push(plan_task(checkpoint, index, facts, &wishes, before, &mut warnings)?);
+    }
+    Ok(RestorePlan {
+        image_id: checkpoint.provenance.image_id,
+        generation: checkpoint.provenance.generation,
+        ids: wishes.ids,
+        clocks,
+        detach: wishes.detach,
+        code_bytes,
+        mapped_files,
+        file_steps: files.shared,
+        spare,
+        clone3: facts.clone3,
+        tasks,
+        warnings,
+    })
+}
+
+/// A task's address space.
+struct Space {
+    lazy: bool,
+    /// Operations that make its mappings.
+    ops: Vec<PlanOp>,
+    limits: Vec<Limit>,
+    /// The limit under which to lock memory, if another is needed.
+    locking: Option<Limit>,
+}
+
+fn plan_space(
+    task: &Task,
+    runs: &[PageRun],
+    facts: &PlanFacts,
+    mode: MemoryMode,
+    mapped: &mut memory::MappedFiles,
+    warnings: &mut Vec<String>,
+) -> Space {
+    let lazy = memory::is_lazy(mode, task);
+    let mut limits = limits(task, facts, warnings);
+    let locking = locks::plan(task, facts, &mut limits, warnings);
+    let wishes = memory::MemoryWishes {
         lazy,
         store_is_noexec: facts.store_is_noexec,
         lock: locking.is_some(),
         kernel: facts.memory,
     };
-    let memory = memory::plan(task, runs, wishes_of_memory);
-    let spare = spare_fds(task, memory.files.len());
-    let code_bytes = facts.blob_bytes.next_multiple_of(PAGE_BYTES);
-    if !facts.set_executable {
-        warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
-    }
-    let mut ops = memory.ops;
+    let ops = memory::plan(task, runs, wishes, mapped);
+    Space { lazy, ops, limits, locking: locking.flatten() }
+}
+
+/// What is decided about a task before the rest.
+struct Before {
+    spare: SpareFds,
+    code_bytes: u64,
+    space: Space,
+    file_steps: Vec<FileStep>,
+}
+
+fn plan_task(
+    checkpoint: &Checkpoint,
+    index: usize,
+    facts: &PlanFacts,
+    wishes: &PlanWishes,
+    before: Before,
+    warnings: &mut Vec<String>,
+) -> Result<TaskPlan, PlanError> {
+    let task = &checkpoint.tasks[index];
+    let Before { spare, code_bytes, space, file_steps } = before;
+    let Space { lazy, mut ops, limits, locking } = space;
+    // The application that takes part is the main task.
+    let coordination = checkpoint.coordination.as_ref().filter(|_| index == 0);
+    let mailbox = if index == 0 { wishes.mailbox.clone() } else { Vec::new() };
+    let credentials = credentials(task, facts, warnings)?;
     // In the exact modes the pages are the process's own already.
-    let hot = if lazy { memory::hot(task, &wishes.hot) } else { Vec::new() };
-    let data_bytes = lower::data_bytes_bound(task, ops.len() + hot.len(), wishes.mailbox.len());
+    let hot = if lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
+    let data_bytes = lower::data_bytes_bound(task, ops.len() + hot.len(), mailbox.len());
     let blob = place_blob(task, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     let first = around.into_iter().flatten().map(PlanOp::Unmap);
-    ops.splice(0..0, first.chain(locking.flatten().map(PlanOp::SetLimit)));
+    ops.splice(0..0, first.chain(locking.map(PlanOp::SetLimit)));
     let programs = threads::plan(
-        checkpoint,
+        task,
         &threads::ThreadWishes {
             ids: wishes.ids,
             memory: ops,
             hot: &hot,
+            mailbox: coordination.map(|coordination| coordination.mailbox),
             executable: facts.set_executable,
             credentials: &credentials,
             limits: &limits,
@@ -341,29 +436,20 @@ pub fn plan(
             spare,
         },
     );
-    Ok(RestorePlan {
-        image_id: checkpoint.provenance.image_id,
-        generation: checkpoint.provenance.generation,
-        pid: (wishes.ids == Ids::Keep).then_some(task.pid),
-        clocks,
+    Ok(TaskPlan {
+        pid: task.pid,
         lazy,
-        new_session: task.session_leader,
-        detach: wishes.detach,
+        new_session: task.leads_session(),
         blob,
-        code_bytes,
-        mapped_files: memory.files,
-        file_steps: files::plan(task, wishes.stdio == Stdio::Inherit),
-        spare,
+        file_steps,
         cwd: task.cwd.clone(),
         umask: task.umask,
         oom_score_adj: task.oom_score_adj,
         exe: task.exe.clone(),
         mm: task.mm.clone(),
-        mailbox: wishes.mailbox,
+        mailbox,
         threads: task.threads.clone(),
-        clone3: facts.clone3,
         programs,
-        warnings,
     })
 }
 
@@ -387,8 +473,9 @@ fn place_blob(task: &Task, bytes: u64) -> Result<AddrRange, PlanError> {
         .ok_or(PlanError::NoRoom { bytes })
 }
 
-fn spare_fds(task: &Task, files: usize) -> SpareFds {
-    let above = task.fds.last().map_or(2, |fd| fd.number.0).max(2) + 1;
+fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
+    let highest = checkpoint.tasks.iter().filter_map(|task| task.fds.last());
+    let above = highest.map(|fd| fd.number.0).max().unwrap_or(2).max(2) + 1;
     let files = i32::try_from(files).unwrap_or(i32::MAX / 2);
     SpareFds {
         handshake: above,
@@ -491,12 +578,13 @@ fn check_mailbox(checkpoint: &Checkpoint, wishes: &PlanWishes) -> Result<(), Pla
     if need > have { Err(PlanError::MailboxTooSmall { have, need }) } else { Ok(()) }
 }
 
-fn check_stdio(task: &Task, stdio: Stdio) -> Result<(), PlanError> {
+fn check_stdio(checkpoint: &Checkpoint, stdio: Stdio) -> Result<(), PlanError> {
     if stdio == Stdio::Inherit {
         return Ok(());
     }
-    for fd in task.fds.iter().filter(|fd| fd.number.0 <= 2) {
-        let what = match &task.files[fd.file].kind {
+    let fds = checkpoint.tasks.iter().flat_map(|task| &task.fds);
+    for fd in fds.filter(|fd| fd.number.0 <= 2) {
+        let what = match &checkpoint.files[fd.file].kind {
             FileKind::Terminal { .. } => "a terminal",
             FileKind::Pipe { both_ends: false, .. } => "a pipe to another process",
             _ => continue,
@@ -508,17 +596,31 @@ fn check_stdio(task: &Task, stdio: Stdio) -> Result<(), PlanError> {
 
 impl fmt::Display for RestorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            Some(pid) => writeln!(f, "ids     keep, main process {pid}")?,
-            None => writeln!(f, "ids     new")?,
+        match self.ids {
+            Ids::Keep => writeln!(f, "ids     keep")?,
+            Ids::New => writeln!(f, "ids     new")?,
         }
         writeln!(f, "clocks  {:?}", self.clocks)?;
-        writeln!(f, "memory  {}", if self.lazy { "lazy" } else { "exact" })?;
-        writeln!(f, "blob    {}", self.blob)?;
-        writeln!(f, "cwd     {}", self.cwd)?;
         for (index, file) in self.mapped_files.iter().enumerate() {
             writeln!(f, "file {index:<3} {}", file.path())?;
         }
+        for step in &self.file_steps {
+            writeln!(f, "fd      {step:?}")?;
+        }
+        self.tasks.iter().try_for_each(|task| write!(f, "{task}"))?;
+        for warning in &self.warnings {
+            writeln!(f, "warning {warning}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for TaskPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "process {}", self.pid)?;
+        writeln!(f, "memory  {}", if self.lazy { "lazy" } else { "exact" })?;
+        writeln!(f, "blob    {}", self.blob)?;
+        writeln!(f, "cwd     {}", self.cwd)?;
         for step in &self.file_steps {
             writeln!(f, "fd      {step:?}")?;
         }
@@ -527,9 +629,6 @@ impl fmt::Display for RestorePlan {
             for op in &program.ops {
                 writeln!(f, "  {op}")?;
             }
-        }
-        for warning in &self.warnings {
-            writeln!(f, "warning {warning}")?;
         }
         Ok(())
     }

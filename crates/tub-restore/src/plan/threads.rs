@@ -1,6 +1,6 @@
 //! What each thread does on its way back, in which order.
 //!
-//! In: the task, the credentials to take on, whether ids are kept. Out: one program per thread.
+//! In: a task, the credentials to take on, whether ids are kept. Out: one program per thread.
 //! Pure. Invariant: nothing that needs a privilege comes after the privilege is given up; what may
 //! fail comes before the process is reported parked; timers start last, so that none fires inside
 //! the blob.
@@ -11,7 +11,7 @@
 //! them resets dumpable and the parent-death signal), then the registers.
 
 use super::{Ids, Meeting, PlanOp, Program, SpareFds};
-use tub_model::{Checkpoint, Credentials, Limit, Scheduling, Task, Thread};
+use tub_model::{Credentials, Limit, Scheduling, Task, Thread};
 use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
@@ -31,6 +31,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) memory: Vec<PlanOp>,
     /// Pages to make the process's own before it runs.
     pub(super) hot: &'a [AddrRange],
+    /// Where the engine's message goes, if the application takes part.
+    pub(super) mailbox: Option<AddrRange>,
     /// Whether the executable can be set.
     pub(super) executable: bool,
     /// The credentials to take on.
@@ -53,12 +55,11 @@ pub struct CredentialChange {
 }
 
 /// The programs of all threads, the main one first.
-pub(super) fn plan(checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) -> Vec<Program> {
-    let task = &checkpoint.tasks[0];
+pub(super) fn plan(task: &Task, wishes: &ThreadWishes<'_>) -> Vec<Program> {
     let program = |(index, thread): (usize, &Thread)| {
         let mut ops = Vec::new();
         if index == 0 {
-            main_program(&mut ops, checkpoint, wishes);
+            main_program(&mut ops, task, wishes);
         } else {
             own_state(&mut ops, task, thread);
             if index == 1 {
@@ -74,13 +75,12 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) -> Vec<Pr
     task.threads.iter().enumerate().map(program).collect()
 }
 
-fn main_program(ops: &mut Vec<PlanOp>, checkpoint: &Checkpoint, wishes: &ThreadWishes<'_>) {
-    let task = &checkpoint.tasks[0];
+fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     let main = &task.threads[0];
     ops.extend(wishes.memory.iter().cloned());
     ops.push(PlanOp::SetMm { executable: wishes.executable });
-    if let Some(coordination) = &checkpoint.coordination {
-        ops.push(PlanOp::FillMailbox { at: RemoteAddr(coordination.mailbox.start()) });
+    if let Some(mailbox) = wishes.mailbox {
+        ops.push(PlanOp::FillMailbox { at: RemoteAddr(mailbox.start()) });
     }
     ops.extend(task.signal_actions.iter().map(|action| PlanOp::SetSignalAction(*action)));
     ops.push(PlanOp::SetThreadPointer(main.registers.general[FS_BASE]));

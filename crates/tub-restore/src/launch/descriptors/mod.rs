@@ -10,7 +10,7 @@ mod inotify;
 mod socket;
 
 use super::LaunchError;
-use crate::plan::{FileStep, MappedFile, RestorePlan};
+use crate::plan::{FileStep, MappedFile, RestorePlan, TaskPlan};
 use file::{check_identity, open_existing, open_path, open_scratch};
 use nix::fcntl::OFlag;
 use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
@@ -40,8 +40,8 @@ pub(super) fn claim(
     place(pages, spare.pages, true)
 }
 
-/// Performs all steps of `plan`, after [`claim`].
-pub(super) fn lay_out(plan: &RestorePlan) -> Result<(), LaunchError> {
+/// Makes all open file descriptions of `plan`, after [`claim`].
+pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
     let spare = plan.spare;
     let system = |what| move |source| LaunchError::System { what, source };
     // From here on only the spare numbers and the standard streams are ours.
@@ -51,8 +51,6 @@ pub(super) fn lay_out(plan: &RestorePlan) -> Result<(), LaunchError> {
     }
     let first = u32::try_from(spare.pages + 1).unwrap_or(u32::MAX);
     tub_sys::close_range(first, u32::MAX).map_err(system("descriptor table"))?;
-    let exe = open_existing(&plan.exe, false)?;
-    place(exe, spare.executable, true)?;
     for (number, file) in (spare.first_file..).zip(&plan.mapped_files) {
         let fd = match file {
             MappedFile::Existing { file, writable } => open_existing(file, *writable)?,
@@ -61,6 +59,13 @@ pub(super) fn lay_out(plan: &RestorePlan) -> Result<(), LaunchError> {
         place(fd, number, true)?;
     }
     plan.file_steps.iter().try_for_each(perform)
+}
+
+/// Makes the descriptor table of `task`, after [`open_all`].
+pub(super) fn lay_out(plan: &RestorePlan, task: &TaskPlan) -> Result<(), LaunchError> {
+    let exe = open_existing(&task.exe, false)?;
+    place(exe, plan.spare.executable, true)?;
+    task.file_steps.iter().try_for_each(perform)
 }
 
 /// The image may have more descriptors than our soft limit allows; what it had itself is set later.
