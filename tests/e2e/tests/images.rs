@@ -223,6 +223,23 @@ fn a_file_that_the_image_refers_to_has_changed_or_gone() {
 }
 
 #[test]
+fn a_file_in_the_place_of_a_socket_stays() {
+    let mut original = Subject::new("sockets", User::Ordinary).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let place = original.dir().join("state/unix.sock");
+    fs::remove_file(&place).unwrap();
+    fs::write(&place, "precious").unwrap();
+    original.dir().give(&place);
+    for pids in [Pids::Keep, Pids::New] {
+        let flavour = Flavour { pids, ..Flavour::USUAL };
+        let tub = Restore::of(&original, &image, flavour).tub();
+        tub.run().fails_with(code::HOST_LACKS, &["unix.sock", "in use"]);
+        assert_eq!(fs::read(&place).unwrap(), b"precious");
+    }
+}
+
+#[test]
 fn inspecting_and_verifying_a_good_image() {
     let made = Made::new();
     verify(&made.image).succeeds();

@@ -105,7 +105,9 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
                 object: format!("pipe with ends {} and {}", end(read), end(write)),
                 source,
             };
-            let (from, to) = nix::unistd::pipe().map_err(failed)?;
+            // Not blocking yet: content that does not fit must be an error, and not a wait for ever.
+            let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+            let (from, to) = nix::unistd::pipe2(flags).map_err(failed)?;
             let _ = tub_sys::set_pipe_capacity(to.as_raw_fd(), *capacity_bytes);
             if !content.is_empty() {
                 let written = nix::unistd::write(&to, content).map_err(failed)?;

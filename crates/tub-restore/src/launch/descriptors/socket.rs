@@ -7,8 +7,10 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, UnixAddr, bind, listen, socket,
     socketpair,
 };
+use nix::sys::stat::{Mode, umask};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use tub_model::{Socket, SocketOption};
 use tub_sys::Errno;
 
@@ -49,20 +51,25 @@ pub(super) fn open_socket(saved: &Socket) -> Result<OwnedFd, Errno> {
 /// earlier instance, is replaced.
 fn bind_path(fd: &OwnedFd, path: &str, mode: u32) -> Result<(), Errno> {
     let address = UnixAddr::new(path)?;
-    match bind(fd.as_raw_fd(), &address) {
-        Err(Errno::EADDRINUSE) => {
-            let refused = std::os::unix::net::UnixStream::connect(path)
-                .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused);
-            if !refused {
-                return Err(Errno::EADDRINUSE);
-            }
-            nix::unistd::unlink(path)?;
-            bind(fd.as_raw_fd(), &address)?;
+    // The kernel makes the file with the rights that the mask leaves. To change them afterwards
+    // would be to change whatever somebody has put in its place by then.
+    let others = umask(Mode::from_bits_truncate(!mode & 0o777));
+    let bound = match bind(fd.as_raw_fd(), &address) {
+        Err(Errno::EADDRINUSE) if is_abandoned_socket(path) => {
+            nix::unistd::unlink(path).and_then(|()| bind(fd.as_raw_fd(), &address))
         }
-        other => other?,
-    }
-    let _ = std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(mode));
-    Ok(())
+        bound => bound,
+    };
+    umask(others);
+    bound
+}
+
+/// Whether a socket is at `path` and nobody listens behind it. (To connect to any other file is
+/// refused as well: that one is somebody's.)
+fn is_abandoned_socket(path: &str) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 fn inet_socket(address: &str, kind: SockType, options: &[SocketOption]) -> Result<OwnedFd, Errno> {
