@@ -3,6 +3,7 @@ import java.io.BufferedReader;
 import java.io.FileOutputStream;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
+import java.security.SecureRandom;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
@@ -67,6 +68,12 @@ public class Subject {
                         garbage.add(bytes);
                     }
                     say("garbage " + garbage.size());
+                }
+                case "seed" -> {
+                    // As every JVM draws it, with the agent or without.
+                    SecureRandom random = SecureRandom.getInstance("SHA1PRNG");
+                    random.setSeed(42);
+                    say("seed " + random.nextLong());
                 }
                 case "open" -> {
                     OPEN.add(new FileOutputStream(first, true));

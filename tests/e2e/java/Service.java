@@ -17,13 +17,16 @@ import javax.management.ObjectName;
  *
  * <p>It finds {@code jdk.crac} by reflection, so that it compiles and runs on a JDK that has none.
  * Modes: {@code plain}; {@code throws} and {@code hangs} (a second resource does so, the first time);
- * {@code file} and {@code socket} (left open in the application's name).
+ * {@code file} and {@code socket} (left open in the application's name); {@code draws} (random numbers,
+ * see {@link Draws}).
  */
 public final class Service {
     private static final AtomicLong COUNT = new AtomicLong();
     private static final StringBuffer TOLD = new StringBuffer();
     private static HttpServer server;
     private static Object keep;
+    private static Draws draws;
+    private static volatile boolean restored;
 
     public static void main(String[] args) throws Exception {
         int port = Integer.parseInt(args[0]);
@@ -31,6 +34,7 @@ public final class Service {
         listen(port);
         register("server", () -> server.stop(0), () -> {
             String other = System.getenv("SERVICE_PORT");
+            restored = true;
             listen(other == null ? port : Integer.parseInt(other));
         });
         switch (mode) {
@@ -48,10 +52,19 @@ public final class Service {
             case "socket":
                 keep = new ServerSocket(0, 5, java.net.InetAddress.getLoopbackAddress());
                 break;
+            case "draws":
+                draws = new Draws();
+                draws.all();
+                break;
             default:
                 break;
         }
         System.out.println("ready");
+    }
+
+    /** Whether the hooks have run, in a copy or not. */
+    static boolean isRestored() {
+        return restored;
     }
 
     private static synchronized void listen(int port) throws IOException {
@@ -92,6 +105,10 @@ public final class Service {
             case "/restored":
                 return String.valueOf(ManagementFactory.getPlatformMBeanServer()
                         .getAttribute(new ObjectName("jdk.management:type=CRaC"), "RestoreTime"));
+            case "/draws":
+                return draws.all();
+            case "/stream":
+                return draws.streamedSince(Long.parseLong(query));
             case "/work":
                 // Allocation, garbage collection, compiled loops, a new thread.
                 long[] sum = {0};

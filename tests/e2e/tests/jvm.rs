@@ -6,7 +6,7 @@ use crate::http::{first_answer, free_port, get};
 use crate::jdk::{Jdk, jdks};
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,17 +20,17 @@ pub(crate) const WARM_UP: usize = 200;
 /// A service under way.
 pub(crate) struct Service {
     pub(crate) instance: Instance,
-    port: u16,
+    pub(crate) port: u16,
 }
 
 impl Service {
     /// Compiles it, starts it by `tub run` in `mode`, and warms it up.
-    fn start(jdk: &Jdk, mode: &str) -> Self {
+    pub(crate) fn start(jdk: &Jdk, mode: &str) -> Self {
         Self::start_with(jdk, mode, &[])
     }
 
     /// The same, with options of `tub run`.
-    fn start_with(jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
+    pub(crate) fn start_with(jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
         Self::start_as(User::Ordinary, jdk, mode, options)
     }
 
@@ -60,7 +60,7 @@ impl Service {
     }
 
     /// Another life of it, from `image`, on a port of its own.
-    pub(crate) fn restore(&self, image: &std::path::Path, flavour: Flavour) -> Self {
+    pub(crate) fn restore(&self, image: &Path, flavour: Flavour) -> Self {
         let port = free_port();
         let environment = format!("SERVICE_PORT={port}");
         let restore = Restore::of(&self.instance, image, flavour);
@@ -85,7 +85,7 @@ impl Service {
     }
 
     /// Fails to be checkpointed with `code` and `words`, and is well afterwards.
-    fn refuses(&self, options: &[&str], code: i32, words: &[&str]) {
+    pub(crate) fn refuses(&self, options: &[&str], code: i32, words: &[&str]) {
         let image = self.image("refused");
         self.instance.checkpoint(&image, options).fails_with(code, words);
         assert!(!image.exists(), "an image was left");
@@ -116,9 +116,10 @@ fn compile(jdk: &Jdk) -> PathBuf {
     let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
     // Processes of several test runs may compile at the same time: each into its own.
     let classes = target.join(format!("service-{}-{}", jdk.version, std::process::id()));
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/java/Service.java");
+    let sources = concat!(env!("CARGO_MANIFEST_DIR"), "/java");
     let mut command = Command::new(jdk.home.join("bin/javac"));
-    command.arg("-d").arg(&classes).arg(source);
+    command.arg("-d").arg(&classes).args(["-sourcepath", sources]);
+    command.arg(Path::new(sources).join("Service.java"));
     run_bounded(command, Duration::from_secs(120)).succeeds();
     classes
 }
@@ -201,7 +202,7 @@ fn the_time_of_the_restore_is_known_to_management() {
     });
 }
 
-fn unix_ms() -> u128 {
+pub(crate) fn unix_ms() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 

@@ -13,6 +13,7 @@ mod http;
 mod images;
 mod jdk;
 mod jvm;
+mod jvm_random;
 mod lives;
 mod mappings;
 mod memory;

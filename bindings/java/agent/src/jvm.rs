@@ -18,14 +18,40 @@ const EVENT_VM_INIT: jint = 50;
 
 /// The function table of JVMTI, as far as the last function that we use. Slots are numbered as
 /// in the specification ("Function Index"), so that slot n is at index n - 1.
-type JvmtiTable = [*const c_void; 149];
+type JvmtiTable = [*const c_void; 152];
 
 /// `jvmtiEnv`: a pointer to a pointer to the table.
-type JvmtiEnv = *const JvmtiTable;
+pub(crate) type JvmtiEnv = *const JvmtiTable;
+
+/// The first members of `jvmtiEventCallbacks`, in the order of the events' numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Callbacks {
+    /// Event 50.
+    pub(crate) vm_init: Option<VmInit>,
+    /// Events 51 to 53, which nobody here asks for.
+    pub(crate) unused: [Option<VmInit>; 3],
+    /// Event 54.
+    pub(crate) class_file_load_hook: Option<ClassFileLoadHook>,
+}
 
 /// Called by the JVM when it is ready to run Java code.
 pub(crate) type VmInit =
     unsafe extern "C" fn(jvmti: *mut c_void, env: *mut JNIEnv, thread: jobject);
+
+/// Called by the JVM with the bytes of a class that it loads or changes.
+pub(crate) type ClassFileLoadHook = unsafe extern "C" fn(
+    jvmti: *mut JvmtiEnv,
+    env: *mut JNIEnv,
+    class_being_redefined: jobject,
+    loader: jobject,
+    name: *const c_char,
+    protection_domain: jobject,
+    length: jint,
+    bytes: *const u8,
+    new_length: *mut jint,
+    new_bytes: *mut *mut u8,
+);
 
 /// A failure of the JVM, in words.
 #[derive(Debug)]
@@ -106,12 +132,17 @@ impl Jvm {
         }
     }
 
+    /// The environment of JVMTI.
+    pub(crate) fn jvmti(&self) -> *mut JvmtiEnv {
+        self.jvmti.as_ptr()
+    }
+
     /// The address in slot `position` of the JVMTI table.
-    fn slot(&self, position: usize) -> *const c_void {
+    pub(crate) fn slot(&self, position: usize) -> *const c_void {
         // SAFETY: a jvmtiEnv points to a pointer to its table for as long as the JVM lives; the
         // environment is never disposed of.
         let table = unsafe { *self.jvmti.as_ptr() };
-        // SAFETY: `JvmtiTable` ends at slot 149, and the table of JVMTI 9 has 156 slots.
+        // SAFETY: `JvmtiTable` ends at slot 152, and the table of JVMTI 9 has 156 slots.
         let table = unsafe { &*table };
         table[position - 1]
     }
@@ -126,22 +157,29 @@ impl Jvm {
         checked("AddToBootstrapClassLoaderSearch", status)
     }
 
-    /// Has `callback` called when the JVM is ready to run Java code.
-    pub(crate) fn on_init(&self, callback: VmInit) -> Result<(), JvmError> {
-        type SetCallbacks = unsafe extern "C" fn(*mut JvmtiEnv, *const VmInit, jint) -> jint;
-        // Variadic in the specification, for arguments that no event has.
-        type SetMode = unsafe extern "C" fn(*mut JvmtiEnv, jint, jint, jobject, ...) -> jint;
+    /// Says which functions events are told to, and asks for the one that the JVM is ready to run
+    /// Java code.
+    pub(crate) fn on_events(&self, callbacks: Callbacks) -> Result<(), JvmError> {
+        type SetCallbacks = unsafe extern "C" fn(*mut JvmtiEnv, *const Callbacks, jint) -> jint;
         // SAFETY: slot 122 is SetEventCallbacks(jvmtiEnv*, const jvmtiEventCallbacks*, jint).
         let set = unsafe { std::mem::transmute::<*const c_void, SetCallbacks>(self.slot(122)) };
-        let size = jint::try_from(size_of::<VmInit>()).expect("the size of a pointer is small");
-        // SAFETY: VMInit is the first member of jvmtiEventCallbacks, and the size says that the
-        // struct ends after it; the JVM copies it during the call.
-        let status = unsafe { set(self.jvmti.as_ptr(), &raw const callback, size) };
+        let size = jint::try_from(size_of::<Callbacks>()).expect("five pointers are small");
+        // SAFETY: `Callbacks` has the first members of jvmtiEventCallbacks, and the size says that
+        // the struct ends after them; the JVM copies it during the call.
+        let status = unsafe { set(self.jvmti.as_ptr(), &raw const callbacks, size) };
         checked("SetEventCallbacks", status)?;
+        self.set_event(true, EVENT_VM_INIT)
+    }
+
+    /// Turns an event on or off, for all threads.
+    pub(crate) fn set_event(&self, on: bool, event: jint) -> Result<(), JvmError> {
+        // Variadic in the specification, for arguments that no event has.
+        type SetMode = unsafe extern "C" fn(*mut JvmtiEnv, jint, jint, jobject, ...) -> jint;
         // SAFETY: slot 2 is SetEventNotificationMode(jvmtiEnv*, mode, event, jthread, ...).
-        let enable = unsafe { std::mem::transmute::<*const c_void, SetMode>(self.slot(2)) };
-        // SAFETY: mode 1 is JVMTI_ENABLE; a null thread means all threads.
-        let status = unsafe { enable(self.jvmti.as_ptr(), 1, EVENT_VM_INIT, ptr::null_mut()) };
+        let set = unsafe { std::mem::transmute::<*const c_void, SetMode>(self.slot(2)) };
+        let everyone = ptr::null_mut();
+        // SAFETY: mode 1 is JVMTI_ENABLE, 0 JVMTI_DISABLE; a null thread means all threads.
+        let status = unsafe { set(self.jvmti.as_ptr(), jint::from(on), event, everyone) };
         checked("SetEventNotificationMode", status)
     }
 
@@ -223,7 +261,8 @@ impl Jvm {
     }
 }
 
-fn checked(function: &str, status: jint) -> Result<(), JvmError> {
+/// The status of a function of JVMTI as a result.
+pub(crate) fn checked(function: &str, status: jint) -> Result<(), JvmError> {
     if status == 0 { Ok(()) } else { Err(JvmError(format!("{function}: JVMTI error {status}"))) }
 }
 
@@ -243,6 +282,11 @@ pub(crate) struct Object<'frame> {
 impl Object<'_> {
     /// The reference for Java to take over.
     pub(crate) fn into_raw(self) -> jobject {
+        self.raw
+    }
+
+    /// The reference, for a call during which this object lives.
+    pub(crate) fn as_raw(&self) -> jobject {
         self.raw
     }
 }
@@ -383,6 +427,17 @@ impl<'frame> Env<'frame> {
             return Err(self.failed(&name.to_string_lossy()));
         }
         Ok(self.object(jni!(self.raw, v1_2.GetObjectField, object.raw, field)))
+    }
+
+    /// Enters or leaves the monitor of an object, as `synchronized` does.
+    pub(crate) fn monitor(self, object: &Object<'_>, enter: bool) -> Result<(), JvmError> {
+        let status = if enter {
+            jni!(self.raw, v1_2.MonitorEnter, object.raw)
+        } else {
+            jni!(self.raw, v1_2.MonitorExit, object.raw)
+        };
+        self.outcome("monitor", object.raw)?;
+        if status == JNI_OK { Ok(()) } else { Err(JvmError(format!("monitor: status {status}"))) }
     }
 
     /// A string, from ASCII or what Java writes like it ("modified UTF-8").

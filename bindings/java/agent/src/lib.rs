@@ -3,12 +3,13 @@
 //! In: the calls of the JVM (`-agentpath`, or `jcmd PID JVMTI.agent_load`) and of the engine
 //! (`tub-control`). Out: the `jdk.crac` API on the boot class path, and a control socket.
 //! Invariant: an application that is never checkpointed runs as without the agent: no capability
-//! is asked for, nothing of JMX is loaded, and a failure of the agent is a line on stderr.
+//! is asked for that costs anything, nothing of JMX is loaded, and a failure of the agent is a
+//! line on stderr.
 //! Not here: order and errors of notifications (the Java shim), and the image (the engine).
 //!
 //! ```text
 //!  Agent_OnLoad ─ shim.jar on the boot class path
-//!  VM init ────── export sun.management.spi, start the control thread      (live)
+//!  VM init ────── hooks, export sun.management.spi, control thread         (live)
 //!  prepare ─────▶ Coordinator.prepare ─▶ Round: before-hooks, GC ─▶ awaitVerdict
 //!  commit ──────▶ sockets closed; awaitVerdict waits on the mailbox ─▶ after-hooks
 //! ```
@@ -20,10 +21,12 @@
 //! border, so that none reaches the JVM.
 
 mod application;
+mod classfile;
 mod compilers;
 mod descriptors;
 mod desk;
 mod engine;
+mod hooks;
 mod jvm;
 mod mailbox;
 mod natives;

@@ -92,6 +92,34 @@ extern "system" fn Java_tubthumping_crac_Agent_openPackage(
     opened.is_ok()
 }
 
+/// `Agent.lock(Object)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_lock(
+    env: *mut JNIEnv,
+    _class: jobject,
+    object: jobject,
+) -> jboolean {
+    monitor(env, object, true)
+}
+
+/// `Agent.unlock(Object)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_unlock(
+    env: *mut JNIEnv,
+    _class: jobject,
+    object: jobject,
+) -> jboolean {
+    monitor(env, object, false)
+}
+
+fn monitor(env: *mut JNIEnv, object: jobject, enter: bool) -> jboolean {
+    // SAFETY: the JVM has passed the environment of this thread to the native method that calls.
+    let env = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to the native method that calls.
+    let object = unsafe { env.argument(object) };
+    object.is_some_and(|object| env.monitor(&object, enter).is_ok())
+}
+
 fn answer(env: *mut JNIEnv, bytes: &[u8]) -> jobject {
     // SAFETY: the JVM has passed the environment of this thread to the native method that calls.
     let env = unsafe { Env::from_raw(env) };

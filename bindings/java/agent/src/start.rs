@@ -6,8 +6,8 @@
 //! Not here: anything that happens after the start.
 
 use crate::application::JavaApplication;
-use crate::jvm::{Argument, Env, Jvm, JvmError, Object};
-use crate::{DESK, shim};
+use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
+use crate::{DESK, hooks, shim};
 use jni_sys::{JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
 use std::thread;
@@ -30,7 +30,7 @@ unsafe extern "C" fn Agent_OnLoad(
     let loaded = unsafe { Jvm::load(vm) };
     report(loaded.and_then(|jvm| {
         jvm.add_to_boot_class_path(shim_path()?)?;
-        jvm.on_init(vm_init)
+        jvm.on_events(callbacks(true))
     }));
     JNI_OK
 }
@@ -53,6 +53,7 @@ unsafe extern "C" fn Agent_OnAttach(
     let loaded = unsafe { Jvm::load(vm) };
     report(loaded.and_then(|jvm| {
         jvm.add_to_boot_class_path(shim_path()?)?;
+        jvm.on_events(callbacks(false))?;
         // On a thread of its own, since attaching and detaching this one would end it for Java.
         let ready = thread::spawn(|| jvm.attached(|env| become_ready(jvm, env)));
         ready.join().unwrap_or_else(|_| Err(JvmError::new("the start panicked")))
@@ -69,6 +70,14 @@ unsafe extern "C" fn Agent_OnUnload(_vm: *mut JavaVM) {
     DESK.remove_socket();
 }
 
+fn callbacks(before_start: bool) -> Callbacks {
+    Callbacks {
+        vm_init: before_start.then_some(vm_init),
+        class_file_load_hook: Some(hooks::class_file_load_hook),
+        ..Callbacks::default()
+    }
+}
+
 unsafe extern "C" fn vm_init(_jvmti: *mut c_void, env: *mut JNIEnv, _thread: jobject) {
     let Some(jvm) = Jvm::get() else { return };
     // SAFETY: the JVM passes the environment of this thread, valid during the event.
@@ -82,6 +91,7 @@ fn become_ready(jvm: &'static Jvm, env: Env<'_>) -> Result<(), JvmError> {
         env.call_static(&boot_loader, c"getUnnamedModule", c"()Ljava/lang/Module;", &[])?;
     make_resources_visible(env)?;
     export_management(jvm, env, &unnamed)?;
+    hooks::install(jvm, env, &unnamed)?;
     thread::Builder::new()
         .name("tub control".into())
         .spawn(|| {

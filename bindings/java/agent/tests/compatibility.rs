@@ -72,6 +72,19 @@ fn the_bean_is_a_platform_bean_on_every_jdk() {
 }
 
 #[test]
+fn the_hooks_pass_the_verifier_and_change_no_number() {
+    for jdk in jdks() {
+        // Off by default for the JDK's own classes. Product flag until 13, diagnostic since.
+        let flags = ["-XX:+UnlockDiagnosticVMOptions", "-XX:+BytecodeVerificationLocal"];
+        let options = JavaOptions { name: "hooks", flags: &flags, ..JavaOptions::default() };
+        let mut hooked = Java::subject_with(&jdk, &options);
+        // The agent has nothing to complain of, so that the JVM takes part.
+        hooked.status();
+        assert_eq!(hooked.ask("seed"), "seed -3095447905682661842");
+    }
+}
+
+#[test]
 fn an_application_without_checkpoints_notices_nothing() {
     for jdk in jdks() {
         let mut java = Java::subject(&jdk, "harmless");

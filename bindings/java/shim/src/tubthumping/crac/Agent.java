@@ -33,6 +33,12 @@ final class Agent {
     /** Waits until the JIT compilers have nothing to do; {@code false} where that took too long. */
     static native boolean awaitCompilers(long limitMs);
 
+    /** Enters the monitor of an object, as {@code synchronized} does, but without an end. */
+    static native boolean lock(Object object);
+
+    /** Leaves the monitor of an object. */
+    static native boolean unlock(Object object);
+
     /** Opens a package of {@code module}, also to reflection, to {@code reader}. */
     static native boolean openPackage(Module module, byte[] name, Module reader);
 }

@@ -1,15 +1,73 @@
 package tubthumping.crac;
 
+import java.lang.reflect.Field;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
 import java.nio.charset.StandardCharsets;
 
 /** Opens packages of the JDK that the resources of this package need, and no others. */
 final class Internals {
+    private static Object unsafe;
+    private static Method shouldBeInitialized;
+
     private Internals() {}
 
     static void open(Module module, String name) {
         byte[] bytes = name.getBytes(StandardCharsets.UTF_8);
         if (!Agent.openPackage(module, bytes, Internals.class.getModule())) {
             throw new IllegalStateException(module + ": package " + name + " cannot be opened");
+        }
+    }
+
+    /** A class of the JDK's, not started by this; {@code null} where there is none. */
+    static Class<?> type(String name) {
+        try {
+            return Class.forName(name, false, ClassLoader.getSystemClassLoader());
+        } catch (ClassNotFoundException e) {
+            return null;
+        }
+    }
+
+    /** A field of a class of the JDK's, open to us. */
+    static Field field(Class<?> owner, String name) throws NoSuchFieldException {
+        open(owner.getModule(), owner.getPackageName());
+        Field field = owner.getDeclaredField(name);
+        field.setAccessible(true);
+        return field;
+    }
+
+    /** A method of a class of the JDK's, open to us. */
+    static Method method(Class<?> owner, String name, Class<?>... parameters)
+            throws NoSuchMethodException {
+        open(owner.getModule(), owner.getPackageName());
+        Method method = owner.getDeclaredMethod(name, parameters);
+        method.setAccessible(true);
+        return method;
+    }
+
+    /**
+     * Whether the class of a static field has been started; to read the field would start it.
+     *
+     * <p>JVM(since 17): {@code jdk.internal.misc.Unsafe.shouldBeInitialized}; same on 25.
+     */
+    static synchronized boolean isInUse(Field field) throws ReflectiveOperationException {
+        if (unsafe == null) {
+            Class<?> type = type("jdk.internal.misc.Unsafe");
+            shouldBeInitialized = method(type, "shouldBeInitialized", Class.class);
+            unsafe = method(type, "getUnsafe").invoke(null);
+        }
+        return !(boolean) shouldBeInitialized.invoke(unsafe, field.getDeclaringClass());
+    }
+
+    /** Calls a method, and throws what it throws. */
+    static Object call(Method method, Object target, Object... arguments) throws Exception {
+        try {
+            return method.invoke(target, arguments);
+        } catch (InvocationTargetException e) {
+            if (e.getCause() instanceof Exception cause) {
+                throw cause;
+            }
+            throw e;
         }
     }
 }

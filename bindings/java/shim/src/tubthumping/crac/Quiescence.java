@@ -1,5 +1,7 @@
 package tubthumping.crac;
 
+import java.math.BigInteger;
+import java.security.SecureRandom;
 import java.util.List;
 
 /**
@@ -13,15 +15,19 @@ final class Quiescence {
     private Environment environment;
     private References references;
     private Heap heap;
+    private SecureGenerators generators;
+    private Seeders seeders;
     private List<String> allowedPaths = List.of();
 
     /** Makes ready: loads what will be needed, then closes what is unreachable, then shrinks. */
-    void begin() throws ReflectiveOperationException, InterruptedException {
+    void begin() throws Exception {
         // Everything that loads classes or opens files comes first. In a copy the first use of a
         // class would cost time, and its garbage would be in the image.
         environment = new Environment();
         references = new References();
         heap = new Heap();
+        generators = new SecureGenerators();
+        seeders = new Seeders();
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
         references.drain();
@@ -30,12 +36,18 @@ final class Quiescence {
         heap.shrink();
         // Last, since all of the above leaves free memory behind in the native heap.
         Agent.trimNativeHeap();
+        // The very last, since nothing may draw numbers from here on.
+        generators.lock();
     }
 
     /** Runs the way back with nothing to do, so that its classes are loaded and linked. */
-    private void rehearse() throws ReflectiveOperationException {
+    private void rehearse() throws Exception {
         byte[] letter = new Strings().add("restored").add("").pack();
         environment.apply(Strings.unpackRaw(letter));
+        // Reseeds the original as well, for which that must be as good a seed as a copy's.
+        byte[] seed = new byte[32];
+        new SecureRandom().nextBytes(seed);
+        reseed(new BigInteger(1, seed).toString(16));
         new Management.RestoreTime(System.currentTimeMillis()).uptimeMillis();
     }
 
@@ -43,19 +55,37 @@ final class Quiescence {
         return allowedPaths;
     }
 
+    private void reseed(String seed) throws Exception {
+        FreshSeed fresh = new FreshSeed(seed);
+        generators.reseed(fresh);
+        seeders.reseed(fresh);
+    }
+
     /** Undoes {@link #begin}, however far it came. */
     void end() {
+        if (generators != null) {
+            generators.unlock();
+        }
         if (heap != null) {
             heap.restore();
         }
     }
 
-    /** Adapts this copy to the place and time in which it gets up. */
+    /** Adapts this copy to the place and time in which it gets up. Comes before {@link #end}. */
     void restored(String seed, long unixMillis, List<byte[]> variables, Failures failures) {
+        attempt(failures, () -> reseed(seed));
         Management.RestoreTime.last = new Management.RestoreTime(unixMillis);
+        attempt(failures, () -> environment.apply(variables));
+    }
+
+    private interface Step {
+        void run() throws Exception;
+    }
+
+    private static void attempt(Failures failures, Step step) {
         try {
-            environment.apply(variables);
-        } catch (ReflectiveOperationException | RuntimeException e) {
+            step.run();
+        } catch (Exception e) {
             failures.add(e);
         }
     }

@@ -178,7 +178,14 @@ final class Round implements Runnable {
 
     /** Deals with what became of the process, before any resource is told. */
     private void settle(List<byte[]> verdict) {
-        quiescence.end();
+        try {
+            hear(verdict);
+        } finally {
+            quiescence.end();
+        }
+    }
+
+    private void hear(List<byte[]> verdict) {
         String kind = Strings.text(verdict.get(0));
         if (kind.equals("failed")) {
             for (int i = 2; i + 2 < verdict.size(); i += 3) {
