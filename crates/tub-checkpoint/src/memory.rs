@@ -85,7 +85,8 @@ fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
     let is_file = map.inode != 0 && name.starts_with('/');
     let page_store = is_file && name.rsplit('/').next() == Some(tub_image::PAGES_FILE);
     let (backing, saved) = if name == "[vvar]" || name == "[vvar_vclock]" || name == "[vdso]" {
-        (Backing::Vdso, Vec::new())
+        // Kept for hosts with another kernel: the process knows addresses in it.
+        (Backing::Vdso, if name == "[vdso]" { vec![map.range] } else { Vec::new() })
     } else if !is_file {
         (Backing::Anonymous, resident.private(map.range))
     } else if map.perms.shared {

@@ -8,10 +8,12 @@ use crate::Error;
 use crate::arch::{ExtendedState, extended_state};
 use nix::sys::utsname::uname;
 use nix::unistd::{SysconfVar, sysconf};
+use object::read::elf::ElfFile64;
+use object::{Object, ObjectSymbol, SymbolKind};
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::fs::FileExt;
-use tub_model::{HostFacts, VdsoFacts};
+use tub_model::{HostFacts, VdsoFacts, VdsoFunction};
 use tub_procfs::maps::MapsRecord;
 use tub_procfs::{cpuinfo, maps};
 
@@ -96,7 +98,23 @@ fn vdso() -> Result<VdsoFacts, Error> {
         hash: xxhash_rust::xxh3::xxh3_64(&bytes),
         span_bytes: code.end() - start,
         vvar_bytes: code.start() - start,
+        functions: functions(&bytes),
     })
+}
+
+/// The functions of a vdso; none where it is not understood.
+fn functions(vdso: &[u8]) -> Vec<VdsoFunction> {
+    let Ok(elf) = ElfFile64::<object::Endianness>::parse(vdso) else { return Vec::new() };
+    let function = |symbol: object::read::elf::ElfSymbol64<'_, '_>| {
+        let name = symbol.name().ok().filter(|_| symbol.kind() == SymbolKind::Text)?;
+        // Each has a second name without this prefix. It is linked to address 0 (arch/x86/entry/
+        // vdso/vdso-layout.lds.S), so addresses are offsets.
+        name.starts_with("__vdso_")
+            .then(|| VdsoFunction { name: name.to_owned(), offset_bytes: symbol.address() })
+    };
+    let mut functions: Vec<_> = elf.dynamic_symbols().filter_map(function).collect();
+    functions.sort_by(|one, other| one.name.cmp(&other.name));
+    functions
 }
 
 const MAPS: &str = "/proc/self/maps";
@@ -122,6 +140,9 @@ mod tests {
         assert_eq!(facts.boot_id.len(), 36);
         assert!(facts.cpu_features.len() > 20 && facts.cpu_features.is_sorted());
         assert!(facts.vdso.vvar_bytes > 0 && facts.vdso.span_bytes > facts.vdso.vvar_bytes);
+        let names: Vec<_> = facts.vdso.functions.iter().map(|one| one.name.as_str()).collect();
+        assert!(names.is_sorted(), "{names:?}");
+        assert!(facts.arch != "x86_64" || names.contains(&"__vdso_clock_gettime"), "{names:?}");
         assert!(facts.vdso.hash != 0 && facts.xsave_bytes >= 576);
     }
 }

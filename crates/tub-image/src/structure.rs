@@ -195,9 +195,6 @@ fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
                 ));
             }
         }
-        if *backing == Backing::Vdso && !saved.is_empty() {
-            return Err(format!("pages of the vdso at {range} are saved"));
-        }
     }
     Ok(())
 }

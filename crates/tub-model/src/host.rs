@@ -34,4 +34,15 @@ pub struct VdsoFacts {
     pub span_bytes: u64,
     /// Bytes from the start of `[vvar]` to the start of `[vdso]`.
     pub vvar_bytes: u64,
+    /// The functions in it, sorted by name.
+    pub functions: Vec<VdsoFunction>,
+}
+
+/// A function of the vdso, by which a C library saves itself a system call (vdso(7)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VdsoFunction {
+    /// `"__vdso_clock_gettime"`.
+    pub name: String,
+    /// Bytes from the start of `[vdso]` to its first instruction.
+    pub offset_bytes: u64,
 }

@@ -28,6 +28,7 @@ pub fn plan_facts(
         capabilities: surroundings.capabilities,
         limits: limits(),
         timer_ids: tub_sys::has_timer_restore_ids(),
+        other_vdso: (image.vdso != here.vdso).then(|| here.vdso.clone()),
         memory: MemoryFacts {
             guards: tub_sys::knows_advice(tub_sys::MADV_GUARD_INSTALL),
             droppable: tub_sys::has_droppable(),

@@ -190,6 +190,7 @@ fn facts() -> PlanFacts {
         capabilities: [0; 3],
         limits: vec![Limit { resource: 7, soft: 1024, hard: 2048 }],
         timer_ids: true,
+        other_vdso: None,
         memory: MemoryFacts { guards: true, droppable: true, seals: true },
         blob_bytes: 1000,
     }

@@ -25,3 +25,4 @@ mod signals;
 mod spring;
 mod time;
 mod train;
+mod vdso;

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use tub_image::{HOT_FILE, INVENTORY_FILE, Image, PAGES_FILE};
+use tub_model::{VdsoFacts, VdsoFunction};
 use tub_restore::plan::{
     Ids, MappedFile, MemoryFacts, MemoryMode, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
     TaskPlan, lower, plan,
@@ -207,6 +208,7 @@ fn be_planned(image: &Image) {
             .map(|resource| tub_model::Limit { resource, soft: 1024, hard: 4096 })
             .collect(),
         timer_ids: true,
+        other_vdso: None,
         memory: MemoryFacts { guards: true, droppable: true, seals: true },
         blob_bytes: 3000,
     };
@@ -220,6 +222,12 @@ fn be_planned(image: &Image) {
         capabilities: [0; 3],
         limits: Vec::new(),
         timer_ids: false,
+        other_vdso: Some(VdsoFacts {
+            hash: 1,
+            span_bytes: 0x8000,
+            vvar_bytes: 0x6000,
+            functions: vec![VdsoFunction { name: "__vdso_time".to_owned(), offset_bytes: 0x700 }],
+        }),
         memory: MemoryFacts { guards: false, droppable: false, seals: false },
         ..generous.clone()
     };
@@ -287,6 +295,10 @@ fn check(plan: &RestorePlan, task: &TaskPlan, pages_bytes: u64, facts: &PlanFact
                 apart(*range);
                 in_store(*range, *offset_bytes, pages_bytes);
                 assert!(offset_bytes.is_multiple_of(PAGE_BYTES));
+            }
+            PlanOp::Write { at, bytes } => {
+                let range = AddrRange::with_len(at.0, bytes.len() as u64);
+                assert!(range.is_some_and(|range| !range.overlaps(task.blob)), "{op}");
             }
             PlanOp::MapFile { range, file, offset_bytes, .. } => {
                 apart(*range);

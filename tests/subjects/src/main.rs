@@ -36,6 +36,7 @@ mod stage;
 mod sys;
 mod threads;
 mod timers;
+mod vdso;
 mod waits;
 
 use stage::Stage;
@@ -75,6 +76,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("sockets", sockets::sockets),
     ("threads-200", threads::threads_200),
     ("timers", timers::timers),
+    ("vdso", vdso::vdso),
     ("waits", waits::waits),
     ("wipe-on-fork", memory::wipe_on_fork),
 ];

@@ -47,7 +47,12 @@ pub(super) fn checkpoint() -> Checkpoint {
             cpu_features: vec!["avx2".into(), "sse2".into()],
             xsave_features: 0x2e7,
             xsave_bytes: 2432,
-            vdso: VdsoFacts { hash: u64::MAX, span_bytes: 0x8000, vvar_bytes: 0x6000 },
+            vdso: VdsoFacts {
+                hash: u64::MAX,
+                span_bytes: 0x8000,
+                vvar_bytes: 0x6000,
+                functions: vec![VdsoFunction { name: "__vdso_time".into(), offset_bytes: 0x700 }],
+            },
         },
         clocks: Clocks { monotonic_ns: 1, boottime_ns: 2, realtime_ns: u64::MAX },
         coordination: Some(Coordination {
@@ -178,7 +183,7 @@ fn vmas() -> Vec<Vma> {
     odd.sealed = true;
     odd.lock = Lock::Resident;
     odd.guards = vec![pages(213, 214), pages(215, 216)];
-    let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![]);
+    let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![pages(226, 228)]);
     vdso.protection = Protection { read: true, write: false, execute: true };
     vec![
         vma(pages(0, 4), private.clone(), vec![]),

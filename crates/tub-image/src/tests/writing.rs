@@ -190,9 +190,6 @@ fn parts_that_do_not_fit_together_are_never_finished() {
         ("not made of pages", |c| {
             c.tasks[0].vmas[5].range = AddrRange::new(0x478_001, 0x479_000).unwrap()
         }),
-        ("vdso", |c| {
-            c.tasks[0].vmas[8].saved = vec![AddrRange::new(0x4d_c000, 0x4d_d000).unwrap()]
-        }),
         ("is saved", |c| {
             c.tasks[0].vmas[7].guards = vec![AddrRange::new(0x4d_4000, 0x4d_5000).unwrap()]
         }),

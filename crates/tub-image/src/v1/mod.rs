@@ -17,7 +17,7 @@ pub(crate) use memory::{MemoryRecord, RunsRecord};
 pub(crate) use task::{SignalsRecord, TaskParts, TaskRecord, ThreadsRecord, ZombiesRecord};
 
 use serde::{Deserialize, Serialize};
-use tub_model::{Clocks, Coordination, HostFacts, Provenance, VdsoFacts};
+use tub_model::{Clocks, Coordination, HostFacts, Provenance, VdsoFacts, VdsoFunction};
 use tub_units::AddrRange;
 
 /// Why a record is not a value: the field that cannot be.
@@ -62,6 +62,8 @@ pub(crate) struct HostRecord<'a> {
     vdso_hash: u64,
     vdso_span_bytes: u64,
     vdso_vvar_bytes: u64,
+    #[serde(borrow)]
+    vdso_functions: Vec<(&'a str, u64)>,
 }
 
 impl<'a> HostRecord<'a> {
@@ -75,7 +77,7 @@ impl<'a> HostRecord<'a> {
             cpu_features,
             xsave_features,
             xsave_bytes,
-            vdso: VdsoFacts { hash, span_bytes, vvar_bytes },
+            vdso: VdsoFacts { hash, span_bytes, vvar_bytes, functions },
         } = host;
         Self {
             arch,
@@ -89,10 +91,16 @@ impl<'a> HostRecord<'a> {
             vdso_hash: *hash,
             vdso_span_bytes: *span_bytes,
             vdso_vvar_bytes: *vvar_bytes,
+            vdso_functions: functions
+                .iter()
+                .map(|function| (function.name.as_str(), function.offset_bytes))
+                .collect(),
         }
     }
 
     pub(crate) fn into_model(self) -> HostFacts {
+        let function =
+            |(name, offset_bytes): (&str, u64)| VdsoFunction { name: name.into(), offset_bytes };
         HostFacts {
             arch: self.arch.into(),
             kernel_release: self.kernel_release.into(),
@@ -106,6 +114,7 @@ impl<'a> HostRecord<'a> {
                 hash: self.vdso_hash,
                 span_bytes: self.vdso_span_bytes,
                 vvar_bytes: self.vdso_vvar_bytes,
+                functions: self.vdso_functions.into_iter().map(function).collect(),
             },
         }
     }

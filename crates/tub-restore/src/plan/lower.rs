@@ -262,6 +262,10 @@ impl Lowering<'_> {
                 self.may_fail(libc::SYS_madvise, &args);
             }
             PlanOp::SetMm { executable } => self.set_mm(*executable),
+            PlanOp::Write { at, bytes } => {
+                let from = self.arena.put(bytes, 16);
+                self.raw(abi::COPY, &[at.0, from, bytes.len() as u64]);
+            }
             PlanOp::FillMailbox { at } => {
                 let bytes = self.arena.put(&self.task.mailbox, 16);
                 self.raw(abi::COPY, &[at.0, bytes, self.task.mailbox.len() as u64]);

@@ -9,7 +9,8 @@
 //!   exact  every run             read into anonymous memory: MADV_DONTNEED gives zeros again
 //! ```
 
-use super::{MappedFile, MemoryMode, PlanOp};
+use super::vdso::{self, Bridge};
+use super::{MappedFile, MemoryMode, PlanError, PlanOp};
 use std::collections::HashMap;
 use tub_image::PageRun;
 use tub_model::{Backing, Lock, Protection, Task, Vma};
@@ -51,18 +52,20 @@ struct MemoryPlan<'a> {
 
 /// What the plan of the memory depends on besides the image.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct MemoryWishes {
+pub(super) struct MemoryWishes<'a> {
     /// Whether pages are mapped from the store where that is possible.
     pub(super) lazy: bool,
     /// Whether the page store's file system forbids executable mappings.
     pub(super) store_is_noexec: bool,
+    /// Where the image's vdso is not this kernel's: how the one leads to the other.
+    pub(super) bridge: Option<Bridge<'a>>,
     /// Whether pages may be locked into memory.
     pub(super) lock: bool,
     /// What this kernel has.
     pub(super) kernel: MemoryFacts,
 }
 
-impl MemoryWishes {
+impl MemoryWishes<'_> {
     /// Whether the pages of `vma` may come from the store when they are touched.
     const fn is_lazy(self, vma: &Vma) -> bool {
         // A stack must stay anonymous: over a file mapping /proc/PID/cmdline reads empty, and it no
@@ -119,14 +122,18 @@ fn mapped_names(task: &Task) -> impl Iterator<Item = &str> {
 pub(super) fn plan(
     task: &Task,
     runs: &[PageRun],
-    wishes: MemoryWishes,
+    wishes: MemoryWishes<'_>,
     files: &mut MappedFiles,
-) -> Vec<PlanOp> {
+) -> Result<Vec<PlanOp>, PlanError> {
     let mut plan = MemoryPlan { ops: Vec::new(), files };
     // The vdso goes first: the kernel takes the address as a wish, granted only while it is free.
-    for vma in task.vmas.iter().filter(|vma| vma.backing == Backing::Vdso) {
-        plan.ops.push(PlanOp::MapVdso(tub_units::RemoteAddr(vma.range.start())));
-        plan.ops.push(PlanOp::CheckMapped(vma.range));
+    if let Some(bridge) = wishes.bridge {
+        plan.ops.extend(vdso::plan(task, runs, bridge)?);
+    } else {
+        for vma in task.vmas.iter().filter(|vma| vma.backing == Backing::Vdso) {
+            plan.ops.push(PlanOp::MapVdso(tub_units::RemoteAddr(vma.range.start())));
+            plan.ops.push(PlanOp::CheckMapped(vma.range));
+        }
     }
     let mut rest = runs;
     for vma in &task.vmas {
@@ -139,7 +146,7 @@ pub(super) fn plan(
     if wishes.lock && task.mm.lock_future != Lock::None {
         plan.ops.push(PlanOp::LockFuture { on_fault: task.mm.lock_future == Lock::OnFault });
     }
-    plan.ops
+    Ok(plan.ops)
 }
 
 /// Of the pages known to be written to first, those that lie in private writable memory.
@@ -160,7 +167,7 @@ pub(super) fn hot(task: &Task, ranges: &[AddrRange]) -> Vec<AddrRange> {
 }
 
 impl MemoryPlan<'_> {
-    fn vma(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) {
+    fn vma(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) {
         let protection = vma.protection;
         if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
             // Nothing of what would lie beneath could ever be seen.
@@ -239,7 +246,7 @@ impl MemoryPlan<'_> {
     }
 
     /// What comes once the content is in place.
-    fn finish(&mut self, vma: &Vma, wishes: MemoryWishes) {
+    fn finish(&mut self, vma: &Vma, wishes: MemoryWishes<'_>) {
         let advise = |&advice: &i32| PlanOp::Advise { range: vma.range, advice };
         self.ops.extend(vma.advice.iter().map(advise));
         // Before the lock: the kernel takes no guard in locked memory.
@@ -255,7 +262,7 @@ impl MemoryPlan<'_> {
     }
 
     /// Offset in the page store of a private mapping that is a single run and is mapped lazily.
-    fn all_from_store(vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) -> Option<u64> {
+    fn all_from_store(vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) -> Option<u64> {
         let private = matches!(vma.backing, Backing::Anonymous | Backing::PrivateFile { .. });
         let forbidden = wishes.store_is_noexec && vma.protection.execute;
         let small = vma.range.len() < SMALL_RUN_PAGES * PAGE_BYTES && vma.protection.write;
@@ -270,7 +277,7 @@ impl MemoryPlan<'_> {
 
     /// Fills a private mapping; answers whether it must be made writable at first, in which case
     /// the operation that takes the right away again has been added.
-    fn content(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes) -> bool {
+    fn content(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) -> bool {
         let mut needs_write = false;
         let protection = vma.protection;
         for run in runs {

@@ -11,6 +11,7 @@ mod lower;
 mod memory;
 mod op;
 mod threads;
+mod vdso;
 
 pub use files::FileStep;
 pub use lower::{Lowered, lower};
@@ -20,7 +21,7 @@ pub use threads::CredentialChange;
 
 use std::fmt;
 use tub_image::PageRun;
-use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread};
+use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread, VdsoFacts};
 use tub_units::{AddrRange, NsPid, PAGE_BYTES};
 
 /// Whether the restored process has the ids of the original.
@@ -112,6 +113,8 @@ pub struct PlanFacts {
     pub limits: Vec<Limit>,
     /// Whether timers can be made with ids of our choice (KERNEL(since 6.15)).
     pub timer_ids: bool,
+    /// This kernel's vdso, where it is not the image's.
+    pub other_vdso: Option<VdsoFacts>,
     /// Kinds of memory that this kernel has.
     pub memory: MemoryFacts,
     /// Bytes of the blob's code.
@@ -299,6 +302,18 @@ pub enum PlanError {
         /// How many.
         processes: usize,
     },
+    /// A thread that was stopped in the vdso of another kernel.
+    #[error("thread {tid} was in the middle of the vdso, and this kernel's is another one")]
+    InsideVdso {
+        /// Its id.
+        tid: NsPid,
+    },
+    /// A function of the image's vdso that cannot be led anywhere.
+    #[error("vdso of the image's kernel has a function {function} that this kernel lacks")]
+    Vdso {
+        /// Its name.
+        function: String,
+    },
     /// POSIX timers with gaps between their ids, on a kernel that cannot make them.
     #[error("timers with chosen ids cannot be made: Linux 6.15 or later is needed")]
     TimerIds,
@@ -333,7 +348,15 @@ pub fn plan(
     for (task, runs) in checkpoint.tasks.iter().zip(runs) {
         check_timers(task, facts)?;
         check_guards(task, facts)?;
-        spaces.push(plan_space(task, runs, facts, wishes.memory, &mut mapped, &mut warnings));
+        let bridge = bridge(checkpoint, task, facts)?;
+        spaces.push(plan_space(
+            task,
+            runs,
+            facts,
+            (wishes.memory, bridge),
+            &mut mapped,
+            &mut warnings,
+        )?);
     }
     let mapped_files = mapped.into_files();
     let spare = spare_fds(checkpoint, mapped_files.len());
@@ -375,21 +398,33 @@ fn plan_space(
     task: &Task,
     runs: &[PageRun],
     facts: &PlanFacts,
-    mode: MemoryMode,
+    (mode, bridge): (MemoryMode, Option<vdso::Bridge<'_>>),
     mapped: &mut memory::MappedFiles,
     warnings: &mut Vec<String>,
-) -> Space {
+) -> Result<Space, PlanError> {
     let lazy = memory::is_lazy(mode, task);
     let mut limits = limits(task, facts, warnings);
     let locking = locks::plan(task, facts, &mut limits, warnings);
     let wishes = memory::MemoryWishes {
         lazy,
         store_is_noexec: facts.store_is_noexec,
+        bridge,
         lock: locking.is_some(),
         kernel: facts.memory,
     };
-    let ops = memory::plan(task, runs, wishes, mapped);
-    Space { lazy, ops, limits, locking: locking.flatten() }
+    let ops = memory::plan(task, runs, wishes, mapped)?;
+    Ok(Space { lazy, ops, limits, locking: locking.flatten() })
+}
+
+/// How the vdso of the image leads to this kernel's, if that is another one.
+fn bridge<'a>(
+    checkpoint: &'a Checkpoint,
+    task: &Task,
+    facts: &'a PlanFacts,
+) -> Result<Option<vdso::Bridge<'a>>, PlanError> {
+    let Some(here) = &facts.other_vdso else { return Ok(None) };
+    let place = free_place(task, VDSO_PLACE, here.span_bytes)?;
+    Ok(Some(vdso::Bridge { image: &checkpoint.host.vdso, here, place }))
 }
 
 /// What is decided about a task before the rest.
@@ -417,8 +452,11 @@ fn plan_task(
     let credentials = credentials(task, facts, warnings)?;
     // In the exact modes the pages are the process's own already.
     let hot = if lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
-    let data_bytes = lower::data_bytes_bound(task, ops.len() + hot.len(), mailbox.len());
-    let blob = place_blob(task, code_bytes + data_bytes)?;
+    // What an operation writes is far smaller than an operation.
+    let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
+    let count = ops.len() + writes + hot.len();
+    let data_bytes = lower::data_bytes_bound(task, count, mailbox.len());
+    let blob = free_place(task, BLOB_PLACE, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     let first = around.into_iter().flatten().map(PlanOp::Unmap);
     ops.splice(0..0, first.chain(locking.map(PlanOp::SetLimit)));
@@ -457,14 +495,18 @@ fn plan_task(
 /// (Documentation/arch/x86/x86_64/mm.rst): the last page is never mapped.
 const TASK_SIZE: u64 = 0x7fff_ffff_f000;
 
+/// Where places for the blob are looked for, and for a vdso: never the same, since the distance
+/// between them is no multiple of the step.
+const BLOB_PLACE: u64 = 0x1000_0000_0000;
+const VDSO_PLACE: u64 = BLOB_PLACE + (1 << 35);
+
 /// A range that the image does not use, where programs and kernel place nothing either: between
 /// the low mappings and the half where position-independent executables live.
-fn place_blob(task: &Task, bytes: u64) -> Result<AddrRange, PlanError> {
-    const FIRST: u64 = 0x1000_0000_0000;
+fn free_place(task: &Task, first: u64, bytes: u64) -> Result<AddrRange, PlanError> {
     const STEP: u64 = 1 << 36;
     let bytes = bytes.next_multiple_of(PAGE_BYTES);
     (0..64u64)
-        .filter_map(|step| AddrRange::with_len(FIRST + step * STEP, bytes))
+        .filter_map(|step| AddrRange::with_len(first + step * STEP, bytes))
         .find(|range| {
             // A page to spare on both sides, so that nothing merges with it.
             let guarded = AddrRange::new(range.start() - PAGE_BYTES, range.end() + PAGE_BYTES);

@@ -102,6 +102,13 @@ pub enum PlanOp {
     },
     /// Makes pages the process's own, as the first write to each would.
     Populate(AddrRange),
+    /// Writes a few bytes.
+    Write {
+        /// Where.
+        at: RemoteAddr,
+        /// Which.
+        bytes: Vec<u8>,
+    },
     /// Leaves the engine's message in the application's mailbox.
     FillMailbox {
         /// Where.
@@ -248,6 +255,7 @@ impl fmt::Display for PlanOp {
             Self::Seal(range) => write!(f, "seal           {range}"),
             Self::Populate(range) => write!(f, "populate       {range}"),
             Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),
+            Self::Write { at, bytes } => write!(f, "write          {:x} {bytes:02x?}", at.0),
             Self::FillMailbox { at } => write!(f, "fill-mailbox   {:x}", at.0),
             Self::SetSignalAction(a) => {
                 write!(f, "signal-action  {} handler {:x} flags {:x}", a.signal, a.handler, a.flags)

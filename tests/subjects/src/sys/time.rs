@@ -29,6 +29,49 @@ pub(crate) fn clock(id: libc::clockid_t) -> Duration {
     duration(now)
 }
 
+/// The same by the system call, without the vdso.
+pub(crate) fn clock_by_call(id: libc::clockid_t) -> Duration {
+    let mut now = timespec(Duration::ZERO);
+    // SAFETY: the kernel writes the timespec.
+    unsafe { libc::syscall(libc::SYS_clock_gettime, id, &raw mut now) };
+    duration(now)
+}
+
+/// clock_getres(2), by way of the C library.
+pub(crate) fn resolution(id: libc::clockid_t) -> Duration {
+    let mut step = timespec(Duration::ZERO);
+    // SAFETY: the kernel writes the timespec.
+    unsafe { libc::clock_getres(id, &raw mut step) };
+    duration(step)
+}
+
+/// The same by the system call.
+pub(crate) fn resolution_by_call(id: libc::clockid_t) -> Duration {
+    let mut step = timespec(Duration::ZERO);
+    // SAFETY: the kernel writes the timespec.
+    unsafe { libc::syscall(libc::SYS_clock_getres, id, &raw mut step) };
+    duration(step)
+}
+
+/// time(2): seconds since 1970.
+pub(crate) fn seconds() -> u64 {
+    // SAFETY: null asks for no copy of the result.
+    u64::try_from(unsafe { libc::time(null_mut()) }).unwrap_or(0)
+}
+
+/// sched_getcpu(3).
+pub(crate) fn processor() -> usize {
+    // SAFETY: takes nothing.
+    usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(usize::MAX)
+}
+
+/// Where the kernel says that the vdso is.
+pub(crate) fn vdso_start() -> Option<usize> {
+    // SAFETY: takes a number.
+    let at = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+    usize::try_from(at).ok().filter(|at| *at != 0)
+}
+
 /// CLOCK_MONOTONIC.
 pub(crate) fn monotonic() -> Duration {
     clock(libc::CLOCK_MONOTONIC)
