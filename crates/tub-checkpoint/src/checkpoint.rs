@@ -152,8 +152,12 @@ fn tell(pid: HostPid, options: &Options, letter: impl FnOnce(&Letters) -> Vec<u8
     let (Some(coordination), Some(letters)) = (&options.coordination, &options.letters) else {
         return;
     };
-    let letter = letter(letters);
-    let at = RemoteAddr(coordination.mailbox.start());
+    deliver(pid, RemoteAddr(coordination.mailbox.start()), &letter(letters));
+}
+
+/// Writes a letter into the mailbox at `at` of a process, which looks for it by itself. Whether it
+/// could be delivered is not told: there would be nobody left to tell.
+pub fn deliver(pid: HostPid, at: RemoteAddr, letter: &[u8]) {
     let Ok(memory) = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem")) else {
         return;
     };

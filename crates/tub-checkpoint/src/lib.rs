@@ -19,7 +19,7 @@ mod same;
 mod survey;
 mod write;
 
-pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
+pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver};
 pub use error::{Error, Outcome, Result};
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use tub_host::{Ability, Finding, Helper, Probe, obstacles};
+use tubthumping::{CriuEngine, CriuOptions, Engine};
 
 /// Tell what this host allows: each probe, its result, and what follows from it.
 #[derive(clap::Args)]
@@ -35,7 +36,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     let probes = tub_host::probe(&Helper(&helper), &args.image);
-    let ways = Ways::of(&probes);
+    let criu = CriuEngine::new(CriuOptions::default()).check();
+    let ways = Ways { criu: criu.map_err(|error| error.to_string()), ..Ways::of(&probes) };
     if args.json {
         println!("{}", describe_json(&probes, &ways));
     } else {
@@ -57,12 +59,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 struct Ways {
     /// Of the native engine.
     abilities: Vec<Ability>,
+    /// Version of the CRIU that works here, or why there is none.
+    criu: Result<String, String>,
 }
 
 impl Ways {
     fn of(probes: &[Probe]) -> Self {
         let possible = |ability: &Ability| obstacles(probes, *ability).next().is_none();
-        Self { abilities: Ability::ALL.into_iter().filter(possible).collect() }
+        let abilities = Ability::ALL.into_iter().filter(possible).collect();
+        Self { abilities, criu: Err("not looked for".into()) }
     }
 
     fn can(&self, ability: Ability) -> bool {
@@ -72,7 +77,7 @@ impl Ways {
     /// Whether an image can be taken here, and brought back in one way or the other.
     fn usable(&self) -> bool {
         let back = self.can(Ability::NewIds) || self.can(Ability::KeepIds);
-        self.can(Ability::Checkpoint) && back
+        self.criu.is_ok() || (self.can(Ability::Checkpoint) && back)
     }
 
     fn causes(&self, probes: &[Probe]) -> Vec<String> {
@@ -80,13 +85,19 @@ impl Ways {
             Ability::ALL.iter().any(|ability| !self.can(*ability) && probe.rules_out(*ability))
         };
         let told = |probe: &Probe| format!("{}: {}", probe.name, probe.follows);
-        probes.iter().filter(missing).map(told).collect()
+        let criu = self.criu.as_ref().err().map(|reason| format!("the engine criu: {reason}"));
+        probes.iter().filter(missing).map(told).chain(criu).collect()
     }
 
     fn describe(&self) -> String {
         let yes = |ability| if self.can(ability) { "yes" } else { "no" };
+        let criu = match &self.criu {
+            Ok(version) => format!("yes (CRIU {version})"),
+            Err(reason) => format!("no ({reason})"),
+        };
         format!(
-            "all in all: checkpoint {}, restore with the same ids {}, with new ids {}\n",
+            "all in all, the engine native: checkpoint {}, restore with the same ids {}, with new \
+             ids {}\n            the engine criu:   {criu}\n",
             yes(Ability::Checkpoint),
             yes(Ability::KeepIds),
             yes(Ability::NewIds)
@@ -133,6 +144,11 @@ fn describe_json(probes: &[Probe], ways: &Ways) -> Value {
     json!({
         "usable": ways.usable(),
         "native": native,
+        "criu": {
+            "works": ways.criu.is_ok(),
+            "version": ways.criu.as_ref().ok(),
+            "reason": ways.criu.as_ref().err(),
+        },
         "probes": probes.iter().map(probe).collect::<Vec<_>>(),
     })
 }
@@ -173,7 +189,8 @@ mod tests {
         assert_eq!(describe(&probes()), expected);
         assert_eq!(
             Ways::of(&probes()).describe(),
-            "all in all: checkpoint yes, restore with the same ids no, with new ids yes\n"
+            "all in all, the engine native: checkpoint yes, restore with the same ids no, with new \
+             ids yes\n            the engine criu:   no (not looked for)\n"
         );
     }
 
@@ -189,6 +206,10 @@ mod tests {
         probes[1].needed_for = &[Ability::KeepIds, Ability::NewIds];
         let ways = Ways::of(&probes);
         assert!(!ways.usable());
-        assert_eq!(ways.causes(&probes), ["two: use --pids new"]);
+        assert_eq!(
+            ways.causes(&probes),
+            ["two: use --pids new", "the engine criu: not looked for"]
+        );
+        assert!(Ways { criu: Ok("4.2.1".into()), ..ways }.usable());
     }
 }

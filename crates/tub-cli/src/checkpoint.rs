@@ -1,12 +1,13 @@
 //! `tub checkpoint`: coordinate, take the image, end the original.
 
+use crate::criu;
 use crate::report::{Code, Failure};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tubthumping::{
-    CheckpointError, CheckpointOptions, ClientError, EngineError, HostPid, ProcessState, Refusal,
-    Report,
+    CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
+    ProcessState, Refusal,
 };
 
 /// Freeze a process into an image, and end it.
@@ -29,6 +30,17 @@ pub(crate) struct Args {
     /// Print the outcome as one JSON object.
     #[arg(long)]
     json: bool,
+    /// Who takes the image.
+    #[arg(long, value_enum, default_value_t = EngineArg::Native)]
+    engine: EngineArg,
+    #[command(flatten)]
+    criu: criu::CriuArgs,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum EngineArg {
+    Native,
+    Criu,
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
@@ -44,6 +56,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
                 Code::Usage,
             )
         })?,
+        engine: match args.engine {
+            EngineArg::Native => EngineKind::Native,
+            EngineArg::Criu => EngineKind::Criu,
+        },
+        criu: args.criu.options(),
     };
     let report =
         tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;
@@ -51,10 +68,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     if args.json {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let object = serde_json::json!({
-            "image": report.image.dir,
+            "engine": report.engine.to_string(),
+            "image": report.dir,
             "pid": args.pid,
             "threads": report.threads,
-            "image_bytes": bytes(&report),
+            "image_bytes": report.image_bytes,
             "left_running": args.leave_running,
             "freeze_us": us(times.freeze),
             "collect_us": us(times.collect),
@@ -66,17 +84,13 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
         println!(
             "{}: process {pid} with {} threads, {:.1} MB, frozen for {:.0} ms; {end}",
-            report.image.dir.display(),
+            report.dir.display(),
             report.threads,
-            bytes(&report) as f64 / 1e6,
+            report.image_bytes as f64 / 1e6,
             times.frozen.as_secs_f64() * 1e3,
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn bytes(report: &Report) -> u64 {
-    report.image.stored_bytes + report.image.inventory_bytes
 }
 
 /// Without `--image`: where `tub run --image` said, else a fresh name here.
@@ -145,6 +159,10 @@ fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String
             "the application does not answer on its control socket; give it more time with --timeout",
         ),
         CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::Criu(error) => {
+            let (code, hint) = criu::advice(error);
+            plain(code, hint)
+        }
         CheckpointError::Engine { source, .. } => match source {
             EngineError::NoSuchProcess { .. } => plain(Code::NoSuchProcess, "check the process id"),
             EngineError::NotOurs { .. } => {

@@ -5,6 +5,7 @@
 //! checksums.
 //! Not here: whether it would restore (`verify`).
 
+use crate::criu;
 use crate::report::{Code, Failure};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -26,6 +27,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    if criu::is_image(&args.dir) {
+        return criu::inspect(&args.dir, args.json);
+    }
     let image = Image::open_foreign(&args.dir).map_err(|error| {
         bad_image(format!("image {} cannot be inspected", args.dir.display()), &error)
     })?;
@@ -275,7 +279,7 @@ fn describe_file(file: &OpenFile) -> String {
 }
 
 /// Names in an image are anybody's text: control characters must not reach the terminal.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let shown = |character: char| {
         if character.is_control() {
             character.escape_default().to_string()
@@ -328,7 +332,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Seconds since 1970 as date and time.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     // Days to a date in the proleptic Gregorian calendar, counted from 1 March of year 0, so that
     // the leap day is a year's last.

@@ -7,6 +7,7 @@
 
 mod check;
 mod checkpoint;
+mod criu;
 mod inspect;
 mod report;
 mod restore;

@@ -1,12 +1,13 @@
 //! `tub restore`: an image gets up again.
 
+use crate::criu;
 use crate::report::{Code, Failure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tubthumping::{
-    Ids, LaunchError, MemoryMode, Outcome, RestoreError, RestoreOptions, Stats, Stdio,
+    CriuError, Ids, LaunchError, MemoryMode, Outcome, RestoreError, RestoreOptions, Stats, Stdio,
 };
 
 /// Make a running process of an image. In the foreground: signals are passed on, and the exit
@@ -40,6 +41,8 @@ pub(crate) struct Args {
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    criu: criu::CriuArgs,
     /// New arguments for the application.
     #[arg(last = true, value_name = "NEW-ARGS")]
     arguments: Vec<OsString>,
@@ -91,6 +94,7 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
         environment: args.env.clone(),
         arguments: args.arguments.clone(),
         detach: args.detach,
+        criu: args.criu.options(),
     };
     let failed = |error| failure(&args.dir, &error);
     if args.dry_run {
@@ -170,6 +174,9 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
         }
         RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),
         RestoreError::NoArguments => (Code::Usage, ""),
+        RestoreError::Unsupported { .. } => (Code::Usage, "leave it out"),
+        RestoreError::Criu(CriuError::Io { .. }) => (Code::BadImage, ""),
+        RestoreError::Criu(error) => criu::advice(error),
         _ => (Code::Failed, ""),
     }
 }

@@ -3,6 +3,7 @@
 //! In: a directory. Out: every reason why not, at once.
 //! Invariant: nothing is started, and the image is only read.
 
+use crate::criu;
 use crate::inspect::bad_image;
 use crate::report::{Code, Failure};
 use serde_json::json;
@@ -22,6 +23,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    if criu::is_image(&args.dir) {
+        return criu::verify(&args.dir, args.json);
+    }
     let what = format!("image {} would not restore here", args.dir.display());
     let outcome = match Image::open(&args.dir) {
         Err(error) => Err(bad_image(what, &error)),

@@ -11,5 +11,5 @@ pub mod plan;
 mod stats;
 
 pub use facts::plan_facts;
-pub use launch::{LaunchError, Outcome, Parked, Running, launch};
+pub use launch::{Housed, LaunchError, Outcome, Parked, Running, house, launch};
 pub use stats::Stats;

@@ -4,17 +4,14 @@
 //! is told how it ended, whatever happens: by the conversation, by its mailbox, or, should we die,
 //! by its own deadline.
 
+use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, Report, engine};
 use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
-    Error as EngineError, Letters, OpenPolicy, Options, Outcome, Refusal, RefusalKind, Report,
-    application_open, control_sockets, survey, unsupported,
+    Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, application_open,
+    control_sockets, survey, unsupported,
 };
-use tub_control::{
-    Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared, mailbox,
-};
-use tub_image::{ImageWriter, Replace};
-use tub_model::Coordination;
+use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
 use tub_units::HostPid;
 
 /// How a checkpoint is to be taken.
@@ -28,6 +25,10 @@ pub struct CheckpointOptions {
     pub leave_running: bool,
     /// How long the application may take to prepare.
     pub timeout: Duration,
+    /// Who takes the image.
+    pub engine: EngineKind,
+    /// Options for CRIU, if that is who.
+    pub criu: CriuOptions,
 }
 
 /// Why there is no image.
@@ -54,6 +55,9 @@ pub enum CheckpointError {
         /// Whether the process had been frozen by then.
         frozen: bool,
     },
+    /// CRIU failed.
+    #[error("the image could not be taken by CRIU")]
+    Criu(#[from] tub_criu::Error),
 }
 
 impl CheckpointError {
@@ -64,6 +68,9 @@ impl CheckpointError {
             Self::Refused { frozen: true, .. } => Outcome::Thawed,
             Self::Refused { .. } => Outcome::Untouched,
             Self::Engine { source, frozen } => source.outcome(*frozen),
+            Self::Criu(error) if error.is_before_criu() => Outcome::Untouched,
+            // It thaws what it could not store.
+            Self::Criu(_) => Outcome::Thawed,
         }
     }
 }
@@ -75,17 +82,13 @@ impl From<EngineError> for CheckpointError {
 }
 
 impl CheckpointError {
-    fn new(source: EngineError, frozen: bool) -> Self {
+    pub(crate) fn new(source: EngineError, frozen: bool) -> Self {
         match source {
             EngineError::Refused { refusals, frozen, .. } => Self::Refused { refusals, frozen },
             source => Self::Engine { source, frozen },
         }
     }
 }
-
-/// How long the application waits for our letter after it has let go of its socket: more than any
-/// image takes, since it is only ever needed when we die.
-const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
 
 /// Takes a checkpoint of `pid`, with the application's part in it if it takes any.
 ///
@@ -94,45 +97,31 @@ const COMMIT_DEADLINE: Duration = Duration::from_secs(120);
 /// In every case there is no image, and the process goes on; [`CheckpointError::process`] says
 /// whether it was stopped meanwhile.
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
-    // Everything that needs no answer of the application's is found out before it is told.
-    let before = survey(pid)?;
-    // The image that the process came from may be replaced by its successor: instances that are
-    // alive keep the old one's pages.
-    let origin = tub_checkpoint::origin(&before)?;
-    let replace = match origin {
-        _ if options.replace => Replace::AnyImage,
-        Some(origin) => Replace::ImageWithId(origin.image_id),
-        None => Replace::Never,
-    };
-    let writer = ImageWriter::create(&options.dir, replace).map_err(EngineError::Image)?;
-    let plain = Options {
-        leave_running: options.leave_running,
-        generation: origin.map_or(0, |origin| origin.generation) + 1,
-        coordination: None,
-        letters: None,
-    };
+    let engine = engine(options.engine, &options.criu);
+    engine.checkpoint(pid, options, &mut || coordinate(pid, options))
+}
+
+/// Has the application prepare, if it takes part, and wait for its letter.
+fn coordinate(
+    pid: HostPid,
+    options: &CheckpointOptions,
+) -> Result<Option<Prepared>, CheckpointError> {
     let Some(mut client) = Client::find(pid).map_err(CheckpointError::Coordination)? else {
-        return tub_checkpoint::checkpoint(pid, writer, &plain)
-            .map_err(|(source, frozen)| CheckpointError::new(source, frozen));
+        return Ok(None);
     };
     let prepared = client.prepare(options.timeout).map_err(CheckpointError::Coordination)?;
-    let client = examine(pid, client, &prepared)?;
+    let client = examine(pid, client, &prepared, options.engine)?;
     client.commit(COMMIT_DEADLINE).map_err(CheckpointError::Coordination)?;
-    let coordinated = Options {
-        coordination: prepared.mailbox.range().map(|mailbox| Coordination {
-            mailbox,
-            runtime: prepared.runtime.clone(),
-            resources: prepared.resources.clone(),
-        }),
-        letters: Some(letters(options, plain.generation)),
-        ..plain
-    };
-    tub_checkpoint::checkpoint(pid, writer, &coordinated)
-        .map_err(|(source, frozen)| CheckpointError::new(source, frozen))
+    Ok(Some(prepared))
 }
 
 /// Looks at the prepared process, and takes the word back if something stands in the way.
-fn examine(pid: HostPid, client: Client, prepared: &Prepared) -> Result<Client, CheckpointError> {
+fn examine(
+    pid: HostPid,
+    client: Client,
+    prepared: &Prepared,
+    engine: EngineKind,
+) -> Result<Client, CheckpointError> {
     let seen = match survey(pid) {
         Ok(seen) => seen,
         Err(error) => {
@@ -148,8 +137,13 @@ fn examine(pid: HostPid, client: Client, prepared: &Prepared) -> Result<Client, 
         };
         refusals.extend(application_open(&seen, &policy));
     }
+    // What another engine cannot store, it says itself.
+    let unsupported = match engine {
+        EngineKind::Native => unsupported(&seen, &control_sockets(&seen)),
+        EngineKind::Criu => Vec::new(),
+    };
     // What the application left open and the engine cannot store either is named once.
-    for refusal in unsupported(&seen, &control_sockets(&seen)) {
+    for refusal in unsupported {
         if refusal.fd.is_none() || refusals.iter().all(|known| known.fd != refusal.fd) {
             refusals.push(refusal);
         }
@@ -163,7 +157,7 @@ fn examine(pid: HostPid, client: Client, prepared: &Prepared) -> Result<Client, 
     Err(CheckpointError::Refused { refusals, frozen: false })
 }
 
-fn open_resource(refusal: &Refusal) -> OpenResource {
+pub(crate) fn open_resource(refusal: &Refusal) -> OpenResource {
     let kind = match refusal.kind {
         RefusalKind::File => OpenResourceKind::File,
         RefusalKind::Socket => OpenResourceKind::Socket,
@@ -174,22 +168,4 @@ fn open_resource(refusal: &Refusal) -> OpenResource {
         _ => format!("{} {}", refusal.object, refusal.reason),
     };
     OpenResource { kind, fd: refusal.fd, detail }
-}
-
-fn letters(options: &CheckpointOptions, generation: u64) -> Letters {
-    let image = options.dir.display().to_string();
-    let resumed = mailbox::encode_resumed(&mailbox::Resumed { image, generation });
-    Letters {
-        resumed: resumed.unwrap_or_default(),
-        failed: Box::new(|error| {
-            let failures = match error {
-                EngineError::Refused { refusals, .. } => {
-                    refusals.iter().map(open_resource).collect()
-                }
-                _ => Vec::new(),
-            };
-            let message = crate::sentence(error);
-            mailbox::encode_failed(&mailbox::Failed { message, failures }).unwrap_or_default()
-        }),
-    }
 }

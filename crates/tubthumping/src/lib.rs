@@ -10,16 +10,22 @@
 #![forbid(unsafe_code)]
 
 mod checkpoint;
+mod engine;
 mod restore;
 mod train;
 
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
+pub use engine::{
+    Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
+    NativeEngine, Report, engine, engine_of,
+};
 pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
 
 pub use train::{TrainError, Training};
 
-pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal, Report};
+pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal};
 pub use tub_control::{Client, ClientError, OpenRule};
+pub use tub_criu::Error as CriuError;
 pub use tub_host::Mismatch;
 pub use tub_restore::plan::{Ids, MemoryMode, Stdio};
 pub use tub_restore::{LaunchError, Outcome, Running, Stats};

@@ -3,6 +3,7 @@
 //! In: an image, options. Out: a running process. Invariant: a restore that fails leaves no
 //! process behind, and the image is never written to.
 
+use crate::engine::{CriuOptions, EngineKind, engine, engine_of};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -33,6 +34,8 @@ pub struct RestoreOptions {
     pub arguments: Vec<OsString>,
     /// Whether the instance outlives us.
     pub detach: bool,
+    /// Options for CRIU, if the image is its.
+    pub criu: CriuOptions,
 }
 
 /// Why there is no process.
@@ -66,24 +69,49 @@ pub enum RestoreError {
     /// The process could not be made.
     #[error("the process could not be made")]
     Launch(#[source] LaunchError),
+    /// The engine whose image it is does not do that.
+    #[error("the engine {engine} does not know {what}")]
+    Unsupported {
+        /// Which.
+        engine: EngineKind,
+        /// What.
+        what: &'static str,
+    },
+    /// CRIU failed, or there is none.
+    #[error("the process could not be brought back by CRIU")]
+    Criu(#[from] tub_criu::Error),
 }
 
 /// A restore on its way: everything is laid out and waits for [`Restoring::resume`].
 #[derive(Debug)]
 pub struct Restoring {
-    parked: Parked,
+    held: Held,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
+/// By whom the process is held.
+#[derive(Debug)]
+enum Held {
+    Native(Parked),
+    Criu(tub_criu::Restored),
+}
+
 impl Restoring {
+    pub(crate) const fn criu(restored: tub_criu::Restored) -> Self {
+        Self { held: Held::Criu(restored), warnings: Vec::new() }
+    }
+
     /// Lets the process go.
     ///
     /// # Errors
     ///
     /// Where it was killed meanwhile.
     pub fn resume(self) -> Result<tub_restore::Running, RestoreError> {
-        self.parked.resume().map_err(RestoreError::Launch)
+        match self.held {
+            Held::Native(parked) => parked.resume().map_err(RestoreError::Launch),
+            Held::Criu(restored) => Ok(restored.resume()),
+        }
     }
 }
 
@@ -96,6 +124,13 @@ impl Restoring {
 ///
 /// In every case there is no process, and the image is as it was.
 pub fn restore(options: &RestoreOptions, stats: &mut Stats) -> Result<Restoring, RestoreError> {
+    engine(engine_of(&options.dir), &options.criu).restore(options, stats)
+}
+
+pub(crate) fn restore_native(
+    options: &RestoreOptions,
+    stats: &mut Stats,
+) -> Result<Restoring, RestoreError> {
     let (image, planned, surroundings) = prepare(options, stats)?;
     let parked = launch(&planned, &image.pages, &surroundings).map_err(|error| match error {
         // The first one ended the attempt; whoever mends it wants to know of all.
@@ -106,7 +141,7 @@ pub fn restore(options: &RestoreOptions, stats: &mut Stats) -> Result<Restoring,
         error => RestoreError::Launch(error),
     })?;
     stats.mark("parked_us");
-    Ok(Restoring { parked, warnings: planned.warnings })
+    Ok(Restoring { held: Held::Native(parked), warnings: planned.warnings })
 }
 
 /// The plan that [`restore`] would carry out, without carrying it out.
@@ -115,6 +150,10 @@ pub fn restore(options: &RestoreOptions, stats: &mut Stats) -> Result<Restoring,
 ///
 /// As for [`restore`], as far as it gets without making a process.
 pub fn dry_run(options: &RestoreOptions, stats: &mut Stats) -> Result<String, RestoreError> {
+    if engine_of(&options.dir) == EngineKind::Criu {
+        let what = "--dry-run: it decides while it acts";
+        return Err(RestoreError::Unsupported { engine: EngineKind::Criu, what });
+    }
     prepare(options, stats).map(|(_, planned, _)| planned.to_string())
 }
 
@@ -132,7 +171,10 @@ fn prepare(
     if image.checkpoint.coordination.is_none() && !options.arguments.is_empty() {
         return Err(RestoreError::NoArguments);
     }
-    let letter = letter(&image, options)?;
+    let letter = match image.checkpoint.coordination {
+        Some(_) => letter(image.checkpoint.provenance.generation, options)?,
+        None => Vec::new(),
+    };
     let surroundings = Surroundings::enter(options.ids).map_err(RestoreError::Launch)?;
     stats.mark("surroundings_us");
     let facts = plan_facts(&image.pages, &surroundings, &image.checkpoint.host, &here);
@@ -151,10 +193,7 @@ fn prepare(
 }
 
 /// What the application finds in its mailbox.
-fn letter(image: &Image, options: &RestoreOptions) -> Result<Vec<u8>, RestoreError> {
-    if image.checkpoint.coordination.is_none() {
-        return Ok(Vec::new());
-    }
+pub(crate) fn letter(generation: u64, options: &RestoreOptions) -> Result<Vec<u8>, RestoreError> {
     let mut random = [0u8; 48];
     File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut random))
@@ -163,7 +202,7 @@ fn letter(image: &Image, options: &RestoreOptions) -> Result<Vec<u8>, RestoreErr
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let restored = mailbox::Restored {
         instance: hex(instance),
-        generation: image.checkpoint.provenance.generation,
+        generation,
         seed: hex(seed),
         restore_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
     };

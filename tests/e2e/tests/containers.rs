@@ -131,7 +131,7 @@ fn check_tells_what_a_profile_allows_and_what_follows() {
 fn check_leaves_nobody_behind() {
     let tub = Tub::new(User::Ordinary, "check").arg("--image").arg("/dev/shm");
     let page = tub.run().succeeds().stdout;
-    assert!(page.contains("all in all: checkpoint yes"), "{page}");
+    assert!(page.contains("native: checkpoint yes"), "{page}");
     // Helpers are the same program with `--helper`; the one that nobody waits for ends by itself.
     let gone = wait_for(Duration::from_secs(10), || {
         let left = std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {

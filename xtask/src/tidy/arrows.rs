@@ -42,11 +42,14 @@ const ARROWS: &[Row] = &[
         "tub-restore",
         &["tub-image", "tub-host", "tub-sys", "tub-restorer-abi", "tub-model", "tub-units"],
     ),
+    // Another engine lives in the same house as ours: a PID namespace with an init of ours.
+    ("tub-criu", &["tub-restore", "tub-procfs", "tub-units"]),
     (
         "tubthumping",
         &[
             "tub-checkpoint",
             "tub-restore",
+            "tub-criu",
             "tub-image",
             "tub-host",
             "tub-control",

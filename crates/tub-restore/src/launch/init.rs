@@ -24,12 +24,7 @@ pub(super) fn run(
     teller: OwnedFd,
 ) -> ! {
     if !plan.detach {
-        let _ = tub_sys::set_parent_death_signal(libc::SIGKILL);
-        // The restoring process may have ended before the line above.
-        let mut gone = [PollFd::new(teller.as_fd(), PollFlags::empty())];
-        if poll(&mut gone, PollTimeout::ZERO) == Ok(1) {
-            std::process::exit(0);
-        }
+        die_with_parent(&teller);
     }
     mount_proc();
     let wanted = plan.tasks[0].pid;
@@ -47,6 +42,11 @@ pub(super) fn run(
         }
     };
     drop(handshake);
+    watch(main, &teller)
+}
+
+/// Reaps until the main process ends, and tells how it did.
+pub(super) fn watch(main: Pid, teller: &OwnedFd) -> ! {
     // Nothing here may keep a pipe or a terminal of the restoring process open for longer than the
     // main process does, except for the teller.
     loop {
@@ -57,16 +57,26 @@ pub(super) fn run(
             Err(_) => std::process::exit(1),
         };
         if pid == main {
-            let _ = write(&teller, &verdict);
+            let _ = write(teller, &verdict);
             // The kernel ends everything else in the namespace with us.
             std::process::exit(0);
         }
     }
 }
 
+/// Ends when the restoring process, which holds the other end of `teller`, does.
+pub(super) fn die_with_parent(teller: &OwnedFd) {
+    let _ = tub_sys::set_parent_death_signal(libc::SIGKILL);
+    // It may have ended before the line above.
+    let mut gone = [PollFd::new(teller.as_fd(), PollFlags::empty())];
+    if poll(&mut gone, PollTimeout::ZERO) == Ok(1) {
+        std::process::exit(0);
+    }
+}
+
 /// Mounts a /proc that shows the new PID namespace. Default Podman forbids it; the process then
 /// sees its host's /proc, where `/proc/self` is right all the same.
-fn mount_proc() {
+pub(super) fn mount_proc() {
     if unshare(CloneFlags::CLONE_NEWNS).is_err() {
         return;
     }

@@ -14,12 +14,14 @@ pub(crate) mod blob;
 mod descriptors;
 mod enter;
 mod error;
+mod house;
 mod init;
 mod rebirth;
 mod running;
 mod surroundings;
 
 pub use error::LaunchError;
+pub use house::{Housed, house};
 pub use running::{Outcome, Running};
 pub use surroundings::Surroundings;
 
