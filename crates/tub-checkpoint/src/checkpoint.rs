@@ -4,6 +4,7 @@
 //! happened if it takes part, and goes on.
 
 use crate::collect::{self, Beforehand};
+use crate::waits::Notes;
 use crate::{Error, Refusal, Result, survey, unsupported, write};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
@@ -108,6 +109,7 @@ fn stages(
             source: std::io::Error::other(source),
         })?,
         coordination: options.coordination.clone(),
+        notes: Notes::read(pid),
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();

@@ -4,17 +4,19 @@
 //! was; there is no writer in scope.
 
 use crate::files::Descriptions;
+use crate::home::Resting;
 use crate::memory::file_identity;
 use crate::registers;
 use crate::survey::bytes;
-use crate::{Error, Result, Survey, home, memory};
+use crate::waits::Notes;
+use crate::{Error, Result, Survey, controls, home, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tub_model::{
-    AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, IntervalTimer, Limit,
-    Lock, MmFields, PosixTimer, Provenance, Registers, Rseq, Scheduling, SigInfo, SignalAction,
-    Task, Thread,
+    AlternateStack, Checkpoint, Clocks, Controls, Coordination, Credentials, HostFacts,
+    IntervalTimer, Limit, Lock, MmFields, PosixTimer, Provenance, Registers, Rseq, SigInfo,
+    SignalAction, Task, Thread,
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::Errno;
@@ -30,6 +32,8 @@ pub(crate) struct Beforehand {
     pub(crate) host: HostFacts,
     /// How the application takes part.
     pub(crate) coordination: Option<Coordination>,
+    /// Since when its threads have been waiting.
+    pub(crate) notes: Notes,
 }
 
 /// Collects everything but the bytes of the pages.
@@ -39,6 +43,9 @@ pub(crate) fn collect(
     beforehand: Beforehand,
 ) -> Result<Checkpoint> {
     let clocks = clocks(survey)?;
+    // Before any of them is made to do something for us.
+    let waited_ns = beforehand.notes.waited_ns(frozen);
+    let rest = |stopped| Resting::of(frozen, survey, stopped, &waited_ns);
     let vmas = memory::collect(frozen, &survey.mappings)?;
     let pid = frozen.pid();
     let tracee = |source| Error::Tracee { pid, source };
@@ -47,19 +54,19 @@ pub(crate) fn collect(
         return Err(Error::NoSuchProcess { pid });
     };
     // The main thread stays borrowed while the others are asked: it holds the scratch page.
-    let mut caller = Caller::begin(frozen, survey, *main, site)?;
+    let mut caller = Caller::begin(frozen, survey, *main, site, rest(*main)?)?;
     let (scratch, top) = (caller.scratch, caller.scratch.0 + caller.scratch_bytes);
-    let registers = caller.registers;
-    let mut threads = vec![thread(survey, *main, &mut caller.calls, registers, scratch)?];
+    let resting = caller.resting;
+    let mut threads = vec![thread(survey, *main, &mut caller.calls, resting, scratch)?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
     let mut descriptions = Descriptions::default();
     let fds = descriptions.collect(survey, &mut caller)?;
     for other in others {
-        let registers = home::resting_registers(frozen, *other)?;
-        let way_home = Some(WayHome { top, registers });
+        let resting = rest(*other)?;
+        let way_home = Some(WayHome { top, registers: resting.at_home });
         let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
-        threads.push(thread(survey, *other, &mut calls, registers, scratch)?);
+        threads.push(thread(survey, *other, &mut calls, resting, scratch)?);
     }
     caller.end()?;
     let status = &survey.status;
@@ -88,6 +95,7 @@ pub(crate) fn collect(
         child_subreaper: process.child_subreaper,
         personality: survey.personality,
         oom_score_adj: survey.oom_score_adj,
+        controls: process.controls,
         limits: survey
             .limits
             .iter()
@@ -157,7 +165,7 @@ fn thread(
     survey: &Survey,
     stopped: StoppedThread,
     calls: &mut RemoteCalls<'_>,
-    general: [u64; 27],
+    Resting { registers: general, wait, .. }: Resting,
     scratch: RemoteAddr,
 ) -> Result<Thread> {
     let pid = survey.pid;
@@ -172,6 +180,7 @@ fn thread(
     let mask = calls.saved_signal_mask();
     let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);
     let alternate_stack = alternate_stack(calls, scratch, pid)?;
+    let timer_slack_ns = controls::timer_slack_ns(calls, pid)?;
     let (head, bytes) = stopped.robust_list().map_err(tracee)?;
     let pending = stopped.pending_signals(false).map_err(tracee)?;
     Ok(Thread {
@@ -188,11 +197,9 @@ fn thread(
             size_bytes: rseq.size_bytes,
             signature: rseq.signature,
         }),
-        scheduling: Scheduling {
-            policy: known.stat.policy,
-            nice: known.stat.nice,
-            priority: known.stat.rt_priority,
-        },
+        scheduling: controls::scheduling(known),
+        timer_slack_ns,
+        wait,
     })
 }
 
@@ -220,7 +227,7 @@ fn low_half(word: u64) -> u32 {
     u32::from_le_bytes([a, b, c, d])
 }
 
-fn ask(
+pub(crate) fn ask(
     calls: &mut RemoteCalls<'_>,
     what: &str,
     number: i64,
@@ -233,7 +240,7 @@ fn ask(
         .map_err(|source| Error::Remote { what: what.to_owned(), pid, source })
 }
 
-fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N]> {
+pub(crate) fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N]> {
     let mut words = [0; N];
     for (index, word) in words.iter_mut().enumerate() {
         *word = frozen
@@ -247,7 +254,7 @@ fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N
 pub(crate) struct Caller<'a> {
     calls: RemoteCalls<'a>,
     /// What the thread goes on with.
-    registers: [u64; 27],
+    resting: Resting,
     scratch: RemoteAddr,
     scratch_bytes: u64,
     pid: HostPid,
@@ -259,6 +266,7 @@ struct ProcessState {
     dumpable: u32,
     thp_disable: bool,
     child_subreaper: bool,
+    controls: Controls,
     parent_death_signal: i32,
     brk: u64,
     signal_actions: Vec<SignalAction>,
@@ -272,12 +280,12 @@ impl<'a> Caller<'a> {
         survey: &Survey,
         main: StoppedThread,
         site: CallSite,
+        resting: Resting,
     ) -> Result<Self> {
         let pid = frozen.pid();
         let tracee = |source| Error::Tracee { pid, source };
-        let registers = home::resting_registers(frozen, main)?;
         let frame_bytes = WayHome::bytes(main.xsave().map_err(tracee)?.len());
-        let way_home = home::on_the_main_stack(frozen, survey, registers, frame_bytes);
+        let way_home = home::on_the_main_stack(frozen, survey, resting.at_home, frame_bytes);
         let mut calls = frozen.remote(main, site, way_home).map_err(tracee)?;
         // A page to answer in, and room for the ways home of the other threads.
         let scratch_bytes = PAGE_BYTES + WayHome::BYTES_MAX.next_multiple_of(PAGE_BYTES);
@@ -285,10 +293,10 @@ impl<'a> Caller<'a> {
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
         let args = [0, scratch_bytes, rights, flags, u64::MAX, 0];
         let scratch = RemoteAddr(ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?);
-        Ok(Self { calls, registers, scratch, scratch_bytes, pid, peers: None })
+        Ok(Self { calls, resting, scratch, scratch_bytes, pid, peers: None })
     }
 
-    fn ask(&mut self, what: &str, number: i64, args: [u64; 6]) -> Result<u64> {
+    pub(crate) fn ask(&mut self, what: &str, number: i64, args: [u64; 6]) -> Result<u64> {
         ask(&mut self.calls, what, number, args, self.pid)
     }
 
@@ -300,6 +308,12 @@ impl<'a> Caller<'a> {
     ) -> Result<std::result::Result<u64, tub_sys::Errno>> {
         let pid = self.pid;
         self.calls.call(number, args).map_err(|source| Error::Tracee { pid, source })
+    }
+
+    /// Asks for a number that is the call's result; `None` where the kernel does not know the
+    /// question.
+    pub(crate) fn ask_if_known(&mut self, number: i64, args: [u64; 6]) -> Result<Option<u32>> {
+        Ok(self.attempt(number, args)?.ok().and_then(|answer| u32::try_from(answer).ok()))
     }
 
     fn words<const N: usize>(&self) -> Result<[u64; N]> {
@@ -346,6 +360,7 @@ impl<'a> Caller<'a> {
             dumpable: u32::try_from(dumpable).unwrap_or(0),
             thp_disable,
             child_subreaper: low_half(subreaper) != 0,
+            controls: controls::collect(self, survey)?,
             parent_death_signal: low_half(parent_death_signal).cast_signed(),
             brk: self.ask("end of the heap", libc::SYS_brk, [0; 6])?,
             signal_actions: self.signal_actions(survey)?,

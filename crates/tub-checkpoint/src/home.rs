@@ -3,10 +3,14 @@
 //! In: a frozen process. Out: registers to go on with, and memory for the way. Invariant: that
 //! memory holds nothing that the process will ever read.
 
-use crate::registers::{self, CriticalSection};
-use crate::{Error, Result, Survey};
+use crate::collect::read_words;
+use crate::registers::{self, CriticalSection, Interruption};
+use crate::{Error, Result, Survey, SurveyedThread, memory};
+use std::collections::HashMap;
+use tub_model::RemainingWait;
+use tub_restorer_abi::{STUB_BYTES, Stub};
 use tub_tracee::{CallSite, Frozen, StoppedThread, WayHome};
-use tub_units::{AddrRange, RemoteAddr};
+use tub_units::{AddrRange, HostPid, RemoteAddr};
 
 /// Below the stack pointer, code may use as much without saying so (x86-64 psABI, 3.2.2).
 const RED_ZONE_BYTES: u64 = 128;
@@ -22,9 +26,66 @@ pub(crate) fn call_site(frozen: &Frozen, survey: &Survey) -> Result<CallSite> {
     })
 }
 
-/// The registers of a thread as they must be for it to go on elsewhere: an interrupted system call
-/// settled, a restartable sequence aborted.
-pub(crate) fn resting_registers(frozen: &Frozen, stopped: StoppedThread) -> Result<[u64; 27]> {
+/// A thread's registers as they must be for it to go on elsewhere: an interrupted system call settled,
+/// a restartable sequence aborted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resting {
+    /// In a copy.
+    pub(crate) registers: [u64; 27],
+    /// The wait that the copy goes on with.
+    pub(crate) wait: Option<RemainingWait>,
+    /// In the original, should it have to go on by itself.
+    pub(crate) at_home: [u64; 27],
+}
+
+impl Resting {
+    /// Those of `stopped`. `waited_ns` says for how long threads have been waiting.
+    pub(crate) fn of(
+        frozen: &Frozen,
+        survey: &Survey,
+        stopped: StoppedThread,
+        waited_ns: &HashMap<HostPid, u64>,
+    ) -> Result<Self> {
+        let mut registers = without_critical_section(frozen, stopped)?;
+        let timespec = |at| {
+            let [seconds, nanoseconds] = read_words(frozen, RemoteAddr(at)).ok()?;
+            seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+        };
+        let status = survey.threads.iter().find(|thread| thread.tid == stopped.tid());
+        let due = status.map_or(0, |SurveyedThread { status, .. }| {
+            (status.sig_pnd | status.shd_pnd) & !status.sig_blk & !status.sig_ign
+        });
+        let interruption = Interruption {
+            waited_ns: waited_ns.get(&stopped.tid()).copied(),
+            signal_due: due != 0,
+            timespec: &timespec,
+        };
+        let mut wait = registers::settle(&mut registers, &interruption);
+        // It has no stub to wait in for what is left.
+        let at_home = if wait.is_some() { registers::interrupted(registers) } else { registers };
+        if let Some(stub) = stub(frozen, survey, &registers)? {
+            wait = registers::leave_stub(&mut registers, wait, stub, &timespec);
+        }
+        Ok(Self { registers, wait, at_home })
+    }
+}
+
+/// The stub of an earlier restore that a thread waits in.
+fn stub(frozen: &Frozen, survey: &Survey, registers: &[u64; 27]) -> Result<Option<Stub>> {
+    let at = registers[registers::RIP];
+    let code = survey.mappings.iter().position(|record| record.map.range.contains(at));
+    let Some(code) = code else { return Ok(None) };
+    if memory::blob_of_earlier_restore(survey.pid, &survey.mappings[code..])?.is_none() {
+        return Ok(None);
+    }
+    let mut bytes = [0; STUB_BYTES];
+    frozen
+        .read(RemoteAddr(registers::stub_address(registers)), &mut bytes)
+        .map_err(|source| Error::Tracee { pid: survey.pid, source })?;
+    Ok(Stub::from_bytes(&bytes))
+}
+
+fn without_critical_section(frozen: &Frozen, stopped: StoppedThread) -> Result<[u64; 27]> {
     let tracee = |source| Error::Tracee { pid: frozen.pid(), source };
     let mut general = stopped.registers().map_err(tracee)?;
     if let Some(rseq) = stopped.rseq().map_err(tracee)? {
@@ -35,7 +96,6 @@ pub(crate) fn resting_registers(frozen: &Frozen, stopped: StoppedThread) -> Resu
             registers::abort_critical_section(&mut general, section);
         }
     }
-    registers::settle(&mut general);
     Ok(general)
 }
 

@@ -9,6 +9,7 @@
 
 mod checkpoint;
 mod collect;
+mod controls;
 mod error;
 mod files;
 mod home;
@@ -17,6 +18,7 @@ mod refuse;
 mod registers;
 mod same;
 mod survey;
+mod waits;
 mod write;
 
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver};

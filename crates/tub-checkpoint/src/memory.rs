@@ -214,7 +214,10 @@ pub fn origin(survey: &Survey) -> Result<Option<Origin>> {
 
 /// The header of the blob that an earlier restore has left at the start of `mappings`: its code,
 /// and right behind it its data.
-fn blob_of_earlier_restore(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Option<RawHeader>> {
+pub(crate) fn blob_of_earlier_restore(
+    pid: HostPid,
+    mappings: &[SmapsRecord],
+) -> Result<Option<RawHeader>> {
     let [code, data, ..] = mappings else { return Ok(None) };
     let looks_like_it = code.map.inode == 0
         && code.map.path.is_none()

@@ -112,6 +112,13 @@ fn check_threads(threads: &[Thread], pid: i32, tids: &mut BTreeSet<i32>) -> Resu
         if !(XSAVE_BYTES_MIN..=XSAVE_BYTES_MAX).contains(&length) {
             return Err(format!("xsave area of thread {} has {length} bytes", thread.tid));
         }
+        if thread.wait.is_some_and(|wait| wait.register as usize >= thread.registers.general.len())
+        {
+            return Err(format!("thread {} waits by a register that there is not", thread.tid));
+        }
+        if thread.scheduling.affinity.len() > AFFINITY_WORDS_MAX {
+            return Err(format!("thread {} has an affinity to too many processors", thread.tid));
+        }
     }
     Ok(())
 }
@@ -139,6 +146,9 @@ const XSAVE_BYTES_MAX: usize = 64 << 10;
 
 /// KERNEL(since 2.6): `linux/sched.h`, TASK_COMM_LEN, without the final NUL.
 const COMM_BYTES_MAX: usize = 15;
+
+/// KERNEL: CONFIG_NR_CPUS is at most 8192 on every architecture.
+const AFFINITY_WORDS_MAX: usize = 128;
 
 fn check_fds(task: &Task, files: usize) -> Result<(), String> {
     let mut previous = -1;

@@ -8,12 +8,14 @@
 
 extern crate alloc;
 
+mod controls;
 mod fd;
 mod host;
 mod memory;
 mod socket;
 mod task;
 
+pub use controls::*;
 pub use fd::*;
 pub use host::*;
 pub use memory::*;

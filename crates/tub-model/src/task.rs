@@ -1,6 +1,6 @@
 //! A task: one process with its threads; and what is left of one that has ended.
 
-use crate::{Fd, FileIdentity, MmFields, Vma};
+use crate::{Controls, Fd, FileIdentity, MmFields, Vma};
 use alloc::{string::String, vec::Vec};
 use tub_units::{NsPid, RemoteAddr};
 
@@ -39,6 +39,8 @@ pub struct Task {
     pub personality: u32,
     /// `/proc/PID/oom_score_adj`.
     pub oom_score_adj: i32,
+    /// The rest of what `prctl(2)` sets.
+    pub controls: Controls,
     /// Limits that differ from nothing: all of them, by `RLIMIT_*` number.
     pub limits: Vec<Limit>,
     /// The address space's bounds.
@@ -106,6 +108,24 @@ pub struct Thread {
     pub rseq: Option<Rseq>,
     /// Scheduling policy and priority.
     pub scheduling: Scheduling,
+    /// `prctl(PR_GET_TIMERSLACK)` in nanoseconds; 0 where it is not known.
+    pub timer_slack_ns: u64,
+    /// The wait for a time span that it was in, if what is left of it is known.
+    pub wait: Option<RemainingWait>,
+}
+
+/// A system call that waits for a relative time, and what was left of it at the freeze.
+///
+/// The registers are those of the call about to be made again, with its argument as the program gave
+/// it, which is the whole time. What is left stands in for that argument, in the copy, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RemainingWait {
+    /// The register that holds the time, as an index into [`Registers::general`].
+    pub register: u32,
+    /// What is left, in nanoseconds.
+    pub remaining_ns: u64,
+    /// Whether the argument is a number of milliseconds rather than a pointer to a `timespec`.
+    pub milliseconds: bool,
 }
 
 /// User registers of an x86-64 thread, ready to go on: interrupted system calls are already settled.
@@ -140,7 +160,7 @@ pub struct Rseq {
 }
 
 /// How a thread is scheduled.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scheduling {
     /// `SCHED_*`.
     pub policy: u32,
@@ -148,6 +168,13 @@ pub struct Scheduling {
     pub nice: i32,
     /// Real-time priority; 0 for ordinary policies.
     pub priority: u32,
+    /// SCHED_RESET_ON_FORK.
+    pub reset_on_fork: bool,
+    /// `ioprio_get(2)`: class and level; 0 for none of its own.
+    pub io_priority: u32,
+    /// The CPUs that it may run on, bit n of word m for CPU 64 m + n; empty where it was left to the
+    /// host.
+    pub affinity: Vec<u64>,
 }
 
 /// A signal action, as `rt_sigaction(2)` stores it.

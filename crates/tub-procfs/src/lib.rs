@@ -21,6 +21,7 @@ pub mod fdinfo;
 pub mod limits;
 pub mod maps;
 pub mod net;
+pub mod sched;
 pub mod smaps;
 pub mod stat;
 pub mod status;

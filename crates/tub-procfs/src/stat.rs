@@ -38,6 +38,8 @@ pub struct StatRecord {
     pub end_code: u64,
     /// (28) Bottom of the main stack.
     pub start_stack: u64,
+    /// (39) The processor it last ran on.
+    pub processor: u32,
     /// (40) Real-time priority.
     pub rt_priority: u32,
     /// (41) Scheduling policy, `SCHED_*`.
@@ -89,6 +91,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatRecord> {
         start_code: stat.number(26, "startcode")?,
         end_code: stat.number(27, "endcode")?,
         start_stack: stat.number(28, "startstack")?,
+        processor: stat.number(39, "processor")?,
         rt_priority: stat.number(40, "rt_priority")?,
         policy: stat.number(41, "policy")?,
         start_data: stat.number(45, "start_data")?,

@@ -11,6 +11,7 @@ use tub_restore::plan::{
     Ids, MemoryFacts, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
     lower, plan,
 };
+use tub_restorer_abi::Stub;
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
 
 fn range(start: u64, end: u64) -> AddrRange {
@@ -60,6 +61,8 @@ fn thread(tid: i32, name: &str) -> Thread {
             signature: 0x5305_3053,
         }),
         scheduling: Scheduling::default(),
+        timer_slack_ns: 0,
+        wait: None,
     }
 }
 
@@ -138,6 +141,7 @@ fn checkpoint() -> Checkpoint {
             child_subreaper: false,
             personality: 0,
             oom_score_adj: 0,
+            controls: Controls { memory_failure: 2, core_filter: 0x33, ..Controls::default() },
             limits: vec![Limit { resource: 7, soft: 4096, hard: 8192 }],
             mm: MmFields { auxv: vec![0; 16], ..MmFields::default() },
             vmas: vec![
@@ -207,6 +211,32 @@ fn assert_golden(name: &str, actual: &str) {
     }
     let golden = std::fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(golden, actual, "{path} differs; read the difference, then BLESS=1");
+}
+
+/// A thread that waits goes on in a stub, which gives it back its own register afterwards.
+#[test]
+fn a_wait_goes_on_in_a_stub() {
+    let mut checkpoint = checkpoint();
+    let thread = &mut checkpoint.tasks[0].threads[1];
+    thread.registers.general[12] = 5000;
+    thread.wait =
+        Some(RemainingWait { register: 12, remaining_ns: 1_499_999_999, milliseconds: true });
+    let plan = plan(&checkpoint, &runs(), &facts(), PlanWishes::default()).unwrap();
+    assert!(plan.to_string().contains("resume         1 waiting 1499999999 ns more"));
+    let lowered = lower(&plan, &plan.tasks[0]);
+    let code = lowered.stubs.first_chunk().unwrap();
+    let stub = Stub { register: 12, original: 5000, return_to: 0x40_1002 };
+    assert_eq!(Stub::from_bytes(code), Some(stub));
+    // Registers lie in the frame in the order of struct sigcontext: rdx, then rax, rcx, rsp, rip.
+    let words: Vec<u64> = lowered
+        .data
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+        .collect();
+    let rip = words.iter().position(|&word| word == lowered.stubs_at).unwrap();
+    assert_eq!(words[rip - 4], 1500);
+    let blob = plan.tasks[0].blob;
+    assert!(blob.contains(lowered.stubs_at + 31) && lowered.stubs_at + 32 <= lowered.header);
 }
 
 #[test]

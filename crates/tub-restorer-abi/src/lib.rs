@@ -10,12 +10,16 @@
 //!
 //! ```text
 //!   blob range, never part of the image's own mappings
-//!   ├── code  r-x   the blob, starting with BLOB_MAGIC
+//!   ├── code  r-x   the blob, starting with BLOB_MAGIC; then a Stub for each thread that waits on
 //!   └── data  rw-   RawHeader (starting with DATA_MAGIC), programs, operations, their operands,
 //!                   one small stack per thread
 //! ```
 #![no_std]
 #![forbid(unsafe_code)]
+
+mod stub;
+
+pub use stub::{AFTER_CALL, STUB_BYTES, Stub};
 
 /// First bytes of the blob's code, by which a later checkpoint knows the range for what it is.
 pub const BLOB_MAGIC: [u8; 8] = *b"TUBBLOB\x01";

@@ -32,3 +32,19 @@ fn system_calls_blocked_at_the_checkpoint_go_on() {
 fn futex_waiters_and_held_locks_survive() {
     round_trip_with_pause("futexes");
 }
+
+/// The copy waits in a stub of ours; what is taken of it must show its own call, and only the rest.
+#[test]
+fn a_wait_goes_on_through_three_lives() {
+    let _alone = alone("time");
+    every(&[Flavour::LAZY[1], Flavour::LAZY[2]], |flavour| {
+        let mut life = Subject::new("waits", flavour.user).start();
+        for generation in 1..=2 {
+            let image = life.dir().join(format!("image-{generation}"));
+            life.checkpoint_and_end(&image);
+            life = Restore::of(&life, &image, flavour).start();
+        }
+        life.go(&flavour.promises());
+        life.verdict();
+    });
+}

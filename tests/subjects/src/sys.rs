@@ -9,12 +9,14 @@ mod memory;
 mod process;
 mod signals;
 mod time;
+mod waits;
 
 pub(crate) use descriptors::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
 pub(crate) use signals::*;
 pub(crate) use time::*;
+pub(crate) use waits::*;
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};

@@ -96,6 +96,13 @@ fn task() -> Task {
         child_subreaper: true,
         personality: 0x40000,
         oom_score_adj: -17,
+        controls: Controls {
+            secure_bits: 16,
+            membarrier: 1 << 4,
+            memory_failure: 2,
+            no_write_execute: 1,
+            core_filter: 0x33,
+        },
         limits: vec![Limit { resource: 7, soft: 1024, hard: u64::MAX }],
         mm: MmFields {
             start_code: 1,
@@ -264,6 +271,19 @@ pub(super) fn thread(tid: i32, name: &str) -> Thread {
             size_bytes: 32,
             signature: 0x5305_3053,
         }),
-        scheduling: Scheduling { policy: 0, nice: -5, priority: 0 },
+        scheduling: Scheduling {
+            policy: 0,
+            nice: -5,
+            priority: 0,
+            reset_on_fork: true,
+            io_priority: 0x4004,
+            affinity: vec![1 << 63, 2],
+        },
+        timer_slack_ns: 50_000,
+        wait: (tid == 4243).then_some(RemainingWait {
+            register: 12,
+            remaining_ns: 1_500_000_000,
+            milliseconds: true,
+        }),
     }
 }

@@ -4,8 +4,8 @@ use super::Odd;
 use super::memory::FileIdentityRecord;
 use serde::{Deserialize, Serialize};
 use tub_model::{
-    AlternateStack, Credentials, Fd, IntervalTimer, Limit, MmFields, PosixTimer, Registers, Rseq,
-    Scheduling, SigInfo, SignalAction, Task, Thread, Vma, Zombie,
+    AlternateStack, Controls, Credentials, Fd, IntervalTimer, Limit, MmFields, PosixTimer,
+    Registers, RemainingWait, Rseq, Scheduling, SigInfo, SignalAction, Task, Thread, Vma, Zombie,
 };
 use tub_units::{NsPid, RemoteAddr};
 
@@ -32,7 +32,30 @@ pub(crate) struct TaskRecord<'a> {
     child_subreaper: bool,
     personality: u32,
     oom_score_adj: i32,
+    controls: ControlsRecord,
     limits: Vec<LimitRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ControlsRecord {
+    secure_bits: u32,
+    membarrier: u32,
+    memory_failure: u32,
+    no_write_execute: u32,
+    core_filter: u32,
+}
+
+impl ControlsRecord {
+    fn new(controls: Controls) -> Self {
+        let Controls { secure_bits, membarrier, memory_failure, no_write_execute, core_filter } =
+            controls;
+        Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter }
+    }
+
+    fn into_model(self) -> Controls {
+        let Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter } = self;
+        Controls { secure_bits, membarrier, memory_failure, no_write_execute, core_filter }
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -77,6 +100,7 @@ impl<'a> TaskRecord<'a> {
             child_subreaper: task.child_subreaper,
             personality: task.personality,
             oom_score_adj: task.oom_score_adj,
+            controls: ControlsRecord::new(task.controls),
             limits: task.limits.iter().map(limit).collect(),
         }
     }
@@ -107,6 +131,7 @@ impl<'a> TaskRecord<'a> {
             child_subreaper: self.child_subreaper,
             personality: self.personality,
             oom_score_adj: self.oom_score_adj,
+            controls: self.controls.into_model(),
             limits: self.limits.into_iter().map(limit).collect(),
             mm,
             vmas,
@@ -315,6 +340,18 @@ struct ThreadRecord<'a> {
     policy: u32,
     nice: i32,
     priority: u32,
+    reset_on_fork: bool,
+    io_priority: u32,
+    affinity: Vec<u64>,
+    timer_slack_ns: u64,
+    wait: Option<WaitRecord>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct WaitRecord {
+    register: u32,
+    remaining_ns: u64,
+    milliseconds: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -336,7 +373,9 @@ impl<'a> ThreadRecord<'a> {
             clear_child_tid,
             robust_list: (head, length),
             rseq,
-            scheduling: Scheduling { policy, nice, priority },
+            scheduling: Scheduling { policy, nice, priority, reset_on_fork, io_priority, affinity },
+            timer_slack_ns,
+            wait,
         } = thread;
         Self {
             tid: tid.0,
@@ -359,6 +398,15 @@ impl<'a> ThreadRecord<'a> {
             policy: *policy,
             nice: *nice,
             priority: *priority,
+            reset_on_fork: *reset_on_fork,
+            io_priority: *io_priority,
+            affinity: affinity.clone(),
+            timer_slack_ns: *timer_slack_ns,
+            wait: wait.map(|RemainingWait { register, remaining_ns, milliseconds }| WaitRecord {
+                register,
+                remaining_ns,
+                milliseconds,
+            }),
         }
     }
 
@@ -385,7 +433,14 @@ impl<'a> ThreadRecord<'a> {
                 policy: self.policy,
                 nice: self.nice,
                 priority: self.priority,
+                reset_on_fork: self.reset_on_fork,
+                io_priority: self.io_priority,
+                affinity: self.affinity,
             },
+            timer_slack_ns: self.timer_slack_ns,
+            wait: self.wait.map(|WaitRecord { register, remaining_ns, milliseconds }| {
+                RemainingWait { register, remaining_ns, milliseconds }
+            }),
         })
     }
 }

@@ -19,12 +19,17 @@ pub(super) fn enter(
     lowered: &Lowered,
 ) -> Result<Infallible, LaunchError> {
     use std::arch::asm;
-    if blob.len() as u64 > code.len() {
+    let end = lowered.stubs_at + lowered.stubs.len() as u64;
+    if code.start() + blob.len() as u64 > lowered.stubs_at || end > code.end() {
         return Err(LaunchError::System { what: "room for the blob", source: nix::Error::E2BIG });
     }
     let to = code.start() as *mut u8;
     // SAFETY: `code` is mapped, writable, used by nobody else, and at least as long as `blob`.
     unsafe { to.copy_from_nonoverlapping(blob.as_ptr(), blob.len()) };
+    let to = lowered.stubs_at as *mut u8;
+    // SAFETY: the plan placed the stubs behind the blob's code and sized `code` for both; it is mapped,
+    // writable and used by nobody else.
+    unsafe { to.copy_from_nonoverlapping(lowered.stubs.as_ptr(), lowered.stubs.len()) };
     let to = lowered.header as *mut u8;
     // SAFETY: the plan sized the range so that the data fits behind the code; it is mapped,
     // writable and used by nobody else.

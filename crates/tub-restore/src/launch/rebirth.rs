@@ -41,6 +41,8 @@ fn prepare(
     umask(Mode::from_bits_truncate(task.umask));
     // A lower value than ours needs a privilege; without it ours stays.
     let _ = std::fs::write("/proc/self/oom_score_adj", task.oom_score_adj.to_string());
+    // What a core dump holds stays with the address space, which the blob fills anew.
+    let _ = std::fs::write("/proc/self/coredump_filter", format!("{:#x}", task.core_filter));
     descriptors::open_all(plan)?;
     descriptors::lay_out(plan, task)?;
     let system = |what| move |source| LaunchError::System { what, source };

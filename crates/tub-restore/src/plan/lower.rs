@@ -5,9 +5,9 @@
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
 use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
-use tub_model::{PosixTimer, Task, Thread};
+use tub_model::{PosixTimer, RemainingWait, Task, Thread};
 use tub_restorer_abi as abi;
-use tub_restorer_abi::{RawOp, RawReport};
+use tub_restorer_abi::{AFTER_CALL, RawOp, RawReport, Stub};
 use tub_sys::{SIGNAL_FRAME_ALIGN, SignalFrame};
 
 /// Bytes of stack for each thread while it runs the blob: its deepest call needs about 300.
@@ -18,13 +18,15 @@ const SYS_ARCH_PRCTL: i64 = 158;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
+/// Index of `rip` in `struct user_regs_struct` (sys/user.h).
+const RIP: usize = 16;
 
-/// From which the kernel loads the registers of `thread`.
-fn signal_frame(thread: &Thread) -> SignalFrame<'_> {
+/// From which the kernel loads the state of `thread`, with the registers `general`.
+fn signal_frame(thread: &Thread, general: [u64; 27]) -> SignalFrame<'_> {
     let stack = thread.alternate_stack;
     SignalFrame {
         return_address: 0, // never used
-        general: thread.registers.general,
+        general,
         xsave: &thread.registers.xsave,
         signal_mask: thread.signal_mask,
         alternate_stack: (stack.address, stack.flags, stack.size_bytes),
@@ -36,6 +38,10 @@ fn signal_frame(thread: &Thread) -> SignalFrame<'_> {
 pub struct Lowered {
     /// Content of the data range, from its first byte.
     pub data: Vec<u8>,
+    /// The stubs in which threads go on waiting, to be placed at [`TaskPlan::stubs_at`].
+    pub stubs: Vec<u8>,
+    /// Address of the first of them.
+    pub stubs_at: u64,
     /// Address of the header.
     pub header: u64,
     /// Top of the main thread's stack.
@@ -60,9 +66,15 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
     let timers = task.posix_timers.len() as u64;
     let xsave = task.threads.iter().map(|thread| thread.registers.xsave.len()).max().unwrap_or(0);
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
-    let ops = memory_ops as u64 + 256 + threads * 24 + pending + timers * 4;
-    let per_thread =
-        SignalFrame::bytes(xsave) as u64 + SIGNAL_FRAME_ALIGN as u64 + STACK_BYTES + 512 + groups;
+    let cpus = task.threads.iter().map(|thread| thread.scheduling.affinity.len()).max();
+    let cpus = cpus.unwrap_or(0) as u64 * 8;
+    let ops = memory_ops as u64 + 256 + threads * 32 + pending + timers * 4;
+    let per_thread = SignalFrame::bytes(xsave) as u64
+        + SIGNAL_FRAME_ALIGN as u64
+        + STACK_BYTES
+        + 512
+        + groups
+        + cpus;
     let small = 16 * 1024 + task.mm.auxv.len() as u64 + pending * 128 + timers * 128;
     4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
 }
@@ -79,8 +91,16 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     let programs_at = arena.reserve(threads * 16, 16);
     let counters = arena.reserve(64, 64);
     let stacks_at = arena.reserve(threads * STACK_BYTES, 16);
-    let mut context =
-        Lowering { plan, task, arena, counters, stacks_at, ops: Vec::new(), origins: Vec::new() };
+    let mut context = Lowering {
+        plan,
+        task,
+        arena,
+        counters,
+        stacks_at,
+        stubs: Vec::new(),
+        ops: Vec::new(),
+        origins: Vec::new(),
+    };
     let mut programs = Vec::new();
     let mut origins = Vec::new();
     for (index, program) in task.programs.iter().enumerate() {
@@ -92,6 +112,7 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
         origins.push(std::mem::take(&mut context.origins));
         debug_assert_eq!(index * 2 + 2, programs.len());
     }
+    let stubs = context.stubs;
     let mut arena = context.arena;
     arena.write(programs_at, &words(&programs));
     let data_bytes = task.blob.end() - base;
@@ -102,7 +123,14 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     header.extend(words(&[plan.generation]));
     arena.write(base, &header);
     assert!(arena.bytes.len() as u64 <= data_bytes, "the bound counts everything put here");
-    Lowered { data: arena.bytes, header: base, stack: stacks_at + STACK_BYTES, origins }
+    Lowered {
+        data: arena.bytes,
+        stubs,
+        stubs_at: task.stubs_at,
+        header: base,
+        stack: stacks_at + STACK_BYTES,
+        origins,
+    }
 }
 
 fn op_bytes(op: &RawOp) -> Vec<u8> {
@@ -155,6 +183,7 @@ struct Lowering<'a> {
     arena: Arena,
     counters: u64,
     stacks_at: u64,
+    stubs: Vec<u8>,
     ops: Vec<RawOp>,
     origins: Vec<u32>,
 }
@@ -295,8 +324,24 @@ impl Lowering<'_> {
             }
             PlanOp::SetScheduling(s) => {
                 let at = self.arena.put(&s.priority.to_ne_bytes(), 8);
-                self.may_fail(libc::SYS_sched_setscheduler, &[0, u64::from(s.policy), at]);
+                // linux/sched.h, linux/ioprio.h.
+                const SCHED_RESET_ON_FORK: u64 = 0x4000_0000;
+                const IOPRIO_WHO_PROCESS: u64 = 1;
+                let reset = if s.reset_on_fork { SCHED_RESET_ON_FORK } else { 0 };
+                let policy = u64::from(s.policy) | reset;
+                self.may_fail(libc::SYS_sched_setscheduler, &[0, policy, at]);
                 self.may_fail(libc::SYS_setpriority, &[0, 0, number(s.nice)]);
+                if s.io_priority != 0 {
+                    let args = [IOPRIO_WHO_PROCESS, 0, u64::from(s.io_priority)];
+                    self.may_fail(libc::SYS_ioprio_set, &args);
+                }
+                if !s.affinity.is_empty() {
+                    // The kernel takes of it what there is here (sched_setaffinity(2)), and refuses
+                    // what would leave nothing.
+                    let at = self.arena.put(&words(&s.affinity), 8);
+                    let bytes = s.affinity.len() as u64 * 8;
+                    self.may_fail(libc::SYS_sched_setaffinity, &[0, bytes, at]);
+                }
             }
             PlanOp::Spawn { thread, tid } => self.spawn(*thread, tid.map(|tid| tid.0)),
             PlanOp::Meet(meeting) => {
@@ -322,6 +367,13 @@ impl Lowering<'_> {
                 let args = [number(*option), *value];
                 let flags = if *may_fail { abi::FLAG_MAY_FAIL } else { 0 };
                 self.flagged(libc::SYS_prctl, &args, flags);
+            }
+            PlanOp::RegisterMembarrier(command) => {
+                self.may_fail(libc::SYS_membarrier, &[u64::from(*command), 0, 0]);
+            }
+            PlanOp::SetMemoryFailure(value) => {
+                let args = [number(libc::PR_MCE_KILL), 1, u64::from(*value), 0, 0];
+                self.may_fail(libc::SYS_prctl, &args);
             }
             PlanOp::SetPersonality(p) => self.call(libc::SYS_personality, &[u64::from(*p)]),
             PlanOp::SetLimit(l) => {
@@ -378,15 +430,42 @@ impl Lowering<'_> {
                 let data = self.arena.put(&data, 8);
                 self.call(libc::SYS_capset, &[header, data]);
             }
-            PlanOp::Resume { thread } => {
+            PlanOp::Resume { thread, wait } => {
+                let general = self.resumed_registers(&self.task.threads[*thread], *wait);
                 let xsave = self.task.threads[*thread].registers.xsave.len();
                 let bytes = SignalFrame::bytes(xsave) as u64;
                 let at = self.arena.reserve(bytes, SIGNAL_FRAME_ALIGN);
-                let frame = signal_frame(&self.task.threads[*thread]).at(at);
+                let frame = signal_frame(&self.task.threads[*thread], general).at(at);
                 self.arena.write(at, &frame);
                 self.raw(abi::SIGRETURN, &[at + 8]);
             }
         }
+    }
+
+    /// The registers that a thread goes on with: its own, or those by which it makes an interrupted
+    /// wait again for what is left of it (see [`Stub`]).
+    fn resumed_registers(&mut self, thread: &Thread, wait: Option<RemainingWait>) -> [u64; 27] {
+        let mut general = thread.registers.general;
+        let Some(wait) = wait else { return general };
+        let register = wait.register as usize;
+        let stub = Stub {
+            register: wait.register,
+            original: general[register],
+            return_to: general[RIP].wrapping_add(AFTER_CALL),
+        };
+        // An image may hold anything; a register that no call takes its time from is passed over, and
+        // the call made with the whole time.
+        let Some(code) = stub.to_bytes() else { return general };
+        let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
+        general[register] = if wait.milliseconds {
+            // Not shorter than it was: a started millisecond counts.
+            wait.remaining_ns.div_ceil(1_000_000)
+        } else {
+            self.arena.put(&words(&split(wait.remaining_ns)), 8)
+        };
+        general[RIP] = self.task.stubs_at + self.stubs.len() as u64;
+        self.stubs.extend(code);
+        general
     }
 
     /// `struct prctl_mm_map` (linux/prctl.h).

@@ -22,6 +22,7 @@ pub use threads::CredentialChange;
 use std::fmt;
 use tub_image::PageRun;
 use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread, VdsoFacts};
+use tub_restorer_abi::STUB_BYTES;
 use tub_units::{AddrRange, NsPid, PAGE_BYTES};
 
 /// Whether the restored process has the ids of the original.
@@ -203,7 +204,7 @@ pub struct RestorePlan {
     pub clocks: ClockPlan,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
-    /// Bytes of the blob's code, in whole pages.
+    /// Bytes of the blob's code and its stubs, in whole pages.
     pub code_bytes: u64,
     /// Files to have open before the memory operations, by index.
     pub mapped_files: Vec<MappedFile>,
@@ -231,6 +232,8 @@ pub struct TaskPlan {
     pub new_session: bool,
     /// Where the blob goes: code first.
     pub blob: AddrRange,
+    /// Address of the first stub, one for each thread whose wait goes on.
+    pub stubs_at: u64,
     /// How its descriptor table is made of what [`RestorePlan::file_steps`] have made.
     pub file_steps: Vec<FileStep>,
     /// Working directory.
@@ -239,6 +242,8 @@ pub struct TaskPlan {
     pub umask: u32,
     /// OOM score adjustment.
     pub oom_score_adj: i32,
+    /// What a core dump holds.
+    pub core_filter: u32,
     /// The executable.
     pub exe: FileIdentity,
     /// The address space's bounds.
@@ -360,12 +365,19 @@ pub fn plan(
     }
     let mapped_files = mapped.into_files();
     let spare = spare_fds(checkpoint, mapped_files.len());
-    let code_bytes = facts.blob_bytes.next_multiple_of(PAGE_BYTES);
+    // Room for as many stubs as any task needs.
+    let waits = checkpoint
+        .tasks
+        .iter()
+        .map(|task| task.threads.iter().filter(|thread| thread.wait.is_some()).count() as u64);
+    let stubs_offset = facts.blob_bytes.next_multiple_of(STUB_BYTES as u64);
+    let stubs_bytes = waits.max().unwrap_or(0) * STUB_BYTES as u64;
+    let code_bytes = (stubs_offset + stubs_bytes).next_multiple_of(PAGE_BYTES);
     let mut files = files::plan(checkpoint, wishes.stdio == Stdio::Inherit);
     let mut tasks = Vec::with_capacity(checkpoint.tasks.len());
     for (index, space) in spaces.into_iter().enumerate() {
         let file_steps = std::mem::take(&mut files.tasks[index]);
-        let before = Before { spare, code_bytes, space, file_steps };
+        let before = Before { spare, code_bytes, stubs_offset, space, file_steps };
         tasks.push(plan_task(checkpoint, index, facts, &wishes, before, &mut warnings)?);
     }
     Ok(RestorePlan {
@@ -431,6 +443,7 @@ fn bridge<'a>(
 struct Before {
     spare: SpareFds,
     code_bytes: u64,
+    stubs_offset: u64,
     space: Space,
     file_steps: Vec<FileStep>,
 }
@@ -444,7 +457,7 @@ fn plan_task(
     warnings: &mut Vec<String>,
 ) -> Result<TaskPlan, PlanError> {
     let task = &checkpoint.tasks[index];
-    let Before { spare, code_bytes, space, file_steps } = before;
+    let Before { spare, code_bytes, stubs_offset, space, file_steps } = before;
     let Space { lazy, mut ops, limits, locking } = space;
     // The application that takes part is the main task.
     let coordination = checkpoint.coordination.as_ref().filter(|_| index == 0);
@@ -470,7 +483,7 @@ fn plan_task(
             executable: facts.set_executable,
             credentials: &credentials,
             limits: &limits,
-            die_with_parent: wishes.ids == Ids::New && !wishes.detach,
+            parent_death_signal: parent_death_signal(task, wishes),
             spare,
         },
     );
@@ -479,16 +492,30 @@ fn plan_task(
         lazy,
         new_session: task.leads_session(),
         blob,
+        stubs_at: blob.start() + stubs_offset,
         file_steps,
         cwd: task.cwd.clone(),
         umask: task.umask,
         oom_score_adj: task.oom_score_adj,
+        core_filter: task.controls.core_filter,
         exe: task.exe.clone(),
         mm: task.mm.clone(),
         mailbox,
         threads: task.threads.clone(),
         programs,
     })
+}
+
+/// What a process is sent when its parent ends. With new ids the main one's parent is the restoring
+/// command, which it does not outlive; or, detached, it outlives it, and its own wish must wait for
+/// another parent.
+fn parent_death_signal(task: &Task, wishes: &PlanWishes) -> i32 {
+    const SIGKILL: i32 = 9;
+    match (wishes.ids, wishes.detach) {
+        (Ids::New, false) if task.parent.is_none() => SIGKILL,
+        (Ids::New, true) if task.parent.is_none() => 0,
+        _ => task.parent_death_signal,
+    }
 }
 
 /// End of the user's half of the address space on x86-64 with four-level page tables

@@ -5,7 +5,8 @@
 
 use std::fmt;
 use tub_model::{
-    IntervalTimer, Limit, PosixTimer, Protection, Rseq, Scheduling, SigInfo, SignalAction,
+    IntervalTimer, Limit, PosixTimer, Protection, RemainingWait, Rseq, Scheduling, SigInfo,
+    SignalAction,
 };
 use tub_units::{AddrRange, NsPid, RemoteAddr};
 
@@ -161,6 +162,10 @@ pub enum PlanOp {
         /// Whether an error is no failure.
         may_fail: bool,
     },
+    /// `membarrier(2)`: one command of registration.
+    RegisterMembarrier(u32),
+    /// `prctl(PR_MCE_KILL, PR_MCE_KILL_SET, …)`.
+    SetMemoryFailure(u32),
     /// `personality(2)`.
     SetPersonality(u32),
     /// Sets a resource limit, as far as allowed.
@@ -197,6 +202,8 @@ pub enum PlanOp {
     Resume {
         /// Index of the thread.
         thread: usize,
+        /// The wait that it goes on with.
+        wait: Option<RemainingWait>,
     },
 }
 
@@ -270,7 +277,17 @@ impl fmt::Display for PlanOp {
             Self::RegisterRseq(r) => write!(f, "rseq           {:x} {}", r.address.0, r.size_bytes),
             Self::SetName(name) => write!(f, "name           {name:?}"),
             Self::SetScheduling(s) => {
-                write!(f, "scheduling     {} {} {}", s.policy, s.nice, s.priority)
+                write!(f, "scheduling     {} {} {}", s.policy, s.nice, s.priority)?;
+                if s.reset_on_fork {
+                    f.write_str(" reset-on-fork")?;
+                }
+                if s.io_priority != 0 {
+                    write!(f, " io {:#x}", s.io_priority)?;
+                }
+                if !s.affinity.is_empty() {
+                    write!(f, " cpus {:x?}", s.affinity)?;
+                }
+                Ok(())
             }
             Self::Spawn { thread, tid: Some(tid) } => {
                 write!(f, "spawn          {thread} tid {tid}")
@@ -281,6 +298,8 @@ impl fmt::Display for PlanOp {
             Self::ReportParked => f.write_str("report-parked"),
             Self::AwaitGo => f.write_str("await-go"),
             Self::Prctl { name, value, .. } => write!(f, "prctl          {name} {value}"),
+            Self::RegisterMembarrier(command) => write!(f, "membarrier     {command:#x}"),
+            Self::SetMemoryFailure(value) => write!(f, "memory-failure {value}"),
             Self::SetPersonality(p) => write!(f, "personality    {p:x}"),
             Self::SetLimit(l) => write!(f, "limit          {} {} {}", l.resource, l.soft, l.hard),
             Self::SetIntervalTimer(t) => {
@@ -305,7 +324,10 @@ impl fmt::Display for PlanOp {
             Self::SetGids(gids) => write!(f, "gids           {gids:?}"),
             Self::SetUids(uids) => write!(f, "uids           {uids:?}"),
             Self::SetCapabilities([e, p, i]) => write!(f, "capabilities   {e:x} {p:x} {i:x}"),
-            Self::Resume { thread } => write!(f, "resume         {thread}"),
+            Self::Resume { thread, wait: None } => write!(f, "resume         {thread}"),
+            Self::Resume { thread, wait: Some(wait) } => {
+                write!(f, "resume         {thread} waiting {} ns more", wait.remaining_ns)
+            }
         }
     }
 }

@@ -17,9 +17,13 @@ use tub_units::{AddrRange, RemoteAddr};
 // linux/prctl.h.
 const PR_SET_PDEATHSIG: i32 = 1;
 const PR_SET_DUMPABLE: i32 = 4;
+const PR_SET_KEEPCAPS: i32 = 8;
+const PR_SET_SECUREBITS: i32 = 28;
+const PR_SET_TIMERSLACK: i32 = 29;
 const PR_SET_CHILD_SUBREAPER: i32 = 36;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 const PR_SET_THP_DISABLE: i32 = 41;
+const PR_SET_MDWE: i32 = 65;
 const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
 
 /// What the programs depend on besides the image.
@@ -39,8 +43,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) credentials: &'a CredentialChange,
     /// The limits to set.
     pub(super) limits: &'a [Limit],
-    /// Whether the process is to die with its parent.
-    pub(super) die_with_parent: bool,
+    /// The signal that it gets when its parent ends; 0 for none.
+    pub(super) parent_death_signal: i32,
     /// Descriptors of ours, above all of the image's.
     pub(super) spare: SpareFds,
 }
@@ -62,14 +66,15 @@ pub(super) fn plan(task: &Task, wishes: &ThreadWishes<'_>) -> Vec<Program> {
             main_program(&mut ops, task, wishes);
         } else {
             own_state(&mut ops, task, thread);
+            scheduling(&mut ops, thread);
             if index == 1 {
                 ops.extend(helpers_share(wishes.hot, task).1.iter().copied().map(PlanOp::Populate));
             }
-            take_on_credentials(&mut ops, wishes.credentials);
+            take_on_credentials(&mut ops, task, wishes.credentials);
             ops.push(PlanOp::Meet(Meeting::AllExist));
         }
         ops.push(PlanOp::Meet(Meeting::AllGo));
-        ops.push(PlanOp::Resume { thread: index });
+        ops.push(PlanOp::Resume { thread: index, wait: thread.wait });
         Program { tid: thread.tid, name: thread.name.clone(), ops }
     };
     task.threads.iter().enumerate().map(program).collect()
@@ -95,6 +100,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
         ops.push(PlanOp::Spawn { thread, tid });
     }
+    scheduling(ops, main);
     ops.extend(helpers_share(wishes.hot, task).0.iter().copied().map(PlanOp::Populate));
     ops.push(PlanOp::Meet(Meeting::AllExist));
     // What is needed no more: page store, executable, mapped files.
@@ -106,6 +112,14 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     if task.child_subreaper {
         ops.push(prctl("child-subreaper", PR_SET_CHILD_SUBREAPER, 1, false));
     }
+    ops.extend(commands(task.controls.membarrier).map(PlanOp::RegisterMembarrier));
+    if task.controls.memory_failure < 2 {
+        ops.push(PlanOp::SetMemoryFailure(task.controls.memory_failure));
+    }
+    if task.controls.no_write_execute != 0 {
+        let value = u64::from(task.controls.no_write_execute);
+        ops.push(prctl("no-write-execute", PR_SET_MDWE, value, true));
+    }
     for timer in &task.posix_timers {
         // KERNEL(since 6.15): while this mode is on, timer_create takes the id from its result
         // argument. Older kernels refuse the mode and hand out ids in order from 0.
@@ -115,11 +129,12 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     }
     ops.extend(task.pending_signals.iter().map(|info| queue(true, info)));
     ops.extend(wishes.limits.iter().map(|limit| PlanOp::SetLimit(*limit)));
-    take_on_credentials(ops, wishes.credentials);
+    take_on_credentials(ops, task, wishes.credentials);
     // Both are reset whenever credentials change, those of any thread, so they come last.
     ops.push(prctl("dumpable", PR_SET_DUMPABLE, u64::from(task.dumpable == 1), true));
-    if wishes.die_with_parent {
-        ops.push(prctl("parent-death-signal", PR_SET_PDEATHSIG, 9, false));
+    if wishes.parent_death_signal != 0 {
+        let signal = u64::from(wishes.parent_death_signal.cast_unsigned());
+        ops.push(prctl("parent-death-signal", PR_SET_PDEATHSIG, signal, false));
     }
     ops.push(PlanOp::ReportParked);
     ops.push(PlanOp::AwaitGo);
@@ -159,9 +174,6 @@ fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
     }
     // A thread starts with the name of the one that made it, and ours is the launcher's.
     ops.push(PlanOp::SetName(thread.name.clone()));
-    if thread.scheduling != Scheduling::default() {
-        ops.push(PlanOp::SetScheduling(thread.scheduling));
-    }
     if task.no_new_privs {
         ops.push(prctl("no-new-privs", PR_SET_NO_NEW_PRIVS, 1, false));
     }
@@ -169,7 +181,19 @@ fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
     ops.extend(thread.pending_signals.iter().map(|info| queue(false, info)));
 }
 
-fn take_on_credentials(ops: &mut Vec<PlanOp>, change: &CredentialChange) {
+/// How a thread is scheduled: what its children inherit, so the main thread takes it on when it has
+/// made all others.
+fn scheduling(ops: &mut Vec<PlanOp>, thread: &Thread) {
+    if thread.scheduling != Scheduling::default() {
+        ops.push(PlanOp::SetScheduling(thread.scheduling.clone()));
+    }
+    // 50 microseconds is what init, and so everybody, starts with (prctl(2), PR_SET_TIMERSLACK).
+    if ![0, 50_000].contains(&thread.timer_slack_ns) {
+        ops.push(prctl("timer-slack", PR_SET_TIMERSLACK, thread.timer_slack_ns, false));
+    }
+}
+
+fn take_on_credentials(ops: &mut Vec<PlanOp>, task: &Task, change: &CredentialChange) {
     if let Some(identity) = &change.identity {
         let [r, e, s, _] = identity.gids;
         ops.push(PlanOp::SetGroups(identity.groups.clone()));
@@ -177,7 +201,21 @@ fn take_on_credentials(ops: &mut Vec<PlanOp>, change: &CredentialChange) {
         let [r, e, s, _] = identity.uids;
         ops.push(PlanOp::SetUids([r, e, s]));
     }
+    // linux/securebits.h. Only the first of them can be had without CAP_SETPCAP.
+    const SECBIT_KEEP_CAPS: u32 = 1 << 4;
+    let bits = task.controls.secure_bits;
+    if bits & !SECBIT_KEEP_CAPS != 0 {
+        ops.push(prctl("secure-bits", PR_SET_SECUREBITS, u64::from(bits), true));
+    }
+    if bits & SECBIT_KEEP_CAPS != 0 {
+        ops.push(prctl("keep-caps", PR_SET_KEEPCAPS, 1, true));
+    }
     ops.push(PlanOp::SetCapabilities(change.capabilities));
+}
+
+/// The bits of a set of membarrier commands, each a command.
+fn commands(set: u32) -> impl Iterator<Item = u32> {
+    (0..u32::BITS).map(|bit| 1 << bit).filter(move |command| set & command != 0)
 }
 
 fn queue(shared: bool, info: &tub_model::SigInfo) -> PlanOp {

@@ -84,6 +84,55 @@ pub(crate) fn set_scheduler(policy: i32) -> io::Result<()> {
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
 }
 
+/// sched_getaffinity(2) of this thread: the processors that it may run on, up to 1024.
+pub(crate) fn affinity() -> io::Result<Vec<usize>> {
+    let mut mask = [0u64; 16];
+    // SAFETY: the kernel writes at most the announced size.
+    check_long(unsafe {
+        libc::syscall(libc::SYS_sched_getaffinity, 0, size_of_val(&mask), mask.as_mut_ptr())
+    })?;
+    Ok((0..1024).filter(|cpu| mask[cpu / 64] >> (cpu % 64) & 1 == 1).collect())
+}
+
+/// sched_setaffinity(2) of this thread.
+pub(crate) fn set_affinity(processors: &[usize]) -> io::Result<()> {
+    let mut mask = [0u64; 16];
+    for cpu in processors {
+        mask[cpu / 64] |= 1 << (cpu % 64);
+    }
+    // SAFETY: the kernel reads the announced size.
+    check_long(unsafe {
+        libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(&mask), mask.as_ptr())
+    })
+    .map(drop)
+}
+
+/// ioprio_get(2) of this thread.
+pub(crate) fn io_priority() -> io::Result<i32> {
+    // SAFETY: takes integers; 1 is IOPRIO_WHO_PROCESS.
+    let priority = check_long(unsafe { libc::syscall(libc::SYS_ioprio_get, 1, 0) })?;
+    i32::try_from(priority).map_err(io::Error::other)
+}
+
+/// ioprio_set(2) of this thread.
+pub(crate) fn set_io_priority(priority: i32) -> io::Result<()> {
+    // SAFETY: takes integers; 1 is IOPRIO_WHO_PROCESS.
+    check_long(unsafe { libc::syscall(libc::SYS_ioprio_set, 1, 0, priority) }).map(drop)
+}
+
+/// membarrier(2).
+pub(crate) fn membarrier(command: i32) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check_long(unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }).map(drop)
+}
+
+/// prctl(PR_MCE_KILL, PR_MCE_KILL_SET, policy).
+pub(crate) fn set_memory_failure_policy(policy: i32) -> io::Result<()> {
+    let policy = u64::from(policy.cast_unsigned());
+    // SAFETY: takes integers.
+    check(unsafe { libc::prctl(libc::PR_MCE_KILL, 1_u64, policy, 0_u64, 0_u64) }).map(drop)
+}
+
 /// setsid(2).
 pub(crate) fn lead_session() -> io::Result<()> {
     // SAFETY: takes nothing.

@@ -1,0 +1,168 @@
+//! For how long threads have been waiting.
+//!
+//! In: a process that is about to be frozen, and then the frozen one. Out: nanoseconds a thread.
+//! Invariant: never more than it was, so that a copy never ends a wait too early; and where it is not
+//! known, nothing. Nothing about the process is changed, and nothing here can fail a checkpoint.
+//!
+//! The kernel knows when an interrupted wait would have ended, and has no interface to tell
+//! (KERNEL: `struct restart_block`). But it notes when a thread last went to sleep, and that was the
+//! start of the wait, at the latest. The note counts on the clock of the processor that the thread ran
+//! on (rq_clock_task, kernel/sched/core.c), which leaves out the time that interrupts and other virtual
+//! machines took, so it is compared with a note about ourselves on the same processor. It must be
+//! read before the freeze, which wakes the thread; how often it has gone to sleep tells whether the note
+//! was still the right one then: once more, for the stop itself.
+
+use crate::registers;
+use nix::time::{ClockId, clock_gettime};
+use std::collections::HashMap;
+use std::time::Duration;
+use tub_procfs::sched::SchedRecord;
+use tub_tracee::Frozen;
+use tub_units::HostPid;
+
+/// What the scheduler noted about the threads of a running process.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Notes {
+    threads: HashMap<HostPid, Note>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    sched: SchedRecord,
+    processor: u32,
+}
+
+impl Notes {
+    /// Reads them, shortly before the freeze.
+    pub(crate) fn read(pid: HostPid) -> Self {
+        let listing = std::fs::read_dir(format!("/proc/{pid}/task"));
+        let tids = listing
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(HostPid));
+        let threads = tids.filter_map(|tid| Some((tid, Note::read(pid, tid)?))).collect();
+        Self { threads }
+    }
+
+    /// For how long each thread has been waiting that may be in a wait for a time span, in
+    /// nanoseconds.
+    pub(crate) fn waited_ns(&self, frozen: &Frozen) -> HashMap<HostPid, u64> {
+        let now_ns = monotonic_ns();
+        let mut clocks = Clocks::default();
+        let mut waited = HashMap::new();
+        for thread in frozen.threads() {
+            if !thread.registers().is_ok_and(|registers| registers::may_wait(&registers)) {
+                continue;
+            }
+            let tid = thread.tid();
+            let since_ns = self.since_ns(frozen.pid(), tid, &mut clocks);
+            waited.extend(since_ns.map(|since_ns| (tid, now_ns.saturating_sub(since_ns))));
+        }
+        clocks.end();
+        waited
+    }
+
+    /// When it began to wait, on CLOCK_MONOTONIC.
+    fn since_ns(&self, pid: HostPid, tid: HostPid, clocks: &mut Clocks) -> Option<u64> {
+        let after = sched(&format!("/proc/{pid}/task/{tid}/sched"))?;
+        match self.threads.get(&tid) {
+            Some(before) if after.voluntary_switches == before.sched.voluntary_switches + 1 => {
+                let offset_ns = clocks.offset_ns(before.processor)?;
+                before.sched.exec_start_ns.checked_add_signed(offset_ns)
+            }
+            // It has gone to sleep since, or did not exist: the wait is as good as new.
+            _ => Some(u64::MAX),
+        }
+    }
+}
+
+impl Note {
+    fn read(pid: HostPid, tid: HostPid) -> Option<Self> {
+        let sched = sched(&format!("/proc/{pid}/task/{tid}/sched"))?;
+        let stat = std::fs::read(format!("/proc/{pid}/task/{tid}/stat")).ok()?;
+        let processor = tub_procfs::stat::parse(&stat).ok()?.processor;
+        Some(Self { sched, processor })
+    }
+}
+
+/// What CLOCK_MONOTONIC is ahead of each processor's clock.
+#[derive(Debug, Default)]
+struct Clocks {
+    offsets_ns: HashMap<u32, Option<i64>>,
+    /// Our own affinity before we went from processor to processor.
+    affinity: Option<Vec<u64>>,
+}
+
+impl Clocks {
+    fn offset_ns(&mut self, processor: u32) -> Option<i64> {
+        if let Some(known) = self.offsets_ns.get(&processor) {
+            return *known;
+        }
+        let offset = self.measure(processor);
+        self.offsets_ns.insert(processor, offset);
+        offset
+    }
+
+    /// `None` where we may not run on that processor.
+    fn measure(&mut self, processor: u32) -> Option<i64> {
+        if self.affinity.is_none() {
+            self.affinity = Some(tub_sys::affinity(HostPid(0)).ok()?);
+        }
+        let word = usize::try_from(processor / 64).ok()?;
+        let mut mask = vec![0u64; word + 1];
+        mask[word] = 1 << (processor % 64);
+        tub_sys::set_own_affinity(&mask).ok()?;
+        // The note about ourselves is made anew whenever we have slept, however shortly.
+        std::thread::sleep(Duration::from_micros(20));
+        let own = sched("/proc/thread-self/sched")?;
+        // In this order, so that what passes in between makes waits seem shorter, not longer.
+        let now_ns = monotonic_ns();
+        i64::try_from(now_ns).ok()?.checked_sub(i64::try_from(own.exec_start_ns).ok()?)
+    }
+
+    fn end(self) {
+        if let Some(affinity) = self.affinity {
+            // We had it before; processors unplugged since are no reason to fail.
+            let _ = tub_sys::set_own_affinity(&affinity);
+        }
+    }
+}
+
+fn sched(path: &str) -> Option<SchedRecord> {
+    tub_procfs::sched::parse(&std::fs::read(path).ok()?).ok()
+}
+
+fn monotonic_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sleeping_threads_note_is_when_it_went_to_sleep() {
+        let started_ns = monotonic_ns();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let pid = HostPid(i32::try_from(child.id()).unwrap());
+        std::thread::sleep(Duration::from_millis(300));
+        let notes = Notes::read(pid);
+        let waited = Frozen::freeze(pid).map(|frozen| {
+            let waited = notes.waited_ns(&frozen);
+            let elapsed_ns = monotonic_ns() - started_ns;
+            (waited.get(&pid).copied(), elapsed_ns)
+        });
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let (waited, elapsed_ns) = waited.unwrap();
+        let Some(waited_ns) = waited else {
+            // Where the kernel was built without the note.
+            assert!(!std::path::Path::new("/proc/self/sched").exists());
+            return println!("skipped: this kernel has no /proc/PID/sched");
+        };
+        // It has not slept longer than it lives, and for most of that time.
+        assert!(waited_ns <= elapsed_ns, "{waited_ns} of {elapsed_ns}");
+        assert!(waited_ns >= 100_000_000, "{waited_ns} of {elapsed_ns}");
+    }
+}
