@@ -125,12 +125,18 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
     if args.detach {
         return Ok(ExitCode::SUCCESS);
     }
+    let pid = running.main();
     let outcome =
         running.wait().map_err(|error| failure(&args.dir, &RestoreError::Launch(error)))?;
     Ok(match outcome {
         Outcome::Exited(code) => ExitCode::from(code),
         // As shells tell it.
-        Outcome::Killed(signal) => ExitCode::from(u8::try_from(128 + signal).unwrap_or(255)),
+        Outcome::Killed { signal, core_dumped } => {
+            if core_dumped {
+                eprintln!("tub: process {pid} was ended by signal {signal} (core dumped)");
+            }
+            ExitCode::from(u8::try_from(128 + signal).unwrap_or(255))
+        }
     })
 }
 

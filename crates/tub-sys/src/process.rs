@@ -202,32 +202,67 @@ pub fn set_parent_death_signal(signal: i32) -> Result<(), Errno> {
     check(i64::from(result)).map(drop)
 }
 
-/// A signal taken by [`wait_for_signal`].
+/// What has become of a child, as `wait(2)` tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TakenSignal {
-    /// Its number.
-    pub signal: i32,
-    /// Whether the kernel sent it (a terminal's Ctrl-C), rather than a process.
-    pub from_kernel: bool,
+pub enum ChildChange {
+    /// It ended.
+    Ended(Ended),
+    /// This signal stopped it.
+    Stopped(u8),
+    /// It was continued.
+    Continued,
 }
 
-/// `sigwaitinfo(set, &info)`: waits for a blocked signal.
-pub fn wait_for_signal(set: &nix::sys::signal::SigSet) -> Result<TakenSignal, Errno> {
-    loop {
-        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
-        // SAFETY: both pointers are to values of ours; the kernel writes `info`.
-        let result = unsafe { libc::sigwaitinfo(set.as_ref(), info.as_mut_ptr()) };
-        match check(i64::from(result)) {
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno),
-            Ok(_) => {
-                // SAFETY: zero is a valid siginfo_t, and the kernel has filled it.
-                let info = unsafe { info.assume_init() };
-                let from_kernel = info.si_code == libc::SI_KERNEL;
-                return Ok(TakenSignal { signal: info.si_signo, from_kernel });
-            }
-        }
+/// How a child ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this status.
+    Exited(u8),
+    /// By a signal.
+    Killed {
+        /// Which.
+        signal: u8,
+        /// Whether it left a core dump.
+        core_dumped: bool,
+    },
+}
+
+/// `waitpid(pid, &status, flags)`: a child and what has become of it; `None` with WNOHANG where there
+/// is nothing to tell. Unlike the safe wrappers it knows real-time signals.
+pub fn wait_for_child(pid: i32, flags: i32) -> Result<Option<(i32, ChildChange)>, Errno> {
+    let mut status = 0;
+    // SAFETY: the kernel writes `status`.
+    let child = check(i64::from(unsafe { libc::waitpid(pid, &raw mut status, flags) }))?;
+    let child = i32::try_from(child).unwrap_or(-1);
+    if child == 0 {
+        return Ok(None);
     }
+    let byte = |number: i32| number.to_le_bytes()[0];
+    let change = if libc::WIFEXITED(status) {
+        ChildChange::Ended(Ended::Exited(byte(libc::WEXITSTATUS(status))))
+    } else if libc::WIFSIGNALED(status) {
+        let core_dumped = libc::WCOREDUMP(status);
+        ChildChange::Ended(Ended::Killed { signal: byte(libc::WTERMSIG(status)), core_dumped })
+    } else if libc::WIFSTOPPED(status) {
+        ChildChange::Stopped(byte(libc::WSTOPSIG(status)))
+    } else {
+        ChildChange::Continued
+    };
+    Ok(Some((child, change)))
+}
+
+/// `kill(pid, signal)`, real-time signals included.
+pub fn send_signal(pid: HostPid, signal: i32) -> Result<(), Errno> {
+    // SAFETY: takes numbers.
+    check(i64::from(unsafe { libc::kill(pid.0, signal) })).map(drop)
+}
+
+/// `sigqueue(pid, signal, value)`.
+pub fn queue_signal(pid: HostPid, signal: i32, value: u64) -> Result<(), Errno> {
+    let value = usize::try_from(value).unwrap_or(0);
+    let value = libc::sigval { sival_ptr: std::ptr::without_provenance_mut(value) };
+    // SAFETY: takes numbers; the pointer is a number to the kernel.
+    check(i64::from(unsafe { libc::sigqueue(pid.0, signal, value) })).map(drop)
 }
 
 /// `pidfd_getfd(pidfd_open(pid), fd)`: a duplicate of another process's descriptor.

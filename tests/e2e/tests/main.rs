@@ -12,6 +12,7 @@ mod descriptors;
 mod http;
 mod images;
 mod jdk;
+mod jobs;
 mod jvm;
 mod jvm_random;
 mod lives;

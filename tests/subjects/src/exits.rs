@@ -23,12 +23,24 @@ extern "C" fn catch(signal: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) 
     CAUGHT.store(signal, Ordering::SeqCst);
 }
 
+/// Takes one real-time signal after the other, as its own thread does: that keeps their order.
+fn take_queued(signal: i32) {
+    loop {
+        if let Ok(Some(taken)) = sys::take(&[signal], Duration::from_secs(100)) {
+            say(&format!("caught {} with {}", taken.signal, taken.value));
+        }
+    }
+}
+
 /// Prints `caught N` for each signal that it catches; SIGTERM and SIGQUIT keep their default.
 pub(crate) fn signal_echo(stage: &'static Stage) -> io::Result<()> {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH] {
         sys::handle(signal, catch, libc::SA_RESTART, &[])?;
     }
+    let queued = libc::SIGRTMIN() + 3;
+    sys::block(&[queued]);
     heartbeat(stage);
+    thread::spawn(move || take_queued(queued));
     thread::spawn(|| {
         loop {
             let signal = CAUGHT.swap(0, Ordering::SeqCst);

@@ -86,6 +86,9 @@ fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some("--exec") {
         return exec(std::env::args_os().skip(2));
     }
+    if std::env::args().nth(1).as_deref() == Some("--queue") {
+        return queue(std::env::args().skip(2));
+    }
     #[cfg(target_arch = "x86_64")]
     if std::env::args().nth(1).as_deref() == Some("--confined") {
         eprintln!("tub-subject: {}", confined::run(std::env::args_os().skip(2)));
@@ -113,6 +116,19 @@ fn main() -> ExitCode {
     }
 }
 
+/// `tub-subject --queue PID SIGNAL VALUE` sends a signal with a value, which no shell can.
+fn queue(words: impl Iterator<Item = String>) -> ExitCode {
+    let numbers: Vec<i32> = words.filter_map(|word| word.parse().ok()).collect();
+    let [pid, signal, value] = numbers[..] else { return usage() };
+    match sys::queue(pid, signal, usize::try_from(value).unwrap_or(0)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tub-subject: signal {signal} cannot be sent to {pid}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// `tub-subject --exec PROGRAM [WORD…]` becomes that program, with no descriptor but the standard
 /// streams. Whoever runs the tests (cargo, a terminal, a supervisor) may leave descriptors open to
 /// all its descendants, and a pipe to somebody else is a good reason to refuse a checkpoint.
@@ -129,6 +145,7 @@ fn exec(mut words: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn usage() -> ExitCode {
     eprintln!("usage: tub-subject --exec PROGRAM [WORD...]");
+    eprintln!("       tub-subject --queue PID SIGNAL VALUE");
     eprintln!("       tub-subject NAME DIR [OPTION...], NAME one of:");
     for (name, _) in SUBJECTS {
         eprintln!("  {name}");

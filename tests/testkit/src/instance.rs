@@ -6,6 +6,7 @@ use crate::{
 };
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -74,6 +75,7 @@ pub struct Restore {
     words: Vec<String>,
     new_args: Vec<String>,
     shell: Option<String>,
+    own_group: bool,
 }
 
 impl Restore {
@@ -87,6 +89,7 @@ impl Restore {
             words: Vec::new(),
             new_args: Vec::new(),
             shell: None,
+            own_group: false,
         }
     }
 
@@ -99,6 +102,12 @@ impl Restore {
     /// Lets a shell do something first: `ulimit -l 64`.
     pub fn after(mut self, shell: &str) -> Self {
         self.shell = Some(shell.to_owned());
+        self
+    }
+
+    /// Starts the command as the leader of a process group, as shells with job control do.
+    pub fn in_group_of_its_own(mut self) -> Self {
+        self.own_group = true;
         self
     }
 
@@ -132,6 +141,9 @@ impl Restore {
         let pidfile = self.dir.join(format!("pid.{number}"));
         let mut command = self.tub().arg("--pidfile").arg(&pidfile).command();
         command.env("RUST_BACKTRACE", "0");
+        if self.own_group {
+            command.process_group(0);
+        }
         let mut life = Life::start(command, &self.dir, &self.name);
         life.detached = self.words.iter().any(|word| word == "--detach");
         let found = life.wait_for(START, "to write its pidfile", || {

@@ -4,16 +4,15 @@
 //! kernel ends everything else in the namespace; it ends when the restoring process ends, unless
 //! detached.
 
-use super::{LaunchError, rebirth};
+use super::{LaunchError, Outcome, rebirth};
 use crate::plan::{Lowered, RestorePlan};
 use nix::mount::{MsFlags, mount};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{Pid, write};
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
-use tub_sys::{Errno, Forked};
+use tub_sys::{ChildChange, Errno, Forked};
 
 /// Runs init: makes the main process, reaps, and tells through `teller` how the main one ended.
 pub(super) fn run(
@@ -50,16 +49,25 @@ pub(super) fn watch(main: Pid, teller: &OwnedFd) -> ! {
     // Nothing here may keep a pipe or a terminal of the restoring process open for longer than the
     // main process does, except for the teller.
     loop {
-        let (pid, verdict) = match wait() {
-            Ok(WaitStatus::Exited(pid, code)) => (pid, [0, code.to_le_bytes()[0]]),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, [1, signal as u8]),
-            Err(Errno::EINTR) | Ok(_) => continue,
+        let (pid, change) = match tub_sys::wait_for_child(-1, libc::WUNTRACED) {
+            Ok(Some((pid, change))) => (Pid::from_raw(pid), change),
+            Err(Errno::EINTR) | Ok(None) => continue,
             Err(_) => std::process::exit(1),
         };
-        if pid == main {
-            let _ = write(teller, &verdict);
-            // The kernel ends everything else in the namespace with us.
-            std::process::exit(0);
+        // Whoever lost its parent is our child now: it is reaped, and that is all.
+        if pid != main {
+            continue;
+        }
+        match change {
+            ChildChange::Ended(ended) => {
+                let _ = write(teller, &Change::Ended(ended.into()).to_bytes());
+                // The kernel ends everything else in the namespace with us.
+                std::process::exit(0);
+            }
+            ChildChange::Stopped(signal) => {
+                let _ = write(teller, &Change::Stopped(i32::from(signal)).to_bytes());
+            }
+            ChildChange::Continued => {}
         }
     }
 }
@@ -72,6 +80,42 @@ pub(super) fn die_with_parent(teller: &OwnedFd) {
     if poll(&mut gone, PollTimeout::ZERO) == Ok(1) {
         std::process::exit(0);
     }
+}
+
+/// What init tells about the main process: two bytes, written and read at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    /// It ended.
+    Ended(Outcome),
+    /// A signal stopped it.
+    Stopped(i32),
+}
+
+impl Change {
+    fn to_bytes(self) -> [u8; 2] {
+        match self {
+            Self::Ended(Outcome::Exited(code)) => [0, code],
+            Self::Ended(Outcome::Killed { signal, core_dumped: false }) => [1, low(signal)],
+            Self::Ended(Outcome::Killed { signal, core_dumped: true }) => [2, low(signal)],
+            Self::Stopped(signal) => [3, low(signal)],
+        }
+    }
+
+    pub(super) fn from_bytes(bytes: [u8; 2]) -> Option<Self> {
+        let signal = i32::from(bytes[1]);
+        match bytes[0] {
+            0 => Some(Self::Ended(Outcome::Exited(bytes[1]))),
+            1 => Some(Self::Ended(Outcome::Killed { signal, core_dumped: false })),
+            2 => Some(Self::Ended(Outcome::Killed { signal, core_dumped: true })),
+            3 => Some(Self::Stopped(signal)),
+            _ => None,
+        }
+    }
+}
+
+/// Signals are small numbers.
+fn low(signal: i32) -> u8 {
+    signal.to_le_bytes()[0]
 }
 
 /// Mounts a /proc that shows the new PID namespace. Default Podman forbids it; the process then
@@ -87,4 +131,23 @@ pub(super) fn mount_proc() {
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let _ = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_init_tells_is_what_is_understood() {
+        let killed = |core_dumped| Outcome::Killed { signal: 64, core_dumped };
+        for change in [
+            Change::Ended(Outcome::Exited(255)),
+            Change::Ended(killed(false)),
+            Change::Ended(killed(true)),
+            Change::Stopped(libc::SIGTSTP),
+        ] {
+            assert_eq!(Change::from_bytes(change.to_bytes()), Some(change));
+        }
+        assert_eq!(Change::from_bytes([4, 0]), None);
+    }
 }

@@ -1,13 +1,20 @@
-//! The restored process while it runs: signals forwarded, exit status mirrored.
+//! The restored process while it runs: signals forwarded, stops and exit status mirrored.
 //!
 //! In: the running process, every signal blocked in ours. Out: how it ended.
+//!
+//! What is sent to us is sent on: real-time signals and the values that came with signals included.
+//! Only SIGKILL and SIGSTOP cannot be (signal(7)): the first ends the process with us (see `init`), the
+//! second stops us alone. A process that a terminal's Ctrl-Z stopped stops us, too, so that the shell
+//! takes over; `fg` continues both.
 
 use super::LaunchError;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
-use std::os::fd::OwnedFd;
-use tub_sys::Errno;
+use super::init::Change;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, raise};
+use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
+use nix::unistd::{Pid, getpgid, getpgrp, read};
+use std::os::fd::{AsFd, OwnedFd};
+use tub_sys::{ChildChange, Errno};
 use tub_units::HostPid;
 
 /// A restored process that is on its way.
@@ -23,8 +30,13 @@ pub struct Running {
 pub enum Outcome {
     /// With this status.
     Exited(u8),
-    /// By this signal.
-    Killed(i32),
+    /// By a signal.
+    Killed {
+        /// Which.
+        signal: i32,
+        /// Whether it left a core dump.
+        core_dumped: bool,
+    },
 }
 
 impl Running {
@@ -43,42 +55,120 @@ impl Running {
     ///
     /// Where the kernel does not let us wait.
     pub fn wait(self) -> Result<Outcome, LaunchError> {
-        let all = SigSet::all();
+        let system = |what| move |source| LaunchError::System { what, source };
+        let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
+        let signals =
+            SignalFd::with_flags(&SigSet::all(), flags).map_err(system("signal descriptor"))?;
+        // Its end is seen by the closing of the pipe on which init tells of changes.
+        let mut told = self.verdict.as_ref();
         loop {
-            if let Some(outcome) = self.ended()? {
+            if let Some(outcome) = self.changes()? {
                 return Ok(outcome);
             }
-            let info = tub_sys::wait_for_signal(&all)
-                .map_err(|source| LaunchError::System { what: "signal", source })?;
-            // What the terminal sends, it sends to the whole foreground group, and the process is
-            // in it as well.
-            if info.signal != libc::SIGCHLD
-                && !info.from_kernel
-                && let Ok(signal) = Signal::try_from(info.signal)
-            {
-                let _ = kill(Pid::from_raw(self.main.0), signal);
+            let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            polled.extend(told.map(|pipe| PollFd::new(pipe.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut polled, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(source) => return Err(LaunchError::System { what: "signals", source }),
+            }
+            let readable = |at: usize| polled.get(at).is_some_and(|fd| fd.any() == Some(true));
+            if readable(1) {
+                match told.map(Change::receive) {
+                    Some(Some(Change::Stopped(signal))) => stop_as(signal),
+                    Some(Some(Change::Ended(outcome))) => {
+                        // Init has nothing more to do; it is a matter of moments.
+                        let _ = tub_sys::wait_for_child(self.child.as_raw(), 0);
+                        return Ok(outcome);
+                    }
+                    Some(None) | None => told = None,
+                }
+            }
+            while let Ok(Some(info)) = signals.read_signal() {
+                self.pass_on(&info);
             }
         }
     }
 
-    fn ended(&self) -> Result<Option<Outcome>, LaunchError> {
-        let status = match waitpid(self.child, Some(WaitPidFlag::WNOHANG)) {
-            Ok(status) => status,
-            Err(Errno::EINTR) => return Ok(None),
-            Err(source) => return Err(LaunchError::System { what: "exit status", source }),
+    /// Sends on what was sent to us.
+    fn pass_on(&self, info: &siginfo) {
+        let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+        // A child of ours has changed: that was for us.
+        if signal == libc::SIGCHLD {
+            return;
+        }
+        // What a terminal sends, it sends to its whole foreground group, which the process may be in
+        // as well.
+        if info.ssi_code == libc::SI_KERNEL {
+            let theirs = getpgid(Some(Pid::from_raw(self.main.0)));
+            if theirs == Ok(getpgrp()) {
+                return;
+            }
+        }
+        // It may have ended this moment.
+        let _ = if info.ssi_code == libc::SI_QUEUE {
+            tub_sys::queue_signal(self.main, signal, info.ssi_ptr)
+        } else {
+            tub_sys::send_signal(self.main, signal)
         };
-        let own = match status {
-            WaitStatus::Exited(_, code) => Outcome::Exited(code.to_le_bytes()[0]),
-            WaitStatus::Signaled(_, signal, _) => Outcome::Killed(signal as i32),
-            _ => return Ok(None),
-        };
-        let Some(verdict) = &self.verdict else { return Ok(Some(own)) };
-        // Where init was killed before it could tell, its own end is the best answer.
+    }
+
+    /// What became of our child, if anything did.
+    fn changes(&self) -> Result<Option<Outcome>, LaunchError> {
+        loop {
+            let flags = libc::WNOHANG | libc::WUNTRACED;
+            let change = match tub_sys::wait_for_child(self.child.as_raw(), flags) {
+                Ok(Some((_, change))) => change,
+                Ok(None) => return Ok(None),
+                Err(Errno::EINTR) => continue,
+                Err(source) => return Err(LaunchError::System { what: "exit status", source }),
+            };
+            match (change, &self.verdict) {
+                (ChildChange::Stopped(signal), None) => stop_as(i32::from(signal)),
+                (ChildChange::Stopped(_) | ChildChange::Continued, _) => {}
+                (ChildChange::Ended(ended), None) => return Ok(Some(ended.into())),
+                (ChildChange::Ended(ended), Some(verdict)) => {
+                    // Where init was killed before it could tell, its own end is the best answer.
+                    while let Some(change) = Change::receive(verdict) {
+                        if let Change::Ended(outcome) = change {
+                            return Ok(Some(outcome));
+                        }
+                    }
+                    return Ok(Some(ended.into()));
+                }
+            }
+        }
+    }
+}
+
+/// Stops with a process that job control has stopped (Ctrl-Z, or the terminal in the background).
+/// SIGSTOP is somebody's who knows the process itself, and who continues it without us.
+fn stop_as(signal: i32) {
+    if [libc::SIGTSTP, libc::SIGTTIN, libc::SIGTTOU].contains(&signal) {
+        let _ = raise(Signal::SIGSTOP);
+    }
+}
+
+impl From<tub_sys::Ended> for Outcome {
+    fn from(ended: tub_sys::Ended) -> Self {
+        match ended {
+            tub_sys::Ended::Exited(code) => Self::Exited(code),
+            tub_sys::Ended::Killed { signal, core_dumped } => {
+                Self::Killed { signal: i32::from(signal), core_dumped }
+            }
+        }
+    }
+}
+
+impl Change {
+    /// The next one that init has told; `None` at the end.
+    fn receive(pipe: &OwnedFd) -> Option<Self> {
         let mut told = [0u8; 2];
-        Ok(Some(match nix::unistd::read(verdict, &mut told) {
-            Ok(2) if told[0] == 0 => Outcome::Exited(told[1]),
-            Ok(2) => Outcome::Killed(i32::from(told[1])),
-            _ => own,
-        }))
+        loop {
+            match read(pipe, &mut told) {
+                Ok(2) => return Self::from_bytes(told),
+                Err(Errno::EINTR) => {}
+                _ => return None,
+            }
+        }
     }
 }
