@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{run, step};
-use crate::{fuzz, setup, tidy};
+use crate::{criu, fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -28,6 +28,7 @@ pub(crate) fn test() -> Result<()> {
     if let Some(jdk) = &jdk {
         command.env("JAVA_HOME", &jdk.home);
     }
+    with_criu(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command
         .spawn()
@@ -50,6 +51,25 @@ pub(crate) fn test() -> Result<()> {
         return Err(Failure::new("tests: none passed, so nothing was tested"));
     }
     Ok(())
+}
+
+/// Every subject under every engine that can be had, against the ledger.
+pub(crate) fn conformance() -> Result<()> {
+    setup::need_linker()?;
+    let layout = layout::build(None)?;
+    let mut command = cargo();
+    command.args(["test", "--package", "tub-e2e", "conformance::", "--", "--nocapture"]);
+    command.env("TUB_BIN", layout.tub()).env("TUB_CONFORMANCE", "all");
+    with_criu(&mut command);
+    run(&mut command)
+}
+
+/// Names a CRIU to the tests, or the reason why there is none.
+fn with_criu(command: &mut Command) {
+    match criu::need_criu() {
+        Ok(program) => command.env("TUB_CRIU", program),
+        Err(error) => command.env_remove("TUB_CRIU").env("TUB_NO_CRIU", error.to_string()),
+    };
 }
 
 /// Counts what `cargo test -- --show-output` says.

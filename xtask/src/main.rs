@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod checks;
+mod criu;
 mod demo;
 mod dist;
 mod failure;
@@ -34,6 +35,8 @@ enum Command {
     Build,
     /// Run all tests, in all languages; the last line sums up.
     Test,
+    /// Run every subject of the tests under CRIU, and compare with the ledger of what is expected.
+    Conformance,
     /// Check the rules that no compiler knows: crate walls, headers, lengths, links.
     Tidy,
     /// Fuzz every parser for a while, or the targets named.
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo::run(&options),
         Command::Build => build().map(|layout| println!("{}", layout.dir.display())),
         Command::Test => checks::test(),
+        Command::Conformance => checks::conformance(),
         Command::Tidy => tidy::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Prepush => checks::prepush(),

@@ -115,6 +115,9 @@ pub(crate) fn everything() -> Result<()> {
             progress(&format!("the Java part will be left out: {error}"));
         }
     }
+    if let Err(error) = crate::criu::need_criu() {
+        progress(&format!("tests with CRIU will be skipped: {error}"));
+    }
     Ok(())
 }
 

@@ -60,10 +60,20 @@ impl Service {
     }
 
     /// Another life of it, from `image`, on a port of its own.
-    pub(crate) fn restore(&self, image: &Path, flavour: Flavour) -> Self {
+    pub(crate) fn restore(&self, image: &std::path::Path, flavour: Flavour) -> Self {
+        self.restore_with(image, flavour, &[])
+    }
+
+    /// The same, with more options of `tub restore`.
+    pub(crate) fn restore_with(
+        &self,
+        image: &std::path::Path,
+        flavour: Flavour,
+        options: &[&str],
+    ) -> Self {
         let port = free_port();
         let environment = format!("SERVICE_PORT={port}");
-        let restore = Restore::of(&self.instance, image, flavour);
+        let restore = Restore::of(&self.instance, image, flavour).args(options);
         let instance =
             restore.args(&["--env", &environment]).args(&["--env", "GREETING=anew"]).start();
         Self { instance, port }

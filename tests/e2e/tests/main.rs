@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "all of it is tests, its helpers included")]
 
+mod conformance;
 mod containers;
 mod control;
+mod criu;
 mod descriptors;
 mod http;
 mod images;

@@ -108,6 +108,22 @@ pub fn subject_binary() -> &'static Path {
     })
 }
 
+/// A CRIU to test with: `$TUB_CRIU`, else the one that `cargo xtask setup` has unpacked. Says why
+/// there is none, where there is none.
+pub fn criu() -> Option<PathBuf> {
+    if !crate::is_root() {
+        crate::skipped("CRIU wants root");
+        return None;
+    }
+    let unpacked = || Some(target_dir().join("criu/criu")).filter(|path| path.exists());
+    let found = env::var_os("TUB_CRIU").map(PathBuf::from).or_else(unpacked);
+    if found.is_none() {
+        let reason = env::var("TUB_NO_CRIU");
+        crate::skipped(&reason.unwrap_or_else(|_| "no CRIU: `cargo xtask setup` gets one".into()));
+    }
+    found
+}
+
 /// Builds one `artifact` of the workspace, and gives its path.
 fn cargo_build(package: &str, target: &[&str], artifact: &str) -> PathBuf {
     // cargo has a lock of its own, but says so on stderr each time it waits.

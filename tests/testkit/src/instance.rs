@@ -134,7 +134,17 @@ impl Restore {
     /// # Panics
     ///
     /// If it does not get up.
+    #[track_caller]
     pub fn start(&self) -> Instance {
+        self.try_start().unwrap_or_else(|told| panic!("{}: did not get up\n{told}", self.name))
+    }
+
+    /// The same, where it may well not get up: then with everything that is known about it.
+    ///
+    /// # Errors
+    ///
+    /// It ended, or did not get up in time.
+    pub fn try_start(&self) -> Result<Instance, String> {
         // What an earlier life was told is not meant for this one.
         let _ = fs::remove_file(self.dir.join("state/go"));
         let number = NEXT_LIFE.fetch_add(1, Ordering::Relaxed);
@@ -146,15 +156,20 @@ impl Restore {
         }
         let mut life = Life::start(command, &self.dir, &self.name);
         life.detached = self.words.iter().any(|word| word == "--detach");
-        let found = life.wait_for(START, "to write its pidfile", || {
+        let found = life.find(START, || {
             let text = fs::read_to_string(&pidfile).ok()?;
             // Half a number would be some other process.
             text.strip_suffix('\n')?.parse().ok()
         });
+        let Some(found) = found else {
+            let told = life.tell();
+            end(&mut life.child);
+            return Err(told);
+        };
         if life.detached {
             life.watched = found;
         }
-        Instance { main: life.process(found), life }
+        Ok(Instance { main: life.process(found), life })
     }
 }
 
@@ -194,7 +209,14 @@ impl Life {
 
     /// Waits for `found`, as long as the command runs; panics with everything known otherwise.
     #[track_caller]
-    fn wait_for<T>(&self, time: Duration, what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    fn wait_for<T>(&self, time: Duration, what: &str, found: impl FnMut() -> Option<T>) -> T {
+        self.find(time, found).unwrap_or_else(|| {
+            panic!("{}: waited in vain for it {what} (up to {time:?})\n{}", self.name, self.tell())
+        })
+    }
+
+    /// Waits for `found`, as long as the command runs.
+    fn find<T>(&self, time: Duration, mut found: impl FnMut() -> Option<T>) -> Option<T> {
         let pid = self.watched;
         let value = wait_for(time, || match found() {
             Some(value) => Some(Some(value)),
@@ -202,9 +224,7 @@ impl Life {
             None if Process::find(pid).is_none() => Some(found()),
             None => None,
         });
-        value.flatten().unwrap_or_else(|| {
-            panic!("{}: waited in vain for it {what} (up to {time:?})\n{}", self.name, self.tell())
-        })
+        value.flatten()
     }
 
     /// The process `pid`, which was just reported to run.

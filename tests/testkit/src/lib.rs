@@ -17,7 +17,7 @@ mod scratch;
 mod serial;
 mod visible;
 
-pub use binaries::{Product, agent, prober_binary, product, subject_binary};
+pub use binaries::{Product, agent, criu, prober_binary, product, subject_binary};
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
 pub use flavour::{Container, Flavour, Memory, Pids, User, every, is_root};
 pub use instance::{Instance, Restore, Subject};

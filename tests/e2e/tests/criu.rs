@@ -1,0 +1,129 @@
+//! CRIU as the engine: the same words, the same coordination, its own limits.
+
+use crate::jvm::{Service, WARM_UP, on_each_jdk};
+use tub_testkit::{
+    Flavour, Memory, Pids, Restore, Subject, Tub, User, code, criu, is_root, skipped,
+};
+
+const FLAVOUR: Flavour = Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Auto };
+
+#[test]
+fn a_jvm_is_told_before_and_after_and_gets_up_several_times_at_once() {
+    let Some(criu) = criu() else { return };
+    let criu = ["--criu", criu.to_str().unwrap()];
+    on_each_jdk(|jdk| {
+        let mut original = Service::start_as(User::Root, jdk, "plain", &[]);
+        let pid = original.ask("/pid");
+        let image = original.image("image");
+        let options = ["--engine", "criu", criu[0], criu[1]];
+        original.instance.checkpoint(&image, &options).succeeds();
+        original.instance.wait();
+        let page = Tub::new(User::Root, "inspect").arg(&image).run().succeeds().stdout;
+        assert!(page.contains("criu 4.") && page.contains("generation 1"), "{page}");
+        let copies = [(); 2].map(|()| original.restore_with(&image, FLAVOUR, &criu));
+        for copy in &copies {
+            assert_eq!(copy.ask("/count"), (WARM_UP + 1).to_string());
+            copy.is_well();
+            assert_eq!(copy.ask("/pid"), pid);
+            assert_eq!(copy.ask("/told"), "before server\nafter server\n");
+            assert_eq!(copy.ask("/env?GREETING"), "anew");
+        }
+        // CRIU does not take what it has given a namespace of its own. Ours does: the second
+        // generation is native, and the application does not notice.
+        let image = original.image("image-2");
+        copies[0].instance.checkpoint(&image, &options).fails_with(code::FAILED, &["CRIU"]);
+        copies[0].is_well();
+        copies[0].instance.checkpoint(&image, &[]).succeeds();
+        let again = original.restore(&image, FLAVOUR);
+        again.is_well();
+        let told = "before server\nafter server\n".repeat(3);
+        assert_eq!(again.ask("/told"), told, "once for each attempt");
+    });
+}
+
+#[test]
+fn a_jvm_that_criu_leaves_running_is_told_so() {
+    let Some(criu) = criu() else { return };
+    on_each_jdk(|jdk| {
+        let original = Service::start_as(User::Root, jdk, "plain", &[]);
+        let image = original.image("image");
+        let options = ["--engine", "criu", "--criu", criu.to_str().unwrap(), "--leave-running"];
+        original.instance.checkpoint(&image, &options).succeeds();
+        original.is_well();
+        assert_eq!(original.ask("/told"), "before server\nafter server\n");
+        // What CRIU refuses is told in its own words, and the service goes on.
+        let image = original.image("refused");
+        let mut options = options.to_vec();
+        options.push("--criu-option=--no-such-option");
+        original.instance.checkpoint(&image, &options).fails_with(code::FAILED, &["CRIU", "dump"]);
+        assert!(!image.exists());
+        original.is_well();
+    });
+}
+
+#[test]
+fn what_criu_does_not_know_is_refused_by_name() {
+    let Some(criu) = criu() else { return };
+    let criu = criu.to_str().unwrap();
+    let mut original = Subject::new("counter", User::Root).start();
+    let image = original.dir().join("image");
+    original.checkpoint(&image, &["--engine", "criu", "--criu", criu]).succeeds();
+    original.wait();
+    let restore = |options: &[&str]| {
+        let tub = Tub::new(User::Root, "restore").arg(&image).args(&["--criu", criu]);
+        tub.args(options).run()
+    };
+    restore(&["--pids", "new"]).fails_with(code::USAGE, &["criu", "--pids new"]);
+    restore(&["--memory", "lazy"]).fails_with(code::USAGE, &["criu", "--memory lazy"]);
+    restore(&["--dry-run"]).fails_with(code::USAGE, &["criu", "--dry-run"]);
+    restore(&["--", "x"]).fails_with(code::USAGE, &["arguments"]);
+    // What is somebody else's to write to never reaches CRIU.
+    use std::os::unix::fs::PermissionsExt;
+    let open = std::fs::Permissions::from_mode(0o777);
+    std::fs::set_permissions(&image, open).unwrap();
+    restore(&[]).fails_with(code::BAD_IMAGE, &["others may write"]);
+    std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o700)).unwrap();
+    // A damaged image is told in CRIU's words, and leaves nobody behind.
+    std::fs::write(image.join("pstree.img"), "no image").unwrap();
+    restore(&[]).fails_with(code::FAILED, &["CRIU", "criu/"]);
+}
+
+#[test]
+fn criu_detached_outlives_the_command_and_a_killed_command_leaves_nobody() {
+    let Some(criu) = criu() else { return };
+    let criu = criu.to_str().unwrap();
+    let mut original = Subject::new("counter", User::Root).start();
+    let image = original.dir().join("image");
+    original.checkpoint(&image, &["--engine", "criu", "--criu", criu]).succeeds();
+    original.wait();
+    let restore = Restore::of(&original, &image, FLAVOUR).args(&["--criu", criu]);
+    let detached = restore.clone().args(&["--detach"]).start();
+    detached.goes_on();
+    drop(detached);
+    let copy = restore.start();
+    copy.goes_on();
+    let (process, command) = (copy.process(), copy.command_pid());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(command), nix::sys::signal::SIGKILL).unwrap();
+    assert!(process.is_gone_within(std::time::Duration::from_secs(10)), "{}", process.describe());
+}
+
+#[test]
+fn a_criu_that_cannot_be_had_is_named() {
+    let original = Subject::new("counter", User::Ordinary).start();
+    let image = original.dir().join("image");
+    let missing = ["--engine", "criu", "--criu", "/nonexistent/criu"];
+    original
+        .checkpoint(&image, &missing)
+        .fails_with(code::HOST_LACKS, &["/nonexistent/criu", "TUB_CRIU"]);
+    original.goes_on();
+    if !is_root() {
+        return skipped("CRIU for an ordinary user, which needs root to be told apart");
+    }
+    let Some(criu) = criu() else { return };
+    // Whoever cannot use CRIU is told before the application is.
+    let options = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
+    let refused = original.checkpoint(&image, &options);
+    assert_eq!(refused.status.code(), Some(code::HOST_LACKS), "{refused}");
+    original.goes_on();
+    assert!(!image.exists());
+}
