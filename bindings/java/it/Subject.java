@@ -3,11 +3,14 @@ import java.io.BufferedReader;
 import java.io.FileOutputStream;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
+import java.lang.management.RuntimeMXBean;
+import java.net.InetAddress;
 import java.security.SecureRandom;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.TimeZone;
 import java.util.concurrent.ConcurrentHashMap;
 import jdk.crac.CheckpointException;
 import jdk.crac.Context;
@@ -15,6 +18,9 @@ import jdk.crac.Core;
 import jdk.crac.Resource;
 import jdk.crac.RestoreException;
 import jdk.crac.management.CRaCMXBean;
+import jdk.jfr.Configuration;
+import jdk.jfr.FlightRecorder;
+import jdk.jfr.Recording;
 
 /** A process whose resources do what its standard input says, and which tells all on stdout. */
 public class Subject {
@@ -75,6 +81,27 @@ public class Subject {
                     random.setSeed(42);
                     say("seed " + random.nextLong());
                 }
+                case "property" -> say("property " + first + "=" + System.getProperty(first));
+                case "uptime" -> {
+                    RuntimeMXBean runtime = ManagementFactory.getRuntimeMXBean();
+                    say("uptime " + runtime.getStartTime() + " " + runtime.getUptime());
+                }
+                case "zone" -> say("zone " + TimeZone.getDefault().getID());
+                case "resolve" -> say("resolve " + InetAddress.getByName(first).getHostAddress());
+                case "record" -> {
+                    Recording recording = new Recording(Configuration.getConfiguration("default"));
+                    recording.setName(first);
+                    recording.start();
+                    say("recording " + first);
+                }
+                case "recordings" -> {
+                    StringBuilder text = new StringBuilder("recordings");
+                    for (Recording recording : FlightRecorder.getFlightRecorder().getRecordings()) {
+                        text.append(' ').append(recording.getName());
+                        text.append(' ').append(recording.getState());
+                    }
+                    say(text.toString());
+                }
                 case "open" -> {
                     OPEN.add(new FileOutputStream(first, true));
                     say("opened");
@@ -109,6 +136,17 @@ public class Subject {
 
     static synchronized void say(String line) {
         System.out.println(line);
+    }
+
+    /** Another main class, for a copy. */
+    static final class Other {
+        public static void main(String[] arguments) {
+            String thread = Thread.currentThread().isDaemon() ? "daemon" : "user";
+            say("other " + thread + " " + Arrays.toString(arguments));
+            if (arguments.length == 0) {
+                throw new IllegalStateException("no arguments");
+            }
+        }
     }
 
     static final class Named implements Resource {

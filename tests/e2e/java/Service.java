@@ -59,6 +59,7 @@ public final class Service {
             default:
                 break;
         }
+        Runtime.getRuntime().addShutdownHook(new Thread(() -> System.out.println("shutdown hook")));
         System.out.println("ready");
     }
 
@@ -123,6 +124,18 @@ public final class Service {
                 return Long.toString(sum[0]);
             default:
                 return "hello";
+        }
+    }
+
+    /** Another main class, for a copy: tells what it was given, reads a line, ends the JVM. */
+    static final class Farewell {
+        public static void main(String[] args) throws IOException {
+            byte[] line = new byte[100];
+            int read = System.in.read(line);
+            String told = read < 0 ? "nothing" : new String(line, 0, read, StandardCharsets.UTF_8).trim();
+            System.out.println("farewell " + String.join("|", args) + " to " + System.getProperty("whom")
+                    + " from " + System.getenv("WHERE") + ", who said " + told);
+            System.exit(7);
         }
     }
 

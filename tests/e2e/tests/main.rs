@@ -16,6 +16,7 @@ mod images;
 mod jdk;
 mod jobs;
 mod jvm;
+mod jvm_input;
 mod jvm_random;
 mod lives;
 mod mappings;

@@ -1,13 +1,14 @@
 //! Stands in for `tub checkpoint PID --image DIR` in the tests of checkpoints from inside: holds
 //! the conversation and leaves the letter, but takes no image.
 //!
-//! `TUB_TEST_ENGINE` says how it ends: `resumed`, `refused`, or `broken` (before it has begun).
+//! `TUB_TEST_ENGINE` says how it ends: `resumed`, `restored` (with the words of
+//! `TUB_TEST_ARGUMENTS`), `refused`, or `broken` (before it has begun).
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::Duration;
-use tub_control::mailbox::{Resumed, encode_resumed};
+use tub_control::mailbox::{Restored, Resumed, encode_restored, encode_resumed, join_block};
 use tub_control::{Client, OpenResource, OpenResourceKind};
 use tub_units::HostPid;
 
@@ -51,7 +52,18 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         return Ok(());
     }
     client.commit(SOON)?;
-    let letter = encode_resumed(&Resumed { image, generation: 1 })?;
+    let letter = if ending == "restored" {
+        let restored = Restored {
+            instance: "0".repeat(32),
+            generation: 1,
+            seed: "0".repeat(64),
+            restore_unix_ms: 1_700_000_000_000,
+        };
+        let arguments = std::env::var("TUB_TEST_ARGUMENTS")?;
+        encode_restored(&restored, &[], &join_block(arguments.split(' ')))?
+    } else {
+        encode_resumed(&Resumed { image, generation: 1 })?
+    };
     let memory = OpenOptions::new().write(true).open(format!("/proc/{pid}/mem"))?;
     // The state comes last: this process is not frozen, as it would be by an engine.
     memory.write_all_at(&letter[4..], prepared.mailbox.address + 4)?;

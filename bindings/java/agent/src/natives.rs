@@ -26,6 +26,7 @@ extern "system" fn Java_tubthumping_crac_Agent_awaitVerdict(
         for variable in environment {
             set_variable(variable);
         }
+        reread_time_zone();
     }
     answer(env, &pack(verdict(letter)))
 }
@@ -136,12 +137,14 @@ fn verdict(letter: Letter) -> Vec<Vec<u8>> {
             add(&resumed.image);
             add(&resumed.generation.to_string());
         }
-        Letter::Restored { restored, environment, .. } => {
+        Letter::Restored { restored, environment, arguments } => {
             add("restored");
             add(&restored.instance);
             add(&restored.generation.to_string());
             add(&restored.seed);
             add(&restored.restore_unix_ms.to_string());
+            add(&arguments.len().to_string());
+            strings.extend(arguments);
             strings.extend(environment);
         }
         Letter::Failed(failed) => {
@@ -160,6 +163,16 @@ fn verdict(letter: Letter) -> Vec<Vec<u8>> {
         Letter::Waiting => add("failed"),
     }
     strings
+}
+
+/// Has the C library look at `TZ` again, for native code.
+fn reread_time_zone() {
+    unsafe extern "C" {
+        fn tzset();
+    }
+    // SAFETY: tzset(3) reads the environment, takes a lock of its own and may be called from any
+    // thread. As for `set_variable`, a native setenv(3) meanwhile cannot be ruled out.
+    unsafe { tzset() };
 }
 
 /// Sets one variable of the native environment, for the children of this copy.

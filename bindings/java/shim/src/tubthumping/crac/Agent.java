@@ -14,8 +14,8 @@ final class Agent {
      *
      * <ul>
      *   <li>{@code resumed}, image, generation
-     *   <li>{@code restored}, instance, generation, seed, time, variable…; the native environment
-     *       has the variables already
+     *   <li>{@code restored}, instance, generation, seed, time, number of arguments, argument…,
+     *       variable…; the native environment has the variables already
      *   <li>{@code failed}, message, and for each object kind, descriptor, detail
      * </ul>
      */

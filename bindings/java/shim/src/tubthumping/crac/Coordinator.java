@@ -63,15 +63,20 @@ public final class Coordinator {
                 throw failed(new IllegalStateException("Recursive checkpoint is not allowed"));
             }
         }
+        Round mine;
         requests.lock();
         try {
-            Round mine = perform();
-            if (mine.wasInterrupted()) {
-                Thread.currentThread().interrupt();
-            }
-            mine.report();
+            mine = perform();
         } finally {
             requests.unlock();
+        }
+        if (mine.wasInterrupted()) {
+            Thread.currentThread().interrupt();
+        }
+        mine.report();
+        if (mine.hasNewMain()) {
+            // Here, so that what called goes on when it returns.
+            mine.runNewMain();
         }
     }
 
@@ -112,6 +117,7 @@ public final class Coordinator {
             mine = new Round(this, false);
             round = mine;
             asked.round = mine;
+            mine.isAwaited(true);
         }
         mine.start();
         if (!mine.awaitPrepared(DEFAULT_TIMEOUT_MS)) {
@@ -186,14 +192,19 @@ public final class Coordinator {
 
     /** Called by a round at its end, on its thread. */
     void over(Round ended) {
-        boolean awaited;
         synchronized (this) {
-            awaited = request != null && request.round == ended;
             round = null;
             notifyAll();
         }
-        if (!awaited) {
-            ended.logAfterFailures();
+        if (ended.isAwaited()) {
+            return;
+        }
+        ended.logAfterFailures();
+        if (ended.hasNewMain()) {
+            // Nobody waits for the round, and the JVM must not end before the class has begun.
+            Thread main = new Thread(ended::runNewMainAlone, "CRaC new main");
+            main.setDaemon(false);
+            main.start();
         }
     }
 
@@ -252,6 +263,7 @@ public final class Coordinator {
                 // A peer in another PID namespace has no number here.
                 if (peer == asked.engine || peer == 0) {
                     asked.round = mine;
+                    mine.isAwaited(true);
                     INSTANCE.notifyAll();
                 }
             }

@@ -45,18 +45,23 @@ final class Internals {
         return method;
     }
 
+    /** Whether the class of a static field has been started; to read the field would start it. */
+    static boolean isInUse(Field field) throws ReflectiveOperationException {
+        return isInUse(field.getDeclaringClass());
+    }
+
     /**
-     * Whether the class of a static field has been started; to read the field would start it.
+     * Whether a class has been started.
      *
      * <p>JVM(since 17): {@code jdk.internal.misc.Unsafe.shouldBeInitialized}; same on 25.
      */
-    static synchronized boolean isInUse(Field field) throws ReflectiveOperationException {
+    static synchronized boolean isInUse(Class<?> type) throws ReflectiveOperationException {
         if (unsafe == null) {
-            Class<?> type = type("jdk.internal.misc.Unsafe");
-            shouldBeInitialized = method(type, "shouldBeInitialized", Class.class);
-            unsafe = method(type, "getUnsafe").invoke(null);
+            Class<?> owner = type("jdk.internal.misc.Unsafe");
+            shouldBeInitialized = method(owner, "shouldBeInitialized", Class.class);
+            unsafe = method(owner, "getUnsafe").invoke(null);
         }
-        return !(boolean) shouldBeInitialized.invoke(unsafe, field.getDeclaringClass());
+        return !(boolean) shouldBeInitialized.invoke(unsafe, type);
     }
 
     /** Calls a method, and throws what it throws. */

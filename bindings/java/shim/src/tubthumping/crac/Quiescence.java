@@ -1,5 +1,6 @@
 package tubthumping.crac;
 
+import java.lang.management.ManagementFactory;
 import java.math.BigInteger;
 import java.security.SecureRandom;
 import java.util.List;
@@ -17,6 +18,10 @@ final class Quiescence {
     private Heap heap;
     private SecureGenerators generators;
     private Seeders seeders;
+    private Addresses addresses;
+    private TimeZones timeZones;
+    private Uptime uptime;
+    private FlightRecordings recordings;
     private List<String> allowedPaths = List.of();
 
     /** Makes ready: loads what will be needed, then closes what is unreachable, then shrinks. */
@@ -28,8 +33,12 @@ final class Quiescence {
         heap = new Heap();
         generators = new SecureGenerators();
         seeders = new Seeders();
+        addresses = new Addresses();
+        timeZones = new TimeZones(ManagementFactory.getRuntimeMXBean().getInputArguments().toString());
+        uptime = new Uptime();
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
+        stopRecordings();
         references.drain();
         // Before the heap: what they still compile is garbage afterwards.
         Agent.awaitCompilers(COMPILERS_MS);
@@ -55,6 +64,14 @@ final class Quiescence {
         return allowedPaths;
     }
 
+    private void stopRecordings() throws Exception {
+        Class<?> recorder = Internals.type("jdk.jfr.FlightRecorder");
+        if (recorder != null && Internals.isInUse(recorder)) {
+            recordings = new FlightRecordings();
+            recordings.stop();
+        }
+    }
+
     private void reseed(String seed) throws Exception {
         FreshSeed fresh = new FreshSeed(seed);
         generators.reseed(fresh);
@@ -62,20 +79,43 @@ final class Quiescence {
     }
 
     /** Undoes {@link #begin}, however far it came. */
-    void end() {
+    void end(Failures failures) {
         if (generators != null) {
             generators.unlock();
         }
         if (heap != null) {
             heap.restore();
         }
+        if (recordings != null) {
+            attempt(failures, recordings::start);
+        }
     }
 
     /** Adapts this copy to the place and time in which it gets up. Comes before {@link #end}. */
-    void restored(String seed, long unixMillis, List<byte[]> variables, Failures failures) {
-        attempt(failures, () -> reseed(seed));
-        Management.RestoreTime.last = new Management.RestoreTime(unixMillis);
-        attempt(failures, () -> environment.apply(variables));
+    void restored(Restored restored, Failures failures) {
+        attempt(failures, () -> reseed(restored.seed()));
+        Management.RestoreTime.last = new Management.RestoreTime(restored.unixMillis());
+        attempt(failures, () -> uptime.restart(restored.unixMillis()));
+        attempt(failures, addresses::forget);
+        attempt(failures, () -> environment.apply(restored.variables()));
+        attempt(failures, timeZones::follow);
+        attempt(failures, () -> restored.input().apply());
+    }
+
+    /** The last of all, when the hooks have run: what is new listens on sockets of its own. */
+    void restartManagement(RestoreInput input, Failures failures) {
+        if (input.hasProperty("com.sun.management")) {
+            attempt(failures, Quiescence::startManagementAgent);
+        }
+    }
+
+    /** JVM(since 17): {@code jdk.internal.agent.Agent.startAgent}; same on 25. */
+    private static void startManagementAgent() throws Exception {
+        Class<?> agent = Internals.type("jdk.internal.agent.Agent");
+        if (agent == null) {
+            throw new IllegalStateException("this runtime has no module jdk.management.agent");
+        }
+        Internals.call(Internals.method(agent, "startAgent"), null);
     }
 
     private interface Step {

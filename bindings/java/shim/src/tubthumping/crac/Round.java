@@ -60,6 +60,8 @@ final class Round implements Runnable {
     private Thread teller;
     private boolean hasImage;
     private boolean interrupted;
+    private RestoreInput input;
+    private boolean awaited;
 
     /**
      * A round that has not started.
@@ -88,10 +90,14 @@ final class Round implements Runnable {
         if (ready) {
             settle(Strings.unpackRaw(Agent.awaitVerdict()));
         } else {
-            quiescence.end();
+            quiescence.end(afterFailures);
         }
         enter(Phase.RESUMING);
         tellAfter(leftToTell());
+        RestoreInput given = input();
+        if (given != null) {
+            quiescence.restartManagement(given, afterFailures);
+        }
         enter(Phase.OVER);
         coordinator.over(this);
     }
@@ -181,7 +187,7 @@ final class Round implements Runnable {
         try {
             hear(verdict);
         } finally {
-            quiescence.end();
+            quiescence.end(afterFailures);
         }
     }
 
@@ -203,10 +209,11 @@ final class Round implements Runnable {
         }
         coordinator.generation(Long.parseLong(Strings.text(verdict.get(2))));
         if (kind.equals("restored")) {
-            String seed = Strings.text(verdict.get(3));
-            long unixMillis = Long.parseLong(Strings.text(verdict.get(4)));
-            List<byte[]> variables = verdict.subList(5, verdict.size());
-            quiescence.restored(seed, unixMillis, variables, afterFailures);
+            Restored restored = Restored.of(verdict);
+            synchronized (this) {
+                input = restored.input();
+            }
+            quiescence.restored(restored, afterFailures);
         }
     }
 
@@ -305,6 +312,49 @@ final class Round implements Runnable {
     /** The resource whose hook runs now, for people; {@code null} for none. */
     synchronized String running() {
         return running == null ? null : Failures.describe(running);
+    }
+
+    private synchronized RestoreInput input() {
+        return input;
+    }
+
+    /** Whether a new class is to be run in this copy. */
+    boolean hasNewMain() {
+        RestoreInput given = input();
+        return given != null && given.hasMain() && afterFailures.isEmpty();
+    }
+
+    /**
+     * Runs the new class on this thread.
+     *
+     * @throws RestoreException if that fails; the reason is suppressed
+     */
+    void runNewMain() throws RestoreException {
+        try {
+            input().runMain();
+        } catch (Exception e) {
+            RestoreException exception = new RestoreException();
+            exception.addSuppressed(e);
+            throw exception;
+        }
+    }
+
+    /** The same where nobody waits for an exception: a class that throws is told as by the JVM. */
+    void runNewMainAlone() {
+        try {
+            runNewMain();
+        } catch (RestoreException e) {
+            log(Level.ERROR, "the new main class failed", e.getSuppressed()[0]);
+        }
+    }
+
+    synchronized void isAwaited(boolean awaited) {
+        this.awaited = awaited;
+    }
+
+    /** Whether a thread of the application waits for the end of this round and its exceptions. */
+    synchronized boolean isAwaited() {
+        return awaited;
     }
 
     synchronized boolean wasInterrupted() {
