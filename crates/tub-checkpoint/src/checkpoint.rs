@@ -4,8 +4,10 @@
 //! happened if it takes part, and goes on.
 
 use crate::collect::{self, Beforehand};
+use crate::files::FilePolicy;
+use crate::survey::survey_knowing;
 use crate::waits::Notes;
-use crate::{Error, Refusal, Result, survey, unsupported, write};
+use crate::{Error, Refusal, Result, TcpPolicy, survey, unsupported, write};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 use tub_image::{ImageWriter, Summary};
@@ -18,6 +20,8 @@ use tub_units::{HostPid, RemoteAddr};
 pub struct Options {
     /// Whether the original goes on.
     pub leave_running: bool,
+    /// What becomes of TCP connections.
+    pub tcp: TcpPolicy,
     /// How many checkpoints lie behind the process, this one included.
     pub generation: u64,
     /// How the application takes part, if it does.
@@ -96,7 +100,8 @@ fn stages(
     let refused = |refusals: Vec<Refusal>, frozen| {
         if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
     };
-    refused(unsupported(&survey(pid)?, &[]), false)?;
+    let before = survey(pid)?;
+    refused(unsupported(&before, &[], options.tcp), false)?;
     let beforehand = Beforehand {
         provenance: Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -119,9 +124,10 @@ fn stages(
     })?;
     *frozen_once = true;
     let freeze = start.elapsed();
-    let survey = survey(pid)?;
-    refused(unsupported(&survey, &[]), true)?;
-    let checkpoint = collect::collect(&frozen, &survey, beforehand)?;
+    let survey = survey_knowing(pid, Some(&before.watched))?;
+    refused(unsupported(&survey, &[], options.tcp), true)?;
+    let checkpoint =
+        collect::collect(&frozen, &survey, FilePolicy { tcp: options.tcp }, beforehand)?;
     let collected = start.elapsed();
     let task = &checkpoint.tasks[0];
     write::pages(&frozen, task, writer.pages())?;

@@ -3,7 +3,7 @@
 //! In: a frozen process, its survey. Out: a value. Invariant: the process is left exactly as it
 //! was; there is no writer in scope.
 
-use crate::files::Descriptions;
+use crate::files::{Descriptions, FilePolicy};
 use crate::home::Resting;
 use crate::memory::file_identity;
 use crate::registers;
@@ -19,7 +19,7 @@ use tub_model::{
     SignalAction, Task, Thread,
 };
 use tub_procfs::timens::TimensOffsets;
-use tub_sys::Errno;
+use tub_sys::{Errno, UnixDiag};
 use tub_tracee::{CallSite, Frozen, RemoteCalls, StoppedThread, WayHome};
 use tub_units::{HostPid, NsPid, PAGE_BYTES, RemoteAddr};
 
@@ -40,6 +40,7 @@ pub(crate) struct Beforehand {
 pub(crate) fn collect(
     frozen: &Frozen,
     survey: &Survey,
+    policy: FilePolicy,
     beforehand: Beforehand,
 ) -> Result<Checkpoint> {
     let clocks = clocks(survey)?;
@@ -60,7 +61,7 @@ pub(crate) fn collect(
     let mut threads = vec![thread(survey, *main, &mut caller.calls, resting, scratch)?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
-    let mut descriptions = Descriptions::default();
+    let mut descriptions = Descriptions::new(policy);
     let fds = descriptions.collect(survey, &mut caller)?;
     for other in others {
         let resting = rest(*other)?;
@@ -115,7 +116,7 @@ pub(crate) fn collect(
         host: beforehand.host,
         clocks,
         coordination: beforehand.coordination,
-        files: descriptions.into_files(),
+        files: descriptions.into_files(pid)?,
         tasks: vec![task],
         zombies: Vec::new(),
     })
@@ -258,7 +259,7 @@ pub(crate) struct Caller<'a> {
     scratch: RemoteAddr,
     scratch_bytes: u64,
     pid: HostPid,
-    peers: Option<HashMap<u64, Option<u64>>>,
+    diag: Option<HashMap<u64, UnixDiag>>,
 }
 
 /// What only the process itself can tell.
@@ -293,7 +294,7 @@ impl<'a> Caller<'a> {
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
         let args = [0, scratch_bytes, rights, flags, u64::MAX, 0];
         let scratch = RemoteAddr(ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?);
-        Ok(Self { calls, resting, scratch, scratch_bytes, pid, peers: None })
+        Ok(Self { calls, resting, scratch, scratch_bytes, pid, diag: None })
     }
 
     pub(crate) fn ask(&mut self, what: &str, number: i64, args: [u64; 6]) -> Result<u64> {
@@ -429,32 +430,61 @@ impl<'a> Caller<'a> {
         Ok((in_s * 1_000_000_000 + in_ns, every_s * 1_000_000_000 + every_ns))
     }
 
-    /// An option of one of its sockets, as an int; `None` where the socket has none such.
-    pub(crate) fn socket_option(&mut self, fd: i32, level: i32, name: i32) -> Result<Option<i32>> {
+    /// Makes a call that works on `memory`: it gets the address of a copy, which is read back.
+    pub(crate) fn call_on(
+        &mut self,
+        number: i64,
+        memory: &mut [u8],
+        args: impl FnOnce(u64) -> [u64; 6],
+    ) -> Result<std::result::Result<u64, Errno>> {
         let pid = self.pid;
         let tracee = |source| Error::Tracee { pid, source };
-        let len = RemoteAddr(self.scratch.0 + 64);
-        let process = self.calls.process();
-        process.write(len, &4u64.to_ne_bytes()).map_err(tracee)?;
-        let word = |value: i32| u64::from(value.cast_unsigned());
-        let args = [word(fd), word(level), word(name), self.scratch.0, len.0, 0];
-        match self.calls.call(libc::SYS_getsockopt, args).map_err(tracee)? {
-            Ok(_) => {
-                let [value] = self.words()?;
-                Ok(Some(low_half(value).cast_signed()))
-            }
-            Err(_) => Ok(None),
-        }
+        debug_assert!(memory.len() as u64 <= PAGE_BYTES, "the scratch page is all there is");
+        self.calls.process().write(self.scratch, memory).map_err(tracee)?;
+        let result = self.calls.call(number, args(self.scratch.0)).map_err(tracee)?;
+        self.calls.process().read(self.scratch, memory).map_err(tracee)?;
+        Ok(result)
     }
 
-    /// Inode of the socket at the other end of a connected unix socket; `None` where it is closed.
-    pub(crate) fn unix_peer(&mut self, ino: u64) -> Result<Option<u64>> {
-        if self.peers.is_none() {
+    /// Maps memory of its own for a call that needs more than a page, lets `use_it`, and unmaps it.
+    pub(crate) fn with_memory<T>(
+        &mut self,
+        bytes: u64,
+        use_it: impl FnOnce(&mut Self, RemoteAddr) -> Result<T>,
+    ) -> Result<T> {
+        let rights = (libc::PROT_READ | libc::PROT_WRITE) as u64;
+        let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
+        let args = [0, bytes, rights, flags, u64::MAX, 0];
+        let at = RemoteAddr(self.ask("memory", libc::SYS_mmap, args)?);
+        let result = use_it(self, at);
+        self.ask("end of memory", libc::SYS_munmap, [at.0, bytes, 0, 0, 0, 0])?;
+        result
+    }
+
+    /// Reads its memory.
+    pub(crate) fn read(&self, at: RemoteAddr, bytes: &mut [u8]) -> Result<()> {
+        let tracee = |source| Error::Tracee { pid: self.pid, source };
+        self.calls.process().read(at, bytes).map_err(tracee)
+    }
+
+    /// Where the memory of [`Self::call_on`] lies.
+    pub(crate) fn scratch_address(&self) -> u64 {
+        self.scratch.0
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> HostPid {
+        self.pid
+    }
+
+    /// What the kernel's diagnosis says of one of its unix sockets.
+    pub(crate) fn unix_diag(&mut self, ino: u64) -> Result<UnixDiag> {
+        if self.diag.is_none() {
             let socket = self.sock_diag_socket()?;
-            let peers = tub_sys::unix_peers(socket.as_fd()).map_err(|e| self.no_peers(e))?;
-            self.peers = Some(peers.into_iter().collect());
+            let sockets = tub_sys::unix_sockets(socket.as_fd()).map_err(|e| self.no_peers(e))?;
+            self.diag = Some(sockets.into_iter().collect());
         }
-        let known = self.peers.as_ref().and_then(|peers| peers.get(&ino).copied());
+        let known = self.diag.as_ref().and_then(|diag| diag.get(&ino).cloned());
         known.ok_or_else(|| self.no_peers(Errno::EXDEV))
     }
 

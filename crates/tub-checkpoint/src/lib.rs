@@ -19,12 +19,15 @@ mod registers;
 mod same;
 mod survey;
 mod waits;
+mod watched;
 mod write;
 
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver};
 pub use error::{Error, Outcome, Result};
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{
-    OpenPolicy, Refusal, RefusalKind, application_open, control_sockets, unsupported,
+    DELETED_BYTES_MAX, OpenPolicy, Refusal, RefusalKind, TcpPolicy, application_open,
+    control_sockets, unsupported,
 };
 pub use survey::{Survey, SurveyedFd, SurveyedThread, survey};
+pub use watched::Watched;

@@ -3,6 +3,7 @@
 //! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
+use crate::watched::Watched;
 use crate::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
@@ -21,6 +22,7 @@ use tub_procfs::stat::StatRecord;
 use tub_procfs::status::StatusRecord;
 use tub_procfs::timens::TimensOffsets;
 use tub_procfs::timers::TimerRecord;
+use tub_sys::UnixDiag;
 use tub_units::HostPid;
 
 /// What /proc says about a process.
@@ -64,6 +66,11 @@ pub struct Survey {
     pub udp: HashMap<u64, InetRecord>,
     /// Unix sockets, by inode.
     pub unix: HashMap<u64, UnixRecord>,
+    /// What the kernel's diagnosis says of unix sockets, by inode; empty where the process is in
+    /// another network namespace, into which we cannot ask before it is frozen.
+    pub unix_diag: HashMap<u64, UnixDiag>,
+    /// Paths of what its inotify instances watch, as far as they were found.
+    pub watched: Watched,
 }
 
 /// A thread.
@@ -98,6 +105,8 @@ pub struct SurveyedFd {
     pub mtime_ns: i64,
     /// `st_nlink`.
     pub links: u64,
+    /// Of a socket, the name of its protocol: `TCP`, `UNIX-STREAM`.
+    pub protocol: Option<String>,
     /// Of a pipe: whether everybody has closed the other end.
     pub other_end_closed: bool,
     /// `/proc/PID/fdinfo/N`.
@@ -109,6 +118,11 @@ impl SurveyedFd {
     pub fn is(&self, kind: SFlag) -> bool {
         self.mode & SFlag::S_IFMT.bits() == kind.bits()
     }
+
+    /// Whether it is of any type: kernel objects behind an anonymous inode are of none.
+    pub fn is_inode(&self) -> bool {
+        self.mode & SFlag::S_IFMT.bits() != 0
+    }
 }
 
 /// Reads it all.
@@ -117,6 +131,11 @@ impl SurveyedFd {
 ///
 /// [`Error::NoSuchProcess`], [`Error::NotOurs`], or what of /proc cannot be read.
 pub fn survey(pid: HostPid) -> Result<Survey> {
+    survey_knowing(pid, None)
+}
+
+/// Reads it all once more, with what took long to find at the first time.
+pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Survey> {
     let at = |name: &str| format!("/proc/{pid}/{name}");
     if !Path::new(&format!("/proc/{pid}")).exists() {
         return Err(Error::NoSuchProcess { pid });
@@ -165,10 +184,15 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
     // (unix_stream_connect, net/unix/af_unix.c), and for the control socket that is us.
     let mut unix = parsed("/proc/self/net/unix", tub_procfs::net::parse_unix)?;
     unix.extend(parsed(&at("net/unix"), tub_procfs::net::parse_unix)?);
+    let mappings = mappings(pid)?;
+    let cwd = link(&at("cwd"))?;
+    let watched = Watched::find(&fds, &mappings, &cwd, known);
     Ok(Survey {
+        unix_diag: unix_diag(pid),
+        watched,
         pid,
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
-        mappings: mappings(pid)?,
+        mappings,
         threads,
         fds,
         children,
@@ -177,7 +201,7 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
         timers: optional(parsed(&at("timers"), tub_procfs::timers::parse))?,
         clock_offsets: optional(parsed(&at("timens_offsets"), tub_procfs::timens::parse_offsets))?,
         exe,
-        cwd: link(&at("cwd"))?,
+        cwd,
         root: link(&at("root"))?,
         auxv: bytes(&at("auxv"))?,
         personality: u32::from_str_radix(&text(&at("personality"))?, 16).unwrap_or(0),
@@ -187,6 +211,16 @@ pub fn survey(pid: HostPid) -> Result<Survey> {
         unix: unix.into_iter().map(|record| (record.inode, record)).collect(),
         status,
     })
+}
+
+/// What the diagnosis says, where it speaks of the network namespace of the process.
+fn unix_diag(pid: HostPid) -> HashMap<u64, UnixDiag> {
+    let namespace = |who: String| fs::read_link(format!("/proc/{who}/ns/net")).ok();
+    if namespace("self".to_owned()) != namespace(pid.to_string()) {
+        return HashMap::new();
+    }
+    let sockets = tub_sys::sock_diag_socket().and_then(|fd| tub_sys::unix_sockets(fd.as_fd()));
+    sockets.map_or_else(|_| HashMap::new(), |all| all.into_iter().collect())
 }
 
 /// How often the mappings of a running process are read before it is given up.
@@ -212,11 +246,13 @@ pub(crate) fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
 fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
     let path = format!("/proc/{pid}/fd/{number}");
     let target = link(&path)?;
-    let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
     let info = fdinfo(pid, number)?;
     let is_pipe = number > 2 && target.starts_with("pipe:");
     let other_end_closed = is_pipe && other_end_closed(pid, number, info.flags.cast_signed());
+    let protocol = tub_sys::socket_protocol(&path).ok().filter(|_| target.starts_with("socket:"));
+    let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
     Ok(SurveyedFd {
+        protocol,
         other_end_closed,
         number,
         link: target,

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tubthumping::{
     CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
-    ProcessState, Refusal,
+    ProcessState, Refusal, TcpPolicy,
 };
 
 /// Freeze a process into an image, and end it.
@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// Let the original go on afterwards.
     #[arg(long)]
     leave_running: bool,
+    /// What becomes of TCP connections: `close` lets them come back as if the peer had gone.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Tcp::Refuse)]
+    tcp: Tcp,
     /// Replace an image that is there. Instances that are alive keep the old one's pages.
     #[arg(long)]
     replace: bool,
@@ -43,12 +46,31 @@ enum EngineArg {
     Criu,
 }
 
+/// `--tcp`.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Tcp {
+    /// They stand in the way of the checkpoint.
+    Refuse,
+    /// They end.
+    Close,
+}
+
+impl From<Tcp> for TcpPolicy {
+    fn from(tcp: Tcp) -> Self {
+        match tcp {
+            Tcp::Refuse => Self::Refuse,
+            Tcp::Close => Self::Close,
+        }
+    }
+}
+
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let pid = HostPid(args.pid);
     let options = CheckpointOptions {
         dir: directory(args, pid)?,
         replace: args.replace,
         leave_running: args.leave_running,
+        tcp: args.tcp.into(),
         timeout: Duration::try_from_secs_f64(args.timeout).map_err(|error| {
             Failure::new(
                 format!("timeout of {} s cannot be used", args.timeout),

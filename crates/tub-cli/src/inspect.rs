@@ -14,7 +14,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tub_image::{ErrorKind, Image};
-use tub_model::{Backing, FileKind, OpenFile, Protection, Socket, Task, Vma};
+use tub_model::{
+    Backing, FileKind, OpenFile, Protection, Socket, Task, TcpState, UnixSocket, UnixState, Vma,
+};
 
 /// Tell what an image holds: threads, memory by kind, descriptors, resources, host, origin.
 #[derive(clap::Args)]
@@ -269,13 +271,43 @@ fn describe_file(file: &OpenFile) -> String {
             format!("inotify of {}", list(watches.iter().map(|watch| watch.path.as_str())))
         }
         FileKind::Socket(socket) => match socket {
-            Socket::UnixPair { id, peer, .. } => format!("unix socket {id}, paired with {peer}"),
-            Socket::UnixOrphan { .. } => "unix socket whose peer is closed".into(),
-            Socket::UnixListener { address, .. } => format!("listening unix socket {address}"),
-            Socket::TcpListener { address, .. } => format!("listening TCP socket {address}"),
-            Socket::Udp { address, .. } => format!("UDP socket {address}"),
+            Socket::Unix(unix) => unix_socket(unix),
+            Socket::Tcp { address, state, .. } => match state {
+                TcpState::Listening { .. } => format!("listening TCP socket {address}"),
+                TcpState::Fresh => format!("TCP socket {address}, not connected"),
+                TcpState::Dead => "TCP socket whose connection is over".into(),
+            },
+            Socket::Udp { address, peer: None, .. } => format!("UDP socket {address}"),
+            Socket::Udp { address, peer: Some(peer), .. } => {
+                format!("UDP socket {address}, connected to {peer}")
+            }
+            Socket::Netlink { protocol, .. } => format!("netlink socket of protocol {protocol}"),
         },
+        FileKind::Deleted { path, content, .. } => {
+            format!("{path}, deleted, {} bytes", content.len())
+        }
+        FileKind::PathOnly { path } => format!("path {path}"),
+        FileKind::Kernel { path, .. } => format!("{path}, of the kernel"),
+        FileKind::Outside { what } => format!("{what}, outside"),
     }
+}
+
+fn unix_socket(unix: &UnixSocket) -> String {
+    let name = unix.name.as_ref().map_or("unix socket".to_owned(), |name| {
+        format!("unix socket {}", String::from_utf8_lossy(&name.bytes).replace('\0', "@"))
+    });
+    let waiting: usize = unix.inbox.iter().map(Vec::len).sum();
+    let state = match &unix.state {
+        UnixState::Unconnected => String::new(),
+        UnixState::Listening { .. } => return format!("listening {name}"),
+        UnixState::Connected { peer } => format!(" {}, connected to {peer}", unix.id),
+        UnixState::Orphan => " whose peer is closed".to_owned(),
+        UnixState::Outside { name } => {
+            format!(", connected to {}", String::from_utf8_lossy(name).replace('\0', "@"))
+        }
+    };
+    let waiting = if waiting > 0 { format!(", {waiting} bytes to read") } else { String::new() };
+    format!("{name}{state}{waiting}")
 }
 
 /// Names in an image are anybody's text: control characters must not reach the terminal.

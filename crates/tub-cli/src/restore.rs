@@ -157,6 +157,7 @@ fn failure(dir: &Path, error: &RestoreError) -> Failure {
     match error {
         RestoreError::Host(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         RestoreError::Files(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
+        RestoreError::Locked(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         _ => {}
     }
     failure

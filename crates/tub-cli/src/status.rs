@@ -27,11 +27,14 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let status = Client::find(pid)
         .and_then(|client| client.map(|mut client| client.status()).transpose())
         .map_err(|error| Failure::new(what(), &error, Code::Failed))?;
-    let in_the_way: Vec<String> =
-        tub_checkpoint::unsupported(&seen, &tub_checkpoint::control_sockets(&seen))
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+    let in_the_way: Vec<String> = tub_checkpoint::unsupported(
+        &seen,
+        &tub_checkpoint::control_sockets(&seen),
+        tub_checkpoint::TcpPolicy::Refuse,
+    )
+    .iter()
+    .map(ToString::to_string)
+    .collect();
     if args.json {
         let object = serde_json::json!({
             "pid": args.pid,

@@ -76,6 +76,9 @@ fn reasons(image: &Image) -> Vec<Reason> {
     for mismatch in tub_host::check_files(&image.checkpoint) {
         add(Code::BadImage, mismatch.to_string());
     }
+    for conflict in tub_host::check_locks(&image.checkpoint) {
+        add(Code::HostLacks, conflict.to_string());
+    }
     // What the host allows is asked last, for asking changes this process: it may find itself in a
     // namespace of its own.
     if let Err(error) = dry_run(&image.dir) {

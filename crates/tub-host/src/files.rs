@@ -124,6 +124,7 @@ fn opened(file: &tub_model::OpenFile) -> Option<Wanted<'_>> {
         FileKind::Regular { file, .. } => Some(typed(&file.path, SFlag::S_IFREG)),
         FileKind::Directory { path, .. } => Some(typed(path, SFlag::S_IFDIR)),
         FileKind::Device { path } => Some(typed(path, SFlag::S_IFCHR)),
+        FileKind::Pipe { path: Some(path), .. } => Some(typed(path, SFlag::S_IFIFO)),
         _ => None,
     }
 }

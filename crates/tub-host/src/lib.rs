@@ -11,10 +11,12 @@ mod compare;
 mod error;
 mod facts;
 mod files;
+mod locks;
 mod probe;
 
 pub use compare::{Mismatch, compare};
 pub use error::Error;
 pub use facts::facts;
 pub use files::{FileMismatch, FileProblem, check_files};
+pub use locks::{LockConflict, check_locks};
 pub use probe::{Ability, Finding, Helper, Probe, obstacles, probe, try_in_helper};

@@ -7,7 +7,7 @@
 
 use crate::pages::PageRun;
 use std::collections::BTreeSet;
-use tub_model::{Backing, Checkpoint, FileKind, OpenFile, Task, Thread, Vma};
+use tub_model::{Backing, Checkpoint, FileKind, FileLock, OpenFile, Task, Thread, Vma};
 use tub_units::{AddrRange, PAGE_BYTES};
 
 /// Checks everything; the first thing that cannot be comes back as a sentence.
@@ -73,10 +73,23 @@ fn check_paths(task: &Task) -> Result<(), String> {
 }
 
 fn check_files(files: &[OpenFile]) -> Result<(), String> {
+    // Positions are signed in every call that takes a lock.
+    let fits = |lock: &FileLock| {
+        let last = lock.end.unwrap_or(lock.start);
+        lock.start <= last && last < i64::MAX.cast_unsigned()
+    };
     for file in files {
+        if !file.locks.iter().all(fits) {
+            return Err("a file lock has an impossible range".to_owned());
+        }
         match &file.kind {
             FileKind::Regular { file, .. } => check_path(&file.path)?,
-            FileKind::Directory { path, .. } | FileKind::Device { path } => check_path(path)?,
+            FileKind::Directory { path, .. }
+            | FileKind::Device { path }
+            | FileKind::Deleted { path, .. }
+            | FileKind::PathOnly { path }
+            | FileKind::Kernel { path, .. }
+            | FileKind::Pipe { path: Some(path), .. } => check_path(path)?,
             FileKind::Epoll { targets } => {
                 if let Some(target) = targets.iter().find(|target| target.file >= files.len()) {
                     let (index, count) = (target.file, files.len());

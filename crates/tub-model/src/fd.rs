@@ -2,7 +2,8 @@
 
 use crate::{FileIdentity, Socket};
 use alloc::{string::String, vec::Vec};
-use tub_units::FdNumber;
+use core::fmt;
+use tub_units::{FdNumber, NsPid};
 
 /// A descriptor: a number that names an open file description.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,8 +21,58 @@ pub struct Fd {
 pub struct OpenFile {
     /// `O_*` status flags and access mode as of `fcntl(F_GETFL)`, without `O_CLOEXEC`.
     pub flags: i32,
+    /// Who is told that something can be read or written (`F_SETOWN_EX`, `F_SETSIG`).
+    pub owner: Option<FileOwner>,
+    /// File locks held through it.
+    pub locks: Vec<FileLock>,
     /// What it is.
     pub kind: FileKind,
+}
+
+/// Who is told of what happens to a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileOwner {
+    /// `F_OWNER_TID` 0, `F_OWNER_PID` 1, `F_OWNER_PGRP` 2.
+    pub kind: i32,
+    /// Its id, as the task sees it; 0 for nobody.
+    pub id: NsPid,
+    /// Signal sent; 0 for SIGIO without information.
+    pub signal: i32,
+}
+
+/// A file lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileLock {
+    /// Whose it is.
+    pub holder: LockHolder,
+    /// Whether it excludes everybody, rather than writers only.
+    pub exclusive: bool,
+    /// First byte.
+    pub start: u64,
+    /// Last byte; `None` for the end of the file, wherever that is.
+    pub end: Option<u64>,
+}
+
+impl fmt::Display for FileLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.exclusive { "exclusive" } else { "shared" })?;
+        match (self.holder, self.end) {
+            (LockHolder::Flock, _) | (_, None) if self.start == 0 => f.write_str(" lock"),
+            (_, None) => write!(f, " lock of all bytes from {} on", self.start),
+            (_, Some(end)) => write!(f, " lock of bytes {} to {end}", self.start),
+        }
+    }
+}
+
+/// Whose a file lock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockHolder {
+    /// The description's, over the whole file: `flock(2)`.
+    Flock,
+    /// The description's: `fcntl(F_OFD_SETLK)`.
+    Description,
+    /// A task's: `fcntl(F_SETLK)`.
+    Task(NsPid),
 }
 
 /// What an open file description is, and what it takes to have it again.
@@ -33,6 +84,38 @@ pub enum FileKind {
         file: FileIdentity,
         /// Read and write position in bytes.
         offset_bytes: u64,
+    },
+    /// A regular file without a name. Made anew, with its content, with no name again.
+    Deleted {
+        /// Where it was.
+        path: String,
+        /// Device number, as of `stat`.
+        dev: u64,
+        /// Inode number: descriptions of the same file carry the same one.
+        ino: u64,
+        /// Permission bits.
+        mode: u32,
+        /// Its content; of several descriptions of the same file the first one carries it.
+        content: Vec<u8>,
+        /// Read and write position in bytes.
+        offset_bytes: u64,
+    },
+    /// Anything that is open for its path only (`O_PATH`).
+    PathOnly {
+        /// Its path.
+        path: String,
+    },
+    /// A file or directory of the kernel's, in `/proc` or `/sys`.
+    Kernel {
+        /// Its path; that of the task itself starts with `/proc/self/`.
+        path: String,
+        /// Read and write position in bytes.
+        offset_bytes: u64,
+    },
+    /// Something outside that only the restoring process can provide: a standard stream.
+    Outside {
+        /// What, for messages.
+        what: String,
     },
     /// A directory.
     Directory {
@@ -51,16 +134,19 @@ pub enum FileKind {
         /// Its path, for messages.
         path: String,
     },
-    /// One end of a pipe.
+    /// One end of a pipe, or of a named one (FIFO); a FIFO's may be both.
     Pipe {
+        /// Path of a FIFO.
+        path: Option<String>,
         /// Inode number: both ends carry the same one.
         id: u64,
         /// Whether this is the end to write to.
         write_end: bool,
         /// Capacity in bytes.
         capacity_bytes: u32,
-        /// What lies in it; carried by the reading end only.
-        content: Vec<u8>,
+        /// What lies in it, in packets where it is in packet mode (`O_DIRECT`); carried by the
+        /// reading end only.
+        content: Vec<Vec<u8>>,
         /// Whether nobody outside holds the other end: it is in a task, too, or closed. Where
         /// somebody does, only a standard stream can be restored, from the restoring process.
         both_ends: bool,

@@ -29,8 +29,36 @@ pub struct FdInfoRecord {
     pub sigmask: Option<u64>,
     /// Of an inotify: its watches, ascending by number.
     pub inotify: Vec<InotifyRecord>,
-    /// How many file locks and leases are held through it.
-    pub locks: usize,
+    /// File locks and leases held through it.
+    pub locks: Vec<LockRecord>,
+    /// Of a unix socket: descriptors that lie in its queue; absent before Linux 5.5.
+    pub scm_fds: Option<u32>,
+}
+
+/// A line `lock:`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRecord {
+    /// Whose it is.
+    pub kind: LockKind,
+    /// `WRITE` rather than `READ`.
+    pub exclusive: bool,
+    /// First byte.
+    pub start: u64,
+    /// Last byte; `None` for the end of the file, wherever that is.
+    pub end: Option<u64>,
+}
+
+/// Kinds of file locks (`fs/locks.c`, lock_get_status).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockKind {
+    /// `flock(2)`: of the open file description, over the whole file.
+    Flock,
+    /// `fcntl(F_SETLK)`: of the process.
+    Posix,
+    /// `fcntl(F_OFD_SETLK)`: of the open file description.
+    OpenFile,
+    /// `fcntl(F_SETLEASE)` and whatever else there may be.
+    Lease,
 }
 
 /// The lines of an eventfd.
@@ -127,7 +155,8 @@ pub fn parse(bytes: &[u8]) -> Result<FdInfoRecord> {
                 timer(&mut record).interval_ns = timespec(place, &line[colon + 1..])?;
             }
             b"sigmask" => record.sigmask = Some(fields.number(16, "sigmask")?),
-            b"lock" => record.locks += 1,
+            b"lock" => record.locks.push(lock(fields)?),
+            b"scm_fds" => record.scm_fds = Some(fields.number(10, "scm_fds")?),
             _ if key.starts_with(b"inotify ") => record.inotify.push(inotify(place, line)?),
             _ => {}
         }
@@ -164,6 +193,32 @@ fn epoll(mut fields: Fields<'_>) -> Result<EpollRecord> {
     fields.label("sdev:")?;
     let dev = from_kernel_dev(fields.number(16, "sdev")?);
     Ok(EpollRecord { tfd, events, data, pos, ino, dev })
+}
+
+/// `lock:   1: POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`, after the key.
+fn lock(mut fields: Fields<'_>) -> Result<LockRecord> {
+    fields.next("number")?;
+    lock_of(fields).map(|(lock, ..)| lock)
+}
+
+/// `POSIX  ADVISORY  WRITE 4711 fe:00:1234 0 EOF`: the lock, whose it is, and the file.
+pub(crate) fn lock_of(mut fields: Fields<'_>) -> Result<(LockRecord, i32, &[u8])> {
+    let kind = match fields.next("kind")? {
+        b"FLOCK" => LockKind::Flock,
+        b"POSIX" => LockKind::Posix,
+        b"OFDLCK" => LockKind::OpenFile,
+        _ => LockKind::Lease,
+    };
+    fields.next("mode")?;
+    let exclusive = fields.next("type")? == b"WRITE";
+    let pid = fields.number(10, "pid")?;
+    let file = fields.next("file")?;
+    let start = fields.number(10, "start")?;
+    let end = match fields.next("end")? {
+        b"EOF" => None,
+        text => Some(number(text, 10).ok_or_else(|| fields.place().malformed("end", text))?),
+    };
+    Ok((LockRecord { kind, exclusive, start, end }, pid, file))
 }
 
 /// `inotify wd:1 ino:f ... sdev:fe00000 mask:300 ... fhandle-bytes:8 fhandle-type:1 f_handle:77…`
@@ -223,7 +278,13 @@ mod tests {
         assert_eq!(info.pos, 8192);
         assert_eq!(info.flags, 0o2_100_002);
         assert!(info.ino.is_some());
-        assert_eq!(info.locks, 1);
+        let [lock] = info.locks[..] else { panic!("{:?}", info.locks) };
+        assert_eq!((lock.kind, lock.exclusive), (LockKind::Posix, true));
+        assert_eq!((lock.start, lock.end), (10, Some(109)));
+        let flock =
+            b"pos:\t0\nflags:\t02\nmnt_id:\t1\nlock:\t1: FLOCK  ADVISORY  READ 9 00:1a:3 0 EOF\n";
+        let [lock] = parse(flock).unwrap().locks[..] else { panic!("no lock") };
+        assert_eq!((lock.kind, lock.exclusive, lock.end), (LockKind::Flock, false, None));
         assert_eq!(parse(fixture!("4")).unwrap().flags & 0o2000, 0o2000);
     }
 

@@ -19,6 +19,7 @@ pub mod cpuinfo;
 mod error;
 pub mod fdinfo;
 pub mod limits;
+pub mod locks;
 pub mod maps;
 pub mod net;
 pub mod sched;

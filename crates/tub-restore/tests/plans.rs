@@ -82,16 +82,20 @@ fn checkpoint() -> Checkpoint {
         let backing = Backing::PrivateFile { file: file("/lib/libjvm.so"), offset_bytes };
         vma(range(start, end), rights, backing, saved)
     };
-    let pipe = |write_end, content: &[u8]| OpenFile {
+    let pipe = |write_end, content: &[&[u8]]| OpenFile {
         flags: i32::from(write_end),
+        owner: None,
+        locks: Vec::new(),
         kind: FileKind::Pipe {
+            path: None,
             id: 77,
             write_end,
             capacity_bytes: 65536,
-            content: content.to_vec(),
+            content: content.iter().map(|bytes| bytes.to_vec()).collect(),
             both_ends: true,
         },
     };
+    let open = |flags, kind| OpenFile { flags, owner: None, locks: Vec::new(), kind };
     let log = FileKind::Regular { file: file("/var/log/app.log"), offset_bytes: 120 };
     let epoll = FileKind::Epoll {
         targets: vec![EpollTarget { fd: FdNumber(4), file: 2, events: 1, data: 0xdead_0004 }],
@@ -112,11 +116,11 @@ fn checkpoint() -> Checkpoint {
             resources: vec!["a connector".to_owned()],
         }),
         files: vec![
-            OpenFile { flags: 0, kind: FileKind::Device { path: "/dev/null".to_owned() } },
-            OpenFile { flags: 0x8401, kind: log },
-            pipe(false, b"abc"),
-            pipe(true, b""),
-            OpenFile { flags: 2, kind: epoll },
+            open(0, FileKind::Device { path: "/dev/null".to_owned() }),
+            open(0x8401, log),
+            pipe(false, &[b"abc"]),
+            pipe(true, &[]),
+            open(2, epoll),
         ],
         zombies: Vec::new(),
         tasks: vec![Task {

@@ -100,19 +100,41 @@ pub fn epoll_add(epoll: RawFd, fd: RawFd, events: u32, data: u64) -> Result<(), 
     check(i64::from(result)).map(drop)
 }
 
+/// `epoll_wait(epoll, …, 0)`: takes what is ready, and answers how many entries that were.
+pub fn epoll_drain(epoll: RawFd) -> Result<usize, Errno> {
+    let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
+    // SAFETY: the kernel writes at most the 64 entries that are there.
+    let result = unsafe { libc::epoll_wait(epoll, events.as_mut_ptr(), 64, 0) };
+    check(i64::from(result)).map(|ready| usize::try_from(ready).unwrap_or(0))
+}
+
+/// `ioctl(fd, FIONREAD)`: bytes that can be read.
+pub fn readable_bytes(fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+    let mut bytes = 0i32;
+    // SAFETY: FIONREAD writes one int.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    check(i64::from(result)).map(|_| bytes)
+}
+
 /// `timerfd_create(clock, flags)`.
 pub fn timerfd(clock: i32, flags: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: timerfd_create takes numbers.
     own(i64::from(unsafe { libc::timerfd_create(clock, flags) }))
 }
 
-/// `timerfd_settime(fd, 0, {value, interval})`, in nanoseconds from now.
-pub fn timerfd_arm(fd: BorrowedFd<'_>, value_ns: u64, interval_ns: u64) -> Result<(), Errno> {
+/// `timerfd_settime(fd, flags, {value, interval})`, in nanoseconds: from now, or with
+/// `TFD_TIMER_ABSTIME` of the clock.
+pub fn timerfd_arm(
+    fd: BorrowedFd<'_>,
+    flags: i32,
+    value_ns: u64,
+    interval_ns: u64,
+) -> Result<(), Errno> {
     let spec =
         libc::itimerspec { it_interval: timespec(interval_ns), it_value: timespec(value_ns) };
+    let null = std::ptr::null_mut();
     // SAFETY: the kernel reads `spec`; no old value is asked for.
-    let result =
-        unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) };
+    let result = unsafe { libc::timerfd_settime(fd.as_raw_fd(), flags, &raw const spec, null) };
     check(i64::from(result)).map(drop)
 }
 

@@ -5,6 +5,7 @@
 //! Not here: calls that nix wraps well, and anything that combines two calls.
 
 mod fd;
+mod lock;
 mod memory;
 mod process;
 mod ptrace;
@@ -14,6 +15,7 @@ mod socket;
 mod trial;
 
 pub use fd::*;
+pub use lock::*;
 pub use memory::*;
 pub use nix::errno::Errno;
 pub use process::*;

@@ -133,3 +133,24 @@ pub fn same_description(a: (HostPid, i32), b: (HostPid, i32)) -> Result<bool, Er
     let result = unsafe { libc::syscall(libc::SYS_kcmp, a.0.0, b.0.0, KCMP_FILE, a.1, b.1) };
     Ok(check(result)? == 0)
 }
+
+/// `kcmp(pid, pid, KCMP_EPOLL_TFD, fd, {epoll, target, offset})`: whether `fd` is the description
+/// that an epoll set knows by the number `target`, the `offset`th of those with that number.
+///
+/// # References
+///
+/// KERNEL(since 4.13): kcmp(2).
+pub fn epoll_watches(
+    pid: HostPid,
+    fd: i32,
+    epoll: i32,
+    target: i32,
+    offset: u32,
+) -> Result<bool, Errno> {
+    const KCMP_EPOLL_TFD: i32 = 7;
+    let slot = [epoll.cast_unsigned(), target.cast_unsigned(), offset];
+    // SAFETY: the kernel reads the three words of `slot` (struct kcmp_epoll_slot).
+    let result =
+        unsafe { libc::syscall(libc::SYS_kcmp, pid.0, pid.0, KCMP_EPOLL_TFD, fd, slot.as_ptr()) };
+    Ok(check(result)? == 0)
+}

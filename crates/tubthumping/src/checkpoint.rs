@@ -8,7 +8,7 @@ use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, Report, engine};
 use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
-    Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, application_open,
+    Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, TcpPolicy, application_open,
     control_sockets, survey, unsupported,
 };
 use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
@@ -23,6 +23,8 @@ pub struct CheckpointOptions {
     pub replace: bool,
     /// Whether the original goes on afterwards.
     pub leave_running: bool,
+    /// What becomes of TCP connections.
+    pub tcp: TcpPolicy,
     /// How long the application may take to prepare.
     pub timeout: Duration,
     /// Who takes the image.
@@ -110,7 +112,7 @@ fn coordinate(
         return Ok(None);
     };
     let prepared = client.prepare(options.timeout).map_err(CheckpointError::Coordination)?;
-    let client = examine(pid, client, &prepared, options.engine)?;
+    let client = examine(pid, client, &prepared, options)?;
     client.commit(COMMIT_DEADLINE).map_err(CheckpointError::Coordination)?;
     Ok(Some(prepared))
 }
@@ -120,7 +122,7 @@ fn examine(
     pid: HostPid,
     client: Client,
     prepared: &Prepared,
-    engine: EngineKind,
+    options: &CheckpointOptions,
 ) -> Result<Client, CheckpointError> {
     let seen = match survey(pid) {
         Ok(seen) => seen,
@@ -138,8 +140,8 @@ fn examine(
         refusals.extend(application_open(&seen, &policy));
     }
     // What another engine cannot store, it says itself.
-    let unsupported = match engine {
-        EngineKind::Native => unsupported(&seen, &control_sockets(&seen)),
+    let unsupported = match options.engine {
+        EngineKind::Native => unsupported(&seen, &control_sockets(&seen), options.tcp),
         EngineKind::Criu => Vec::new(),
     };
     // What the application left open and the engine cannot store either is named once.

@@ -23,7 +23,7 @@ pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
 
 pub use train::{TrainError, Training};
 
-pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal};
+pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal, TcpPolicy};
 pub use tub_control::{Client, ClientError, OpenRule};
 pub use tub_criu::Error as CriuError;
 pub use tub_host::Mismatch;

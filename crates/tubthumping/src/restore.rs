@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tub_control::mailbox;
-use tub_host::{FileMismatch, Mismatch};
+use tub_host::{FileMismatch, LockConflict, Mismatch};
 use tub_image::Image;
 use tub_restore::launch::Surroundings;
 use tub_restore::plan::{Ids, MemoryMode, PlanError, PlanWishes, RestorePlan, Stdio, plan};
@@ -51,6 +51,9 @@ pub enum RestoreError {
     /// Files that the process had open or mapped are not as they were.
     #[error("{} file(s) are not as they were at the checkpoint", .0.len())]
     Files(Vec<FileMismatch>),
+    /// Others hold file locks that the image holds, too.
+    #[error("file locks of the image are held by others")]
+    Locked(Vec<LockConflict>),
     /// Facts about this host cannot be had.
     #[error("facts about this host cannot be had")]
     Facts(#[source] tub_host::Error),
@@ -137,6 +140,10 @@ pub(crate) fn restore_native(
         LaunchError::FileChanged { .. } => {
             let all = tub_host::check_files(&image.checkpoint);
             if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Files(all) }
+        }
+        LaunchError::Locked { .. } => {
+            let all = tub_host::check_locks(&image.checkpoint);
+            if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Locked(all) }
         }
         error => RestoreError::Launch(error),
     })?;

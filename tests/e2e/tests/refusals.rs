@@ -217,8 +217,8 @@ fn an_io_uring() {
 }
 
 #[test]
-fn a_file_that_was_deleted() {
-    is_refused(&["deleted"], &["/state/deleted"]);
+fn a_large_file_that_was_deleted() {
+    is_refused(&["deleted"], &["/state/deleted", "67108865 bytes"]);
 }
 
 #[test]

@@ -56,7 +56,9 @@ fn connected() -> io::Result<(TcpStream, TcpStream)> {
 fn deleted(stage: &Stage) -> io::Result<File> {
     let path = stage.path("deleted");
     fs::write(&path, "nobody can open this again")?;
-    let file = File::open(&path)?;
+    let file = File::options().read(true).write(true).open(&path)?;
+    // More than an image takes in.
+    file.set_len((64 << 20) + 1)?;
     fs::remove_file(&path)?;
     Ok(file)
 }

@@ -4,26 +4,45 @@
 //! Invariant: descriptors that share a description name the same one, whichever process has them.
 //! Not here: what is refused (see [`crate::refuse`]); whatever comes here has passed it.
 
+mod description;
+mod epoll;
+mod inotify;
+mod options;
 mod pipe;
 mod socket;
 
 use crate::collect::Caller;
+use crate::refuse::{Refusal, RefusalKind, TcpPolicy};
 use crate::same::same_description;
-use crate::survey::fdinfo;
-use crate::{Result, Survey, SurveyedFd};
-use nix::sys::stat::SFlag;
-use tub_model::{EpollTarget, Fd, FileIdentity, FileKind, OpenFile};
+use crate::{Error, Result, Survey, SurveyedFd};
+use description::open_file;
+use tub_model::{Fd, FileKind, OpenFile, Socket, UnixSocket, UnixState};
 use tub_units::{FdNumber, HostPid};
 
+/// What the caller wants of descriptors that cannot be stored as they are.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FilePolicy {
+    /// TCP connections.
+    pub(crate) tcp: TcpPolicy,
+}
+
 /// The open file descriptions of all processes, found so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Descriptions<'a> {
     files: Vec<OpenFile>,
     /// Of each, where it was found first.
     firsts: Vec<(HostPid, &'a SurveyedFd)>,
+    policy: FilePolicy,
+    /// What stands in the way, as far as only the process itself could tell.
+    refusals: Vec<Refusal>,
 }
 
 impl<'a> Descriptions<'a> {
+    /// None so far.
+    pub(crate) fn new(policy: FilePolicy) -> Self {
+        Self { files: Vec::new(), firsts: Vec::new(), policy, refusals: Vec::new() }
+    }
+
     /// All descriptors of one process.
     pub(crate) fn collect(
         &mut self,
@@ -36,7 +55,8 @@ impl<'a> Descriptions<'a> {
             let file = match self.known(survey, fd, caller)? {
                 Some(index) => index,
                 None => {
-                    self.files.push(open_file(survey, fd, caller)?);
+                    let file = open_file(survey, fd, caller, self.policy, &mut self.refusals)?;
+                    self.files.push(file);
                     self.firsts.push((survey.pid, fd));
                     self.files.len() - 1
                 }
@@ -44,12 +64,17 @@ impl<'a> Descriptions<'a> {
             let close_on_exec = fd.info.flags.cast_signed() & libc::O_CLOEXEC != 0;
             fds.push(Fd { number: FdNumber(fd.number), close_on_exec, file });
         }
-        for file in &mut self.files[first_new..] {
+        let news = self.firsts[first_new..].iter().zip(&mut self.files[first_new..]);
+        for (&(_, first), file) in news {
             let FileKind::Epoll { targets } = &mut file.kind else { continue };
-            for target in targets {
-                // One that is not open any more is refused.
-                let watched = fds.iter().find(|fd| fd.number == target.fd);
-                target.file = watched.map_or(usize::MAX, |fd| fd.file);
+            for (at, target) in targets.iter_mut().enumerate() {
+                let all = &first.info.epoll;
+                let watched = epoll::watched(survey.pid, &survey.fds, first.number, all, at);
+                let number = watched.map(|fd| fd.number);
+                match fds.iter().find(|fd| Some(fd.number.0) == number) {
+                    Some(fd) => target.file = fd.file,
+                    None => self.refusals.push(lost_target(first, target.fd)),
+                }
             }
         }
         Ok(fds)
@@ -71,8 +96,76 @@ impl<'a> Descriptions<'a> {
     }
 
     /// All of them, by index.
-    pub(crate) fn into_files(self) -> Vec<OpenFile> {
-        self.files
+    ///
+    /// # Errors
+    ///
+    /// Everything that stands in the way.
+    pub(crate) fn into_files(mut self, pid: HostPid) -> Result<Vec<OpenFile>> {
+        only_the_first_carries_content(&mut self.files);
+        let foreign = self.foreign_peers();
+        self.refusals.extend(foreign);
+        if self.refusals.is_empty() {
+            return Ok(self.files);
+        }
+        Err(Error::Refused { pid, refusals: self.refusals, frozen: true })
+    }
+
+    /// Unix sockets that are connected to one outside. Standard streams may be.
+    fn foreign_peers(&self) -> Vec<Refusal> {
+        let unix = |file: &'_ OpenFile| match &file.kind {
+            FileKind::Socket(Socket::Unix(unix)) => Some((unix.id, unix.state.clone())),
+            _ => None,
+        };
+        let ids: Vec<u64> = self.files.iter().filter_map(unix).map(|(id, _)| id).collect();
+        let foreign = |file: &OpenFile| {
+            let state = unix(file).map(|(_, state)| state);
+            matches!(state, Some(UnixState::Connected { peer }) if !ids.contains(&peer))
+        };
+        let all = self.files.iter().zip(&self.firsts);
+        all.filter(|(file, (_, fd))| fd.number > 2 && foreign(file))
+            .map(|(file, (_, fd))| Refusal {
+                kind: RefusalKind::Socket,
+                fd: Some(fd.number),
+                object: unix_name(file),
+                reason: "is connected to a socket of another process".to_owned(),
+                remedy: "close it before the checkpoint".to_owned(),
+            })
+            .collect()
+    }
+}
+
+fn unix_name(file: &OpenFile) -> String {
+    match &file.kind {
+        FileKind::Socket(Socket::Unix(UnixSocket { name: Some(name), .. })) => {
+            format!("unix socket {}", String::from_utf8_lossy(&name.bytes).replace('\0', "@"))
+        }
+        _ => "unnamed unix socket".to_owned(),
+    }
+}
+
+fn lost_target(epoll: &SurveyedFd, number: FdNumber) -> Refusal {
+    Refusal {
+        kind: RefusalKind::Resource,
+        fd: Some(epoll.number),
+        object: epoll.link.clone(),
+        reason: format!(
+            "is an epoll set that watches descriptor {number}, which was closed and lives on in \
+             another process"
+        ),
+        remedy: "remove it from the set before closing it".to_owned(),
+    }
+}
+
+/// A deleted file may be open more than once; its content is kept once.
+fn only_the_first_carries_content(files: &mut [OpenFile]) {
+    let mut seen = Vec::new();
+    for file in files {
+        if let FileKind::Deleted { dev, ino, content, .. } = &mut file.kind {
+            if seen.contains(&(*dev, *ino)) {
+                content.clear();
+            }
+            seen.push((*dev, *ino));
+        }
     }
 }
 
@@ -83,75 +176,4 @@ fn alike(a: &SurveyedFd, b: &SurveyedFd) -> bool {
         (fd.dev, fd.ino, fd.rdev, fd.info.pos, fd.info.flags.cast_signed() & mask)
     };
     look(a) == look(b)
-}
-
-fn open_file(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<OpenFile> {
-    let flags = fd.info.flags.cast_signed() & !libc::O_CLOEXEC;
-    let info = &fd.info;
-    let path = || fd.link.clone();
-    let kind = if fd.is(SFlag::S_IFSOCK) {
-        FileKind::Socket(socket::socket(survey, fd, caller)?)
-    } else if fd.is(SFlag::S_IFIFO) {
-        pipe::pipe(survey, fd)?
-    } else if fd.is(SFlag::S_IFREG) {
-        let file = FileIdentity {
-            path: path(),
-            dev: fd.dev,
-            ino: fd.ino,
-            size_bytes: fd.size_bytes,
-            mtime_ns: fd.mtime_ns,
-        };
-        FileKind::Regular { file, offset_bytes: info.pos }
-    } else if fd.is(SFlag::S_IFDIR) {
-        FileKind::Directory { path: path(), offset_bytes: info.pos }
-    } else if fd.is(SFlag::S_IFCHR) {
-        // Major 1 is the memory devices; everything else that gets here is a standard stream.
-        if fd.rdev >> 8 == 1 {
-            FileKind::Device { path: path() }
-        } else {
-            FileKind::Terminal { path: path() }
-        }
-    } else if let Some(eventfd) = info.eventfd {
-        let semaphore = eventfd.semaphore.unwrap_or(false);
-        FileKind::EventFd { count: eventfd.count, semaphore }
-    } else if info.timerfd.is_some_and(|timer| timer.interval_ns > 0) {
-        periodic_timer(survey.pid, fd.number, caller)?
-    } else if let Some(timer) = info.timerfd {
-        FileKind::TimerFd {
-            clock: timer.clock,
-            ticks: timer.ticks,
-            settime_flags: timer.settime_flags.cast_signed(),
-            value_ns: timer.value_ns,
-            interval_ns: timer.interval_ns,
-        }
-    } else if let Some(mask) = info.sigmask {
-        FileKind::SignalFd { mask }
-    } else if fd.link == "anon_inode:inotify" {
-        FileKind::Inotify { watches: Vec::new() }
-    } else {
-        let target = |record: &tub_procfs::fdinfo::EpollRecord| EpollTarget {
-            fd: FdNumber(record.tfd),
-            file: usize::MAX,
-            events: record.events,
-            data: record.data,
-        };
-        FileKind::Epoll { targets: info.epoll.iter().map(target).collect() }
-    };
-    Ok(OpenFile { flags, kind })
-}
-
-/// A periodic timerfd that has expired is only armed again when it is read, and shows no remaining
-/// time until then. Asking for its time arms it, and changes nothing that a reader could notice
-/// (KERNEL: do_timerfd_gettime, fs/timerfd.c).
-fn periodic_timer(pid: HostPid, number: i32, caller: &mut Caller<'_>) -> Result<FileKind> {
-    let (value_ns, interval_ns) = caller.timerfd_time(number)?;
-    let info = fdinfo(pid, number)?;
-    let timer = info.timerfd.unwrap_or_default();
-    Ok(FileKind::TimerFd {
-        clock: timer.clock,
-        ticks: timer.ticks,
-        settime_flags: timer.settime_flags.cast_signed(),
-        value_ns,
-        interval_ns,
-    })
 }

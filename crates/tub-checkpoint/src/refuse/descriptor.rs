@@ -3,12 +3,21 @@
 //! In: a [`Survey`]. Out: a [`Refusal`] where a descriptor cannot be stored. Pure.
 //! Not here: sockets (see [`super::socket`]).
 
-use super::socket::socket_problem;
+use super::socket::{TcpPolicy, socket_problem};
 use super::{Refusal, RefusalKind};
 use crate::{Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
+use tub_procfs::fdinfo::{EpollRecord, InotifyRecord, LockKind};
 
-pub(super) fn descriptor(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
+/// Largest content of deleted files that an image takes in, all of them together.
+pub const DELETED_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a descriptor cannot be stored, if it cannot.
+pub(crate) fn descriptor(
+    survey: &Survey,
+    fd: &SurveyedFd,
+    tcp_policy: TcpPolicy,
+) -> Option<Refusal> {
     let refuse = |kind, object: String, reason: &str, remedy: &str| {
         Some(Refusal {
             kind,
@@ -19,14 +28,23 @@ pub(super) fn descriptor(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
         })
     };
     let close = "close it before the checkpoint";
+    let file = |reason| refuse(RefusalKind::File, fd.link.clone(), reason, close);
+    if fd.info.locks.iter().any(|lock| lock.kind == LockKind::Lease) {
+        let reason = "has a lease, which the kernel may break at any time";
+        return refuse(RefusalKind::File, fd.link.clone(), reason, "give it up (F_UNLCK)");
+    }
+    if fd.info.flags.cast_signed() & libc::O_PATH != 0 {
+        return (is_deleted(fd) || !fd.link.starts_with('/'))
+            .then(|| file("is open for its path only, and has none"))
+            .flatten();
+    }
     if fd.is(SFlag::S_IFSOCK) {
-        let (object, problem) = socket_problem(survey, fd)?;
-        return refuse(RefusalKind::Socket, object, problem, close);
+        let (object, problem, remedy) = socket_problem(survey, fd, tcp_policy)?;
+        return refuse(RefusalKind::Socket, object, problem, remedy);
     }
     if fd.is(SFlag::S_IFIFO) {
         if !fd.link.starts_with("pipe:") {
-            let object = format!("FIFO {}", fd.link);
-            return refuse(RefusalKind::File, object, "is not supported yet", close);
+            return is_deleted(fd).then(|| file("is a FIFO that was deleted")).flatten();
         }
         let internal = fd.other_end_closed || other_end(survey, fd).is_some();
         if !internal && !shares_with_stdio(survey, fd) {
@@ -35,48 +53,97 @@ pub(super) fn descriptor(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
         }
         return None;
     }
-    if fd.info.locks > 0 {
-        let reason = "is locked, which is not supported yet";
-        return refuse(RefusalKind::File, fd.link.clone(), reason, "unlock it");
+    if !fd.is_inode() || fd.link.starts_with("anon_inode:") {
+        return anonymous(survey, fd)
+            .and_then(|reason| refuse(RefusalKind::Resource, fd.link.clone(), reason, close));
+    }
+    if fd.link.starts_with("/proc/") || fd.link.starts_with("/sys/") {
+        return kernel_file(survey, fd)
+            .is_none()
+            .then(|| file("is of another process or changes this host"))
+            .flatten();
     }
     if fd.is(SFlag::S_IFREG) {
-        if fd.link.starts_with("/memfd:") {
-            let reason = "is a memory file, which is not supported yet";
-            return refuse(RefusalKind::Resource, fd.link.clone(), reason, close);
-        }
-        if fd.links == 0 || fd.link.ends_with(" (deleted)") {
-            let reason = "was deleted, so that it cannot be opened again";
-            return refuse(RefusalKind::File, fd.link.clone(), reason, close);
-        }
-        if fd.link.starts_with("/proc/") {
-            let reason = "is of this process or host only";
-            return refuse(RefusalKind::File, fd.link.clone(), reason, close);
-        }
-        if i32::try_from(fd.info.flags).is_ok_and(|flags| flags & libc::O_PATH != 0) {
-            let reason = "is open for its path only, which is not supported yet";
-            return refuse(RefusalKind::File, fd.link.clone(), reason, close);
-        }
-        return None;
+        return regular(survey, fd).and_then(|(reason, remedy)| {
+            refuse(RefusalKind::File, fd.link.clone(), &reason, remedy)
+        });
     }
     if fd.is(SFlag::S_IFDIR) {
-        return None;
+        return is_deleted(fd).then(|| file("is a directory that was deleted")).flatten();
     }
     if fd.is(SFlag::S_IFCHR) {
         if shares_with_stdio(survey, fd) || STATELESS_DEVICES.contains(&fd.rdev) {
             return None;
         }
-        let what = if fd.link.starts_with("/dev/pts/") || fd.link == "/dev/tty" {
+        return file(if fd.link.starts_with("/dev/pts/") || fd.link == "/dev/tty" {
             "is a terminal that is not a standard stream"
         } else {
             "is a device with a state that cannot be stored"
-        };
-        return refuse(RefusalKind::File, fd.link.clone(), what, close);
+        });
     }
-    if fd.is(SFlag::S_IFBLK) {
-        return refuse(RefusalKind::File, fd.link.clone(), "is a block device", close);
+    file("is a block device")
+}
+
+/// Why a regular file cannot be stored, and what to do.
+fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
+    let close = "close it before the checkpoint";
+    let because = |reason: &str| Some((reason.to_owned(), close));
+    if fd.link.starts_with("/memfd:") {
+        return because("is a memory file, which is not supported yet");
     }
-    anonymous(survey, fd)
-        .and_then(|reason| refuse(RefusalKind::Resource, fd.link.clone(), reason, close))
+    if !fd.link.starts_with('/') {
+        return because("is a kernel object that cannot be stored");
+    }
+    if !is_deleted(fd) {
+        return None;
+    }
+    if fd.links > 0 {
+        return because(
+            "was deleted, but the file has another name, which the kernel does not tell",
+        );
+    }
+    let deleted = |fd: &&SurveyedFd| {
+        fd.is(SFlag::S_IFREG) && is_deleted(fd) && !fd.link.starts_with("/memfd:")
+    };
+    let mut files: Vec<_> =
+        survey.fds.iter().filter(deleted).map(|fd| (fd.dev, fd.ino, fd.size_bytes)).collect();
+    files.sort_unstable();
+    files.dedup();
+    let total: u64 = files.iter().map(|file| file.2).sum();
+    (total > DELETED_BYTES_MAX).then(|| {
+        let reason = format!(
+            "was deleted and has {} bytes; an image takes in deleted files of {DELETED_BYTES_MAX} \
+             bytes in all, and the process has {total}",
+            fd.size_bytes
+        );
+        (reason, close)
+    })
+}
+
+/// Whether a file has no name any more.
+pub(crate) fn is_deleted(fd: &SurveyedFd) -> bool {
+    fd.links == 0 || fd.link.ends_with(" (deleted)")
+}
+
+/// How a file of the kernel's is called for whoever opens it again: files about the process itself,
+/// and what everybody may read. `None` for all others, and for files that are none of the kernel's.
+pub(crate) fn kernel_file(survey: &Survey, fd: &SurveyedFd) -> Option<String> {
+    let reads = fd.info.flags.cast_signed() & libc::O_ACCMODE == libc::O_RDONLY;
+    if is_deleted(fd) {
+        return None;
+    }
+    if fd.link.starts_with("/sys/") {
+        return reads.then(|| fd.link.clone());
+    }
+    let rest = fd.link.strip_prefix("/proc/")?;
+    let (first, inside) = rest.split_once('/').unwrap_or((rest, ""));
+    if let Ok(pid) = first.parse::<i32>() {
+        let own = pid == survey.pid.0 || survey.status.ns_pid.iter().any(|own| own.0 == pid);
+        // Its threads are not there yet when files are opened.
+        let of_a_thread = inside.starts_with("task/");
+        return (own && !of_a_thread).then(|| format!("/proc/self/{inside}"));
+    }
+    reads.then(|| fd.link.clone())
 }
 
 /// Why an `anon_inode:` cannot be stored, if it cannot.
@@ -84,13 +151,21 @@ fn anonymous(survey: &Survey, fd: &SurveyedFd) -> Option<&'static str> {
     match fd.link.as_str() {
         "anon_inode:[eventfd]" | "anon_inode:[timerfd]" | "anon_inode:[signalfd]" => None,
         "anon_inode:[eventpoll]" => {
-            let open = |tfd| survey.fds.iter().any(|other| other.number == tfd);
-            let stale = fd.info.epoll.iter().any(|target| !open(target.tfd));
-            stale.then_some("is an epoll set that watches a descriptor closed since")
+            let open = |target: &EpollRecord| survey.fds.iter().any(|fd| fd.ino == target.ino);
+            let stale = !fd.info.epoll.iter().all(open);
+            stale.then_some("is an epoll set that watches what only other processes have open")
         }
-        "anon_inode:inotify" => (!fd.info.inotify.is_empty())
-            .then_some("is an inotify instance with watches, which is not supported yet"),
+        "anon_inode:inotify" => {
+            let found = |watch: &InotifyRecord| survey.watched.path(watch.dev, watch.ino).is_some();
+            let lost = !fd.info.inotify.iter().all(found);
+            lost.then_some("is an inotify instance that watches a file whose path is not found")
+        }
         "anon_inode:[io_uring]" => Some("is an io_uring, which the kernel cannot give back"),
+        "anon_inode:[fanotify]" => Some("is a fanotify group, which needs privilege to restore"),
+        "anon_inode:[userfaultfd]" => Some("is a userfaultfd, whose faults only it can answer"),
+        "anon_inode:[perf_event]" => Some("is a performance counter, which cannot be stored"),
+        "anon_inode:[pidfd]" => Some("is a handle of another process"),
+        link if link.starts_with("anon_inode:bpf") => Some("is a BPF object, kept by the kernel"),
         _ => Some("is a kernel object that cannot be stored"),
     }
 }

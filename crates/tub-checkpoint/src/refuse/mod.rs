@@ -7,8 +7,11 @@ mod descriptor;
 mod policy;
 mod socket;
 
-pub(crate) use descriptor::{other_end, shares_with_stdio};
+pub use descriptor::DELETED_BYTES_MAX;
+pub(crate) use descriptor::{descriptor, is_deleted, kernel_file, other_end, shares_with_stdio};
 pub use policy::{OpenPolicy, application_open};
+pub use socket::TcpPolicy;
+pub(crate) use socket::socket_name;
 
 use crate::{Survey, SurveyedFd};
 use std::fmt;
@@ -73,7 +76,7 @@ pub fn control_sockets(survey: &Survey) -> Vec<i32> {
 }
 
 /// What the engine cannot store, whoever opened it. `closing` are descriptors that will be gone.
-pub fn unsupported(survey: &Survey, closing: &[i32]) -> Vec<Refusal> {
+pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refusal> {
     let mut all = Vec::new();
     process(survey, &mut all);
     for mapping in &survey.mappings {
@@ -81,7 +84,7 @@ pub fn unsupported(survey: &Survey, closing: &[i32]) -> Vec<Refusal> {
     }
     for fd in &survey.fds {
         if fd.number > 2 && !closing.contains(&fd.number) {
-            all.extend(descriptor::descriptor(survey, fd));
+            all.extend(descriptor(survey, fd, tcp));
         }
     }
     all

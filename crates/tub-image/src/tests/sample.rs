@@ -216,10 +216,11 @@ fn files() -> Vec<OpenFile> {
         FileKind::Device { path: "/dev/urandom".into() },
         FileKind::Terminal { path: "/dev/pts/0".into() },
         FileKind::Pipe {
+            path: Some("/run/fifo".into()),
             id: 9646,
             write_end: true,
             capacity_bytes: 65536,
-            content: b"in flight\0\xff".to_vec(),
+            content: vec![b"in flight\0\xff".to_vec(), vec![]],
             both_ends: true,
         },
         FileKind::EventFd { count: u64::MAX - 1, semaphore: true },
@@ -236,21 +237,76 @@ fn files() -> Vec<OpenFile> {
         FileKind::Inotify {
             watches: vec![InotifyWatch { number: 2, path: "/etc".into(), mask: 0x300 }],
         },
-        FileKind::Socket(Socket::UnixPair { kind: 1, id: 10, peer: 11 }),
-        FileKind::Socket(Socket::UnixOrphan { kind: 1 }),
-        FileKind::Socket(Socket::UnixListener {
-            kind: 1,
-            address: "@abstract".into(),
-            mode: 0o777,
-        }),
-        FileKind::Socket(Socket::TcpListener {
+        FileKind::Deleted {
+            path: "/tmp/gone".into(),
+            dev: 1,
+            ino: 2,
+            mode: 0o640,
+            content: b"left".to_vec(),
+            offset_bytes: 3,
+        },
+        FileKind::PathOnly { path: "/srv/app".into() },
+        FileKind::Kernel { path: "/proc/self/stat".into(), offset_bytes: 1 },
+        FileKind::Outside { what: "unix socket".into() },
+        FileKind::Socket(Socket::Tcp {
+            protocol: 6,
             address: "[::]:8080".into(),
-            backlog: 50,
+            state: TcpState::Listening { backlog: 50 },
             options: vec![option.clone()],
         }),
-        FileKind::Socket(Socket::Udp { address: "0.0.0.0:0".into(), options: vec![option] }),
+        FileKind::Socket(Socket::Tcp {
+            protocol: 262,
+            address: "0.0.0.0:0".into(),
+            state: TcpState::Fresh,
+            options: vec![],
+        }),
+        FileKind::Socket(Socket::Tcp {
+            protocol: 6,
+            address: "0.0.0.0:0".into(),
+            state: TcpState::Dead,
+            options: vec![],
+        }),
+        FileKind::Socket(Socket::Udp {
+            address: "0.0.0.0:0".into(),
+            peer: Some("127.0.0.1:53".into()),
+            options: vec![option.clone()],
+        }),
+        FileKind::Socket(Socket::Netlink {
+            kind: 3,
+            protocol: 0,
+            port: 4242,
+            groups: 5,
+            options: vec![option.clone()],
+        }),
     ];
-    kinds.into_iter().map(|kind| OpenFile { flags: -0x8000, kind }).collect()
+    let unix = [
+        UnixState::Unconnected,
+        UnixState::Listening { backlog: 4 },
+        UnixState::Connected { peer: 11 },
+        UnixState::Orphan,
+        UnixState::Outside { name: b"/dev/log".to_vec() },
+    ];
+    let file = Some(SocketFile { mode: 0o660, uid: 1, gid: u32::MAX });
+    let unix = unix.into_iter().map(|state| {
+        FileKind::Socket(Socket::Unix(UnixSocket {
+            kind: 5,
+            id: 10,
+            name: Some(UnixName { bytes: b"\0abstract\xff".to_vec(), file }),
+            state,
+            shutdown: 2,
+            inbox: vec![b"one".to_vec(), vec![]],
+            options: vec![option.clone()],
+        }))
+    });
+    let owner = Some(FileOwner { kind: 1, id: NsPid(4242), signal: 34 });
+    let lock = |holder| FileLock { holder, exclusive: true, start: 10, end: Some(109) };
+    let locks = vec![
+        lock(LockHolder::Flock),
+        lock(LockHolder::Description),
+        FileLock { end: None, ..lock(LockHolder::Task(NsPid(4242))) },
+    ];
+    let open = |kind| OpenFile { flags: -0x8000, owner, locks: locks.clone(), kind };
+    kinds.into_iter().chain(unix).map(open).collect()
 }
 
 pub(super) fn thread(tid: i32, name: &str) -> Thread {

@@ -170,9 +170,9 @@ fn parts_that_do_not_fit_together_are_never_finished() {
             c.tasks[1].threads[0].tid = NsPid(4243);
         }),
         ("two threads", |c| c.zombies[0].pid = NsPid(4242)),
-        ("watches file 15 of 15", |c| {
+        ("watches file 99 of", |c| {
             let FileKind::Epoll { targets } = &mut c.files[6].kind else { panic!() };
-            targets[0].file = 15;
+            targets[0].file = 99;
         }),
         ("no thread", |c| c.tasks[0].threads.clear()),
         ("main thread", |c| c.tasks[0].pid = NsPid(7)),
@@ -180,7 +180,7 @@ fn parts_that_do_not_fit_together_are_never_finished() {
         ("not positive", |c| c.tasks[0].threads[1].tid = NsPid(0)),
         ("xsave", |c| c.tasks[0].threads[1].registers.xsave.truncate(100)),
         ("impossible name", |c| c.tasks[0].threads[1].name = "sixteen bytes long".into()),
-        ("descriptor 5 is file 15", |c| c.tasks[0].fds[1].file = 15),
+        ("descriptor 5 is file 99", |c| c.tasks[0].fds[1].file = 99),
         ("descriptor 5 follows 5", |c| c.tasks[0].fds[2].number = FdNumber(5)),
         ("not absolute", |c| c.tasks[0].cwd = "relative".into()),
         ("out of order", |c| c.tasks[0].vmas.swap(0, 1)),

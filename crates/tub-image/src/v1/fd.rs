@@ -4,8 +4,10 @@ use super::Odd;
 use super::memory::FileIdentityRecord;
 use super::socket::SocketRecord;
 use serde::{Deserialize, Serialize};
-use tub_model::{EpollTarget, Fd, FileKind, InotifyWatch, OpenFile};
-use tub_units::FdNumber;
+use tub_model::{
+    EpollTarget, Fd, FileKind, FileLock, FileOwner, InotifyWatch, LockHolder, OpenFile,
+};
+use tub_units::{FdNumber, NsPid};
 
 /// The open file descriptions of all tasks.
 #[derive(Serialize, Deserialize)]
@@ -64,19 +66,88 @@ impl FdRecord {
 #[derive(Serialize, Deserialize)]
 struct OpenFileRecord<'a> {
     flags: i32,
+    owner: Option<FileOwnerRecord>,
+    locks: Vec<FileLockRecord>,
     #[serde(borrow)]
     kind: FileKindRecord<'a>,
 }
 
 impl<'a> OpenFileRecord<'a> {
     fn new(file: &'a OpenFile) -> Self {
-        let OpenFile { flags, kind } = file;
-        Self { flags: *flags, kind: FileKindRecord::new(kind) }
+        let OpenFile { flags, owner, locks, kind } = file;
+        Self {
+            flags: *flags,
+            owner: owner.map(FileOwnerRecord::new),
+            locks: locks.iter().map(FileLockRecord::new).collect(),
+            kind: FileKindRecord::new(kind),
+        }
     }
 
     fn into_model(self) -> Option<OpenFile> {
-        Some(OpenFile { flags: self.flags, kind: self.kind.into_model()? })
+        Some(OpenFile {
+            flags: self.flags,
+            owner: self.owner.map(FileOwnerRecord::into_model),
+            locks: self.locks.into_iter().map(FileLockRecord::into_model).collect(),
+            kind: self.kind.into_model()?,
+        })
     }
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileOwnerRecord {
+    kind: i32,
+    id: i32,
+    signal: i32,
+}
+
+impl FileOwnerRecord {
+    fn new(owner: FileOwner) -> Self {
+        let FileOwner { kind, id, signal } = owner;
+        Self { kind, id: id.0, signal }
+    }
+
+    fn into_model(self) -> FileOwner {
+        let Self { kind, id, signal } = self;
+        FileOwner { kind, id: NsPid(id), signal }
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileLockRecord {
+    holder: LockHolderRecord,
+    exclusive: bool,
+    start: u64,
+    end: Option<u64>,
+}
+
+impl FileLockRecord {
+    fn new(lock: &FileLock) -> Self {
+        let FileLock { holder, exclusive, start, end } = *lock;
+        let holder = match holder {
+            LockHolder::Flock => LockHolderRecord::Flock,
+            LockHolder::Description => LockHolderRecord::Description,
+            LockHolder::Task(pid) => LockHolderRecord::Task { pid: pid.0 },
+        };
+        Self { holder, exclusive, start, end }
+    }
+
+    fn into_model(self) -> FileLock {
+        let Self { holder, exclusive, start, end } = self;
+        let holder = match holder {
+            LockHolderRecord::Flock => LockHolder::Flock,
+            LockHolderRecord::Description => LockHolder::Description,
+            LockHolderRecord::Task { pid } => LockHolder::Task(NsPid(pid)),
+        };
+        FileLock { holder, exclusive, start, end }
+    }
+}
+
+/// The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum LockHolderRecord {
+    Flock,
+    Description,
+    Task { pid: i32 },
 }
 
 /// The order of the variants is part of the format.
@@ -86,6 +157,24 @@ enum FileKindRecord<'a> {
         #[serde(borrow)]
         file: FileIdentityRecord<'a>,
         offset_bytes: u64,
+    },
+    Deleted {
+        path: &'a str,
+        dev: u64,
+        ino: u64,
+        mode: u32,
+        content: &'a [u8],
+        offset_bytes: u64,
+    },
+    PathOnly {
+        path: &'a str,
+    },
+    Kernel {
+        path: &'a str,
+        offset_bytes: u64,
+    },
+    Outside {
+        what: &'a str,
     },
     Directory {
         path: &'a str,
@@ -98,10 +187,11 @@ enum FileKindRecord<'a> {
         path: &'a str,
     },
     Pipe {
+        path: Option<&'a str>,
         id: u64,
         write_end: bool,
         capacity_bytes: u32,
-        content: &'a [u8],
+        content: Vec<&'a [u8]>,
         both_ends: bool,
     },
     EventFd {
@@ -137,18 +227,34 @@ impl<'a> FileKindRecord<'a> {
             FileKind::Regular { file, offset_bytes } => {
                 Self::Regular { file: FileIdentityRecord::new(file), offset_bytes: *offset_bytes }
             }
+            FileKind::Deleted { path, dev, ino, mode, content, offset_bytes } => Self::Deleted {
+                path,
+                dev: *dev,
+                ino: *ino,
+                mode: *mode,
+                content,
+                offset_bytes: *offset_bytes,
+            },
+            FileKind::PathOnly { path } => Self::PathOnly { path },
+            FileKind::Kernel { path, offset_bytes } => {
+                Self::Kernel { path, offset_bytes: *offset_bytes }
+            }
+            FileKind::Outside { what } => Self::Outside { what },
             FileKind::Directory { path, offset_bytes } => {
                 Self::Directory { path, offset_bytes: *offset_bytes }
             }
             FileKind::Device { path } => Self::Device { path },
             FileKind::Terminal { path } => Self::Terminal { path },
-            FileKind::Pipe { id, write_end, capacity_bytes, content, both_ends } => Self::Pipe {
-                id: *id,
-                write_end: *write_end,
-                capacity_bytes: *capacity_bytes,
-                content,
-                both_ends: *both_ends,
-            },
+            FileKind::Pipe { path, id, write_end, capacity_bytes, content, both_ends } => {
+                Self::Pipe {
+                    path: path.as_deref(),
+                    id: *id,
+                    write_end: *write_end,
+                    capacity_bytes: *capacity_bytes,
+                    content: content.iter().map(Vec::as_slice).collect(),
+                    both_ends: *both_ends,
+                }
+            }
             FileKind::EventFd { count, semaphore } => {
                 Self::EventFd { count: *count, semaphore: *semaphore }
             }
@@ -177,18 +283,34 @@ impl<'a> FileKindRecord<'a> {
             Self::Regular { file, offset_bytes } => {
                 FileKind::Regular { file: file.into_model(), offset_bytes }
             }
+            Self::Deleted { path, dev, ino, mode, content, offset_bytes } => FileKind::Deleted {
+                path: path.into(),
+                dev,
+                ino,
+                mode,
+                content: content.to_vec(),
+                offset_bytes,
+            },
+            Self::PathOnly { path } => FileKind::PathOnly { path: path.into() },
+            Self::Kernel { path, offset_bytes } => {
+                FileKind::Kernel { path: path.into(), offset_bytes }
+            }
+            Self::Outside { what } => FileKind::Outside { what: what.into() },
             Self::Directory { path, offset_bytes } => {
                 FileKind::Directory { path: path.into(), offset_bytes }
             }
             Self::Device { path } => FileKind::Device { path: path.into() },
             Self::Terminal { path } => FileKind::Terminal { path: path.into() },
-            Self::Pipe { id, write_end, capacity_bytes, content, both_ends } => FileKind::Pipe {
-                id,
-                write_end,
-                capacity_bytes,
-                content: content.to_vec(),
-                both_ends,
-            },
+            Self::Pipe { path, id, write_end, capacity_bytes, content, both_ends } => {
+                FileKind::Pipe {
+                    path: path.map(Into::into),
+                    id,
+                    write_end,
+                    capacity_bytes,
+                    content: content.into_iter().map(<[u8]>::to_vec).collect(),
+                    both_ends,
+                }
+            }
             Self::EventFd { count, semaphore } => FileKind::EventFd { count, semaphore },
             Self::Epoll { targets } => FileKind::Epoll {
                 targets: targets

@@ -24,6 +24,14 @@ pub enum LaunchError {
         /// What is different.
         problem: String,
     },
+    /// A file lock that the image holds is held by somebody else.
+    #[error("{lock} of file {path} is held by somebody else")]
+    Locked {
+        /// The file.
+        path: String,
+        /// The lock.
+        lock: String,
+    },
     /// Something that the process had open cannot be had again.
     #[error("{object} cannot be restored")]
     Descriptor {
@@ -89,6 +97,9 @@ impl LaunchError {
             Self::FileChanged { path, problem } => {
                 json!({"kind": "file", "path": path, "problem": problem})
             }
+            Self::Locked { path, lock } => {
+                json!({"kind": "locked", "path": path, "lock": lock})
+            }
             Self::Descriptor { object, source } => {
                 json!({"kind": "descriptor", "object": object, "errno": *source as i32})
             }
@@ -115,6 +126,7 @@ impl LaunchError {
         let source = Errno::from_raw(errno);
         Some(match message["kind"].as_str()? {
             "file" => Self::FileChanged { path: text("path"), problem: text("problem") },
+            "locked" => Self::Locked { path: text("path"), lock: text("lock") },
             "pid" => {
                 let pid = i32::try_from(message["pid"].as_i64().unwrap_or(0)).unwrap_or(0);
                 Self::Pid { pid, source }

@@ -1,14 +1,33 @@
-//! How the descriptor tables are laid out again.
+//! How the descriptor table is laid out again.
 //!
-//! In: descriptions and descriptors of all tasks. Out: steps for the launcher, in order. Pure.
+//! In: the task's descriptors. Out: steps for the launcher, in order. Pure.
 //! Invariant: a step only uses numbers that an earlier one has made.
 //!
-//! Each description is opened once, in the process that becomes the main task, and placed at its
-//! lowest number; its other numbers are duplicates. Sets that refer to other descriptors (epoll)
-//! are filled when all are in place.
+//! Each description is opened once and placed at its lowest number; its other numbers are
+//! duplicates. Sets that refer to other descriptors (epoll) are filled when all are in place, and
+//! files are locked last: closing any descriptor of a file gives up the task's locks of it
+//! (fcntl_locking(2)).
 
-use std::collections::BTreeMap;
-use tub_model::{Checkpoint, EpollTarget, FileKind, OpenFile, Socket};
+use super::{Ids, PlanOp};
+use std::collections::{BTreeMap, BTreeSet};
+use tub_model::{
+    Checkpoint, EpollTarget, FileKind, FileLock, LockHolder, OpenFile, Socket, Task, UnixSocket,
+    UnixState,
+};
+
+/// A descriptor that is one end of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Number.
+    pub number: i32,
+    /// FD_CLOEXEC.
+    pub close_on_exec: bool,
+    /// Access mode and status flags.
+    pub flags: i32,
+}
+
+/// A unix socket with its number.
+pub type Placed = (End, UnixSocket);
 
 /// One step of laying out the descriptor table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,25 +41,43 @@ pub enum FileStep {
         /// What to open.
         file: OpenFile,
     },
-    /// Makes a pipe and places its ends, or the one that is left.
+    /// Opens a file without a name once more, through a number that it has.
+    Reopen {
+        /// That number.
+        of: i32,
+        /// Number.
+        number: i32,
+        /// FD_CLOEXEC.
+        close_on_exec: bool,
+        /// What to open.
+        file: OpenFile,
+    },
+    /// Makes a pipe, or opens a FIFO, and places the ends that are open.
     Pipe {
-        /// Reading end: number, FD_CLOEXEC, status flags; `None` where it is closed.
-        read: Option<(i32, bool, i32)>,
-        /// Writing end.
-        write: Option<(i32, bool, i32)>,
+        /// Of a FIFO.
+        path: Option<String>,
+        /// The ends, by their access mode.
+        ends: Vec<End>,
         /// Capacity in bytes.
         capacity_bytes: u32,
-        /// What lies in it.
-        content: Vec<u8>,
+        /// What lies in it, in packets.
+        content: Vec<Vec<u8>>,
     },
-    /// Makes two connected unix sockets.
+    /// Makes two connected unix sockets, with what lies in them.
     UnixPair {
-        /// `SOCK_*`.
-        kind: i32,
-        /// The one: number, FD_CLOEXEC, status flags.
-        a: (i32, bool, i32),
-        /// The other.
-        b: (i32, bool, i32),
+        /// The one.
+        a: Placed,
+        /// The other, if it is not closed.
+        b: Option<Placed>,
+        /// Whether the files of their names stay.
+        keeps_file: bool,
+    },
+    /// Connects a datagram socket.
+    UnixConnect {
+        /// Its number.
+        number: i32,
+        /// To which name.
+        name: Vec<u8>,
     },
     /// Gives a description a second number.
     Duplicate {
@@ -55,9 +92,45 @@ pub enum FileStep {
     EpollAdd {
         /// The set.
         epoll: i32,
+        /// A number that what it watches has now.
+        via: i32,
         /// The target.
         target: EpollTarget,
     },
+    /// Takes what is ready out of an epoll set that so far has disabled one-shot entries only:
+    /// the kernel adds every entry with hang-ups and errors enabled.
+    EpollDrain {
+        /// The set.
+        epoll: i32,
+    },
+    /// Has signals of a description sent to the process itself, whatever its id is.
+    OwnedByMe {
+        /// Its number.
+        number: i32,
+        /// `F_OWNER_*`.
+        kind: i32,
+        /// Signal.
+        signal: i32,
+    },
+    /// Takes a file lock.
+    Lock {
+        /// Number.
+        number: i32,
+        /// Path, for messages.
+        path: String,
+        /// The lock.
+        lock: FileLock,
+    },
+}
+
+/// What the steps depend on besides the image's descriptors.
+pub(super) struct FileWishes {
+    /// Whether numbers 0 to 2 are those of the restoring process.
+    pub(super) inherit_stdio: bool,
+    /// Same ids or new ones.
+    pub(super) ids: Ids,
+    /// CLOCK_REALTIME at the checkpoint.
+    pub(super) realtime_ns: u64,
 }
 
 /// The steps of all.
@@ -68,73 +141,265 @@ pub(super) struct FilePlan {
     pub(super) tasks: Vec<Vec<FileStep>>,
 }
 
-/// Plans the steps. With `inherit_stdio`, numbers 0 to 2 are those of the restoring process.
-pub(super) fn plan(checkpoint: &Checkpoint, inherit_stdio: bool) -> FilePlan {
+/// Plans the steps.
+pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
     let task = &checkpoint.tasks[0];
+    let files = &checkpoint.files;
     let mut numbers: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
     for fd in &task.fds {
         numbers.entry(fd.file).or_default().push((fd.number.0, fd.close_on_exec));
     }
-    let mut steps = Vec::new();
-    let mut late = Vec::new();
-    let mut pipes: BTreeMap<u64, Halves> = BTreeMap::new();
-    let mut pairs: BTreeMap<u64, (i32, (i32, bool, i32))> = BTreeMap::new();
+    let inherited = |number: i32| wishes.inherit_stdio && number <= 2;
+    let mut opens = Vec::new();
+    let mut pairs = Pairs::default();
+    let mut connects = Vec::new();
+    let mut duplicates = Vec::new();
+    let mut epolls = Vec::new();
+    let mut last = Vec::new();
+    let mut pipes: BTreeMap<(u64, Option<&str>), Pipe> = BTreeMap::new();
+    let mut deleted: BTreeMap<(u64, u64), i32> = BTreeMap::new();
     for (&index, at) in &numbers {
-        let file = &checkpoint.files[index];
+        let file = &files[index];
         let (number, close_on_exec) = at[0];
-        if !(inherit_stdio && number <= 2) {
-            match &file.kind {
-                FileKind::Pipe { id, write_end, capacity_bytes, content, .. } => {
-                    let half = pipes.entry(*id).or_default();
-                    let end = (number, close_on_exec, file.flags);
-                    half.capacity_bytes = *capacity_bytes;
-                    if *write_end {
-                        half.write = Some(end);
-                    } else {
-                        half.read = Some(end);
-                        half.content.clone_from(content);
-                    }
-                }
-                FileKind::Socket(Socket::UnixPair { kind, id, peer }) => {
-                    let end = (number, close_on_exec, file.flags);
-                    match pairs.remove(peer) {
-                        Some((_, other)) => {
-                            steps.push(FileStep::UnixPair { kind: *kind, a: other, b: end });
-                        }
-                        None => {
-                            pairs.insert(*id, (*kind, end));
-                        }
-                    }
-                }
-                _ => {
-                    steps.push(FileStep::Open { number, close_on_exec, file: file.clone() });
+        let end = End { number, close_on_exec, flags: file.flags };
+        for &(to, close_on_exec) in at[1..].iter().filter(|(to, _)| !inherited(*to)) {
+            duplicates.push(FileStep::Duplicate { from: number, to, close_on_exec });
+        }
+        if inherited(number) {
+            continue;
+        }
+        match &file.kind {
+            FileKind::Pipe { path, id, write_end, capacity_bytes, content, .. } => {
+                let pipe = pipes.entry((*id, path.as_deref())).or_default();
+                pipe.ends.push(end);
+                pipe.capacity_bytes = *capacity_bytes;
+                if !*write_end {
+                    pipe.content.clone_from(content);
                 }
             }
-            if let FileKind::Epoll { targets } = &file.kind {
-                let adds =
-                    targets.iter().map(|&target| FileStep::EpollAdd { epoll: number, target });
-                late.extend(adds);
+            FileKind::Socket(Socket::Unix(unix)) if pairs.takes(files, unix) => {
+                pairs.add(end, unix);
+            }
+            FileKind::Deleted { dev, ino, .. } if deleted.contains_key(&(*dev, *ino)) => {
+                let (of, file) = (deleted[&(*dev, *ino)], file.clone());
+                opens.push(FileStep::Reopen { of, number, close_on_exec, file });
+            }
+            kind => {
+                if let FileKind::Deleted { dev, ino, .. } = kind {
+                    deleted.insert((*dev, *ino), number);
+                }
+                let mut file = file.clone();
+                file.kind = on_this_clock(file.kind, wishes.realtime_ns);
+                opens.push(FileStep::Open { number, close_on_exec, file });
             }
         }
-        for &(to, close_on_exec) in &at[1..] {
-            if !(inherit_stdio && to <= 2) {
-                late.insert(0, FileStep::Duplicate { from: number, to, close_on_exec });
-            }
+        match &file.kind {
+            FileKind::Epoll { targets } => epolls.extend(epoll(number, targets, &numbers)),
+            FileKind::Socket(Socket::Unix(unix)) => connects.extend(connect(files, number, unix)),
+            _ => {}
         }
+        last.extend(owner(task, number, file, wishes.ids));
+        last.extend(locks(number, file));
     }
-    steps.extend(pipes.into_values().map(|halves| FileStep::Pipe {
-        read: halves.read,
-        write: halves.write,
-        capacity_bytes: halves.capacity_bytes,
-        content: halves.content,
+    let mut steps = pairs.into_steps(files);
+    steps.extend(opens);
+    steps.extend(pipes.into_iter().map(|((_, path), pipe)| FileStep::Pipe {
+        path: path.map(str::to_owned),
+        ends: pipe.ends,
+        capacity_bytes: pipe.capacity_bytes,
+        content: pipe.content,
     }));
-    FilePlan { shared: steps, tasks: vec![late] }
+    FilePlan { shared: steps, tasks: vec![[connects, duplicates, epolls, last].concat()] }
 }
 
 #[derive(Default)]
-struct Halves {
-    read: Option<(i32, bool, i32)>,
-    write: Option<(i32, bool, i32)>,
+struct Pipe {
+    ends: Vec<End>,
     capacity_bytes: u32,
-    content: Vec<u8>,
+    content: Vec<Vec<u8>>,
+}
+
+/// Unix sockets that are made together with another one.
+#[derive(Default)]
+struct Pairs {
+    steps: Vec<(Placed, Option<Placed>)>,
+    half: BTreeMap<u64, Placed>,
+}
+
+impl Pairs {
+    /// Whether a socket cannot be made by itself. A datagram socket whose peer is connected to
+    /// somebody else can: it is connected later, by the peer's name.
+    fn takes(&self, files: &[OpenFile], unix: &UnixSocket) -> bool {
+        match unix.state {
+            UnixState::Orphan => true,
+            UnixState::Connected { peer } => socket(files, peer).is_some_and(
+                |other| matches!(other.state, UnixState::Connected { peer } if peer == unix.id),
+            ),
+            _ => false,
+        }
+    }
+
+    fn add(&mut self, end: End, unix: &UnixSocket) {
+        let UnixState::Connected { peer } = unix.state else {
+            return self.steps.push(((end, unix.clone()), None));
+        };
+        match self.half.remove(&peer) {
+            Some(other) => self.steps.push((other, Some((end, unix.clone())))),
+            None => {
+                self.half.insert(unix.id, (end, unix.clone()));
+            }
+        }
+    }
+
+    /// They come first: while they are made, they may have names that listening sockets get later.
+    fn into_steps(self, files: &[OpenFile]) -> Vec<FileStep> {
+        let names: Vec<&[u8]> = unix_sockets(files)
+            .filter(|unix| matches!(unix.state, UnixState::Listening { .. }))
+            .filter_map(|unix| unix.name.as_ref().map(|name| name.bytes.as_slice()))
+            .collect();
+        let stays = |unix: &UnixSocket| {
+            unix.name
+                .as_ref()
+                .is_none_or(|name| name.file.is_some() && !names.contains(&name.bytes.as_slice()))
+        };
+        let step = |(a, b): (Placed, Option<Placed>)| {
+            let keeps_file = stays(&a.1) && b.as_ref().is_none_or(|b| stays(&b.1));
+            FileStep::UnixPair { a, b, keeps_file }
+        };
+        self.steps.into_iter().map(step).collect()
+    }
+}
+
+fn unix_sockets(files: &[OpenFile]) -> impl Iterator<Item = &UnixSocket> {
+    files.iter().filter_map(|file| match &file.kind {
+        FileKind::Socket(Socket::Unix(unix)) => Some(unix),
+        _ => None,
+    })
+}
+
+fn socket(files: &[OpenFile], id: u64) -> Option<&UnixSocket> {
+    unix_sockets(files).find(|unix| unix.id == id)
+}
+
+/// How a datagram socket is connected that is not one of a pair.
+fn connect(files: &[OpenFile], number: i32, unix: &UnixSocket) -> Option<FileStep> {
+    let name = match &unix.state {
+        UnixState::Outside { name } => name.clone(),
+        UnixState::Connected { peer } => {
+            let other = socket(files, *peer)?;
+            let mutual = matches!(other.state, UnixState::Connected { peer } if peer == unix.id);
+            if mutual {
+                return None;
+            }
+            other.name.as_ref()?.bytes.clone()
+        }
+        _ => return None,
+    };
+    Some(FileStep::UnixConnect { number, name })
+}
+
+/// Fills an epoll set: first what is disabled, then all others.
+fn epoll(
+    epoll: i32,
+    targets: &[EpollTarget],
+    numbers: &BTreeMap<usize, Vec<(i32, bool)>>,
+) -> Vec<FileStep> {
+    // linux/eventpoll.h: everything but EPOLLEXCLUSIVE, EPOLLWAKEUP, EPOLLONESHOT, EPOLLET.
+    const EVENTS: u32 = (1 << 28) - 1;
+    let add = |target: &EpollTarget| {
+        let at = numbers.get(&target.file)?;
+        let own = at.iter().find(|(number, _)| *number == target.fd.0);
+        let via = own.or(at.first())?.0;
+        Some(FileStep::EpollAdd { epoll, via, target: *target })
+    };
+    let (disabled, enabled): (Vec<_>, Vec<_>) =
+        targets.iter().partition(|target| target.events & EVENTS == 0);
+    let mut steps: Vec<FileStep> = disabled.into_iter().filter_map(add).collect();
+    if !steps.is_empty() {
+        steps.push(FileStep::EpollDrain { epoll });
+    }
+    steps.extend(enabled.into_iter().filter_map(add));
+    steps
+}
+
+/// A timer that was set to a time of day still means that time; every other one has as long to go
+/// as it had.
+fn on_this_clock(kind: FileKind, realtime_ns: u64) -> FileKind {
+    const TFD_TIMER_ABSTIME: i32 = 1;
+    const CLOCK_REALTIME: i32 = 0;
+    const CLOCK_REALTIME_ALARM: i32 = 8;
+    let FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns } = kind else {
+        return kind;
+    };
+    let of_day = matches!(clock, CLOCK_REALTIME | CLOCK_REALTIME_ALARM);
+    let absolute = of_day && settime_flags & TFD_TIMER_ABSTIME != 0 && value_ns > 0;
+    let (settime_flags, value_ns) = if absolute {
+        (settime_flags, realtime_ns.saturating_add(value_ns))
+    } else {
+        (0, value_ns)
+    };
+    FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns }
+}
+
+/// Where ids are new, only the process itself is still known.
+fn owner(task: &Task, number: i32, file: &OpenFile, ids: Ids) -> Option<FileStep> {
+    let owner = file.owner.filter(|_| ids == Ids::New)?;
+    let me = owner.id == task.pid;
+    me.then_some(FileStep::OwnedByMe { number, kind: owner.kind, signal: owner.signal })
+}
+
+fn locks(number: i32, file: &OpenFile) -> impl Iterator<Item = FileStep> {
+    let path = match &file.kind {
+        FileKind::Regular { file, .. } => file.path.clone(),
+        FileKind::Directory { path, .. } | FileKind::Deleted { path, .. } => path.clone(),
+        _ => "a file".to_owned(),
+    };
+    let step = move |lock: &FileLock| FileStep::Lock { number, path: path.clone(), lock: *lock };
+    file.locks.iter().map(step)
+}
+
+/// What the process itself does to its descriptors when all its threads are there and the launcher's
+/// files are closed.
+pub(super) fn ops(
+    files: &[OpenFile],
+    task: &Task,
+    ids: Ids,
+    warnings: &mut Vec<String>,
+) -> Vec<PlanOp> {
+    let mut ops: Vec<PlanOp> =
+        task_locks(files, task).map(|(number, lock)| PlanOp::LockFile { number, lock }).collect();
+    let mut seen = BTreeSet::new();
+    for fd in &task.fds {
+        let Some(owner) = files[fd.file].owner.filter(|_| seen.insert(fd.file)) else {
+            continue;
+        };
+        let number = fd.number.0;
+        let known = owner.id.0 == 0
+            || owner.id == task.pid
+            || task.threads.iter().any(|thread| thread.tid == owner.id);
+        if ids == Ids::Keep && known {
+            ops.push(PlanOp::SetOwner { number, owner });
+        } else if owner.id != task.pid {
+            warnings.push(format!(
+                "descriptor {number} tells nobody of its events: {} is not there any more",
+                owner.id
+            ));
+        }
+    }
+    ops
+}
+
+/// Locks that the task itself holds, with the number of a descriptor: closing the launcher's own
+/// descriptors of the same files has given them up.
+fn task_locks<'a>(
+    files: &'a [OpenFile],
+    task: &'a Task,
+) -> impl Iterator<Item = (i32, FileLock)> + 'a {
+    task.fds.iter().flat_map(|fd| {
+        let first = task.fds.iter().find(|other| other.file == fd.file);
+        let is_first = first.is_some_and(|first| first.number == fd.number);
+        let of_task = |lock: &&FileLock| lock.holder == LockHolder::Task(task.pid);
+        let locks = files[fd.file].locks.iter().filter(of_task).filter(move |_| is_first);
+        locks.map(|lock| (fd.number.0, *lock))
+    })
 }

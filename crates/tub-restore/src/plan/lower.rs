@@ -59,7 +59,12 @@ impl Lowered {
 }
 
 /// More bytes than the data range will need, before the programs are made.
-pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -> u64 {
+pub(super) fn data_bytes_bound(
+    task: &Task,
+    memory_ops: usize,
+    file_ops: usize,
+    mailbox: usize,
+) -> u64 {
     let threads = task.threads.len() as u64;
     let pending: usize = task.threads.iter().map(|thread| thread.pending_signals.len()).sum();
     let pending = (pending + task.pending_signals.len()) as u64;
@@ -68,7 +73,7 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
     let cpus = task.threads.iter().map(|thread| thread.scheduling.affinity.len()).max();
     let cpus = cpus.unwrap_or(0) as u64 * 8;
-    let ops = memory_ops as u64 + 256 + threads * 32 + pending + timers * 4;
+    let ops = memory_ops as u64 + file_ops as u64 * 2 + 256 + threads * 32 + pending + timers * 4;
     let per_thread = SignalFrame::bytes(xsave) as u64
         + SIGNAL_FRAME_ALIGN as u64
         + STACK_BYTES
@@ -76,6 +81,7 @@ pub(super) fn data_bytes_bound(task: &Task, memory_ops: usize, mailbox: usize) -
         + groups
         + cpus;
     let small = 16 * 1024 + task.mm.auxv.len() as u64 + pending * 128 + timers * 128;
+    let small = small + file_ops as u64 * 64;
     4096 + ops * OP_BYTES + threads * per_thread + small + mailbox as u64
 }
 
@@ -407,6 +413,26 @@ impl Lowering<'_> {
             }
             PlanOp::Close { first, last } => {
                 self.call(libc::SYS_close_range, &[number(*first), number(*last), 0]);
+            }
+            PlanOp::LockFile { number: fd, lock } => {
+                // struct flock on 64 bits: type, whence, start, length, pid.
+                let request = tub_sys::lock_request(lock.exclusive, (lock.start, lock.end));
+                let request = request.expect("the image's reader limits it");
+                let start = request.l_start.cast_unsigned();
+                let length = request.l_len.cast_unsigned();
+                let kind = u64::from(request.l_type.cast_unsigned());
+                let at = self.arena.put(&words(&[kind, start, length, 0]), 8);
+                self.call(libc::SYS_fcntl, &[number(*fd), number(libc::F_SETLK), at]);
+            }
+            PlanOp::SetOwner { number: fd, owner } => {
+                const F_SETSIG: i32 = 10;
+                const F_SETOWN_EX: i32 = 15;
+                let mut who = owner.kind.to_ne_bytes().to_vec();
+                who.extend(owner.id.0.to_ne_bytes());
+                let at = self.arena.put(&who, 8);
+                self.call(libc::SYS_fcntl, &[number(*fd), number(F_SETOWN_EX), at]);
+                let signal = number(owner.signal);
+                self.call(libc::SYS_fcntl, &[number(*fd), number(F_SETSIG), signal]);
             }
             PlanOp::SetGroups(groups) => {
                 let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();

@@ -13,7 +13,7 @@ mod op;
 mod threads;
 mod vdso;
 
-pub use files::FileStep;
+pub use files::{End, FileStep, Placed};
 pub use lower::{Lowered, lower};
 pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
@@ -373,7 +373,12 @@ pub fn plan(
     let stubs_offset = facts.blob_bytes.next_multiple_of(STUB_BYTES as u64);
     let stubs_bytes = waits.max().unwrap_or(0) * STUB_BYTES as u64;
     let code_bytes = (stubs_offset + stubs_bytes).next_multiple_of(PAGE_BYTES);
-    let mut files = files::plan(checkpoint, wishes.stdio == Stdio::Inherit);
+    let file_wishes = files::FileWishes {
+        inherit_stdio: wishes.stdio == Stdio::Inherit,
+        ids: wishes.ids,
+        realtime_ns: checkpoint.clocks.realtime_ns,
+    };
+    let mut files = files::plan(checkpoint, &file_wishes);
     let mut tasks = Vec::with_capacity(checkpoint.tasks.len());
     for (index, space) in spaces.into_iter().enumerate() {
         let file_steps = std::mem::take(&mut files.tasks[index]);
@@ -468,7 +473,8 @@ fn plan_task(
     // What an operation writes is far smaller than an operation.
     let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
     let count = ops.len() + writes + hot.len();
-    let data_bytes = lower::data_bytes_bound(task, count, mailbox.len());
+    let file_ops = files::ops(&checkpoint.files, task, wishes.ids, warnings);
+    let data_bytes = lower::data_bytes_bound(task, count, file_ops.len(), mailbox.len());
     let blob = free_place(task, BLOB_PLACE, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     let first = around.into_iter().flatten().map(PlanOp::Unmap);
@@ -480,6 +486,7 @@ fn plan_task(
             memory: ops,
             hot: &hot,
             mailbox: coordination.map(|coordination| coordination.mailbox),
+            files: &file_ops,
             executable: facts.set_executable,
             credentials: &credentials,
             limits: &limits,
@@ -655,6 +662,7 @@ fn check_stdio(checkpoint: &Checkpoint, stdio: Stdio) -> Result<(), PlanError> {
     for fd in fds.filter(|fd| fd.number.0 <= 2) {
         let what = match &checkpoint.files[fd.file].kind {
             FileKind::Terminal { .. } => "a terminal",
+            FileKind::Outside { .. } => "something outside",
             FileKind::Pipe { both_ends: false, .. } => "a pipe to another process",
             _ => continue,
         };

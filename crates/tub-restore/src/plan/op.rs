@@ -5,8 +5,8 @@
 
 use std::fmt;
 use tub_model::{
-    IntervalTimer, Limit, PosixTimer, Protection, RemainingWait, Rseq, Scheduling, SigInfo,
-    SignalAction,
+    FileLock, FileOwner, IntervalTimer, Limit, PosixTimer, Protection, RemainingWait, Rseq,
+    Scheduling, SigInfo, SignalAction,
 };
 use tub_units::{AddrRange, NsPid, RemoteAddr};
 
@@ -190,6 +190,20 @@ pub enum PlanOp {
         /// Last.
         last: i32,
     },
+    /// Takes a lock of a file for the process.
+    LockFile {
+        /// A descriptor of the file.
+        number: i32,
+        /// The lock.
+        lock: FileLock,
+    },
+    /// Says who is told of what happens to a description.
+    SetOwner {
+        /// A descriptor.
+        number: i32,
+        /// Who.
+        owner: FileOwner,
+    },
     /// Sets the supplementary groups.
     SetGroups(Vec<u32>),
     /// Sets real, effective and saved group.
@@ -320,6 +334,10 @@ impl fmt::Display for PlanOp {
                 write!(f, "queue-signal   {whom} {info:?}")
             }
             Self::Close { first, last } => write!(f, "close          {first}-{last}"),
+            Self::LockFile { number, lock } => write!(f, "lock-file      {number} {lock}"),
+            Self::SetOwner { number, owner: o } => {
+                write!(f, "owner          {number} kind {} id {} signal {}", o.kind, o.id, o.signal)
+            }
             Self::SetGroups(groups) => write!(f, "groups         {groups:?}"),
             Self::SetGids(gids) => write!(f, "gids           {gids:?}"),
             Self::SetUids(uids) => write!(f, "uids           {uids:?}"),

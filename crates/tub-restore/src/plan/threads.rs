@@ -45,6 +45,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) limits: &'a [Limit],
     /// The signal that it gets when its parent ends; 0 for none.
     pub(super) parent_death_signal: i32,
+    /// What descriptors need once all threads are there and the launcher's own files are closed.
+    pub(super) files: &'a [PlanOp],
     /// Descriptors of ours, above all of the image's.
     pub(super) spare: SpareFds,
 }
@@ -105,6 +107,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.push(PlanOp::Meet(Meeting::AllExist));
     // What is needed no more: page store, executable, mapped files.
     ops.push(PlanOp::Close { first: wishes.spare.pages, last: wishes.spare.last });
+    ops.extend(wishes.files.iter().cloned());
     ops.push(PlanOp::SetPersonality(task.personality));
     if task.thp_disable {
         ops.push(prctl("thp-disable", PR_SET_THP_DISABLE, 1, true));

@@ -57,7 +57,8 @@ impl Engine for NativeEngine {
             Some(Coordination { mailbox, runtime, resources })
         });
         let leave_running = options.leave_running;
-        let engine_options = Options { leave_running, generation, coordination, letters };
+        let engine_options =
+            Options { leave_running, tcp: options.tcp, generation, coordination, letters };
         let report = tub_checkpoint::checkpoint(pid, writer, &engine_options)
             .map_err(|(source, frozen)| CheckpointError::new(source, frozen))?;
         Ok(Report {

@@ -13,7 +13,8 @@ use tub_sys::Errno;
 pub(super) fn inotify(watches: &[InotifyWatch]) -> Result<OwnedFd, Errno> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC)?;
     for watch in watches {
-        let mask = AddWatchFlags::from_bits_retain(watch.mask);
+        // The path is that of the very file: a link that was watched itself is not followed.
+        let mask = AddWatchFlags::from_bits_retain(watch.mask) | AddWatchFlags::IN_DONT_FOLLOW;
         loop {
             let got = inotify.add_watch(watch.path.as_str(), mask)?;
             let number = watch_number(got);

@@ -5,21 +5,21 @@
 //! not open himself, no link at the end of a path is followed, nothing is created but what the
 //! plan says is scratch.
 
+mod deleted;
 mod file;
 mod inotify;
+mod pipe;
 mod socket;
 
 use super::LaunchError;
-use crate::plan::{FileStep, MappedFile, RestorePlan, TaskPlan};
+use crate::plan::{End, FileStep, MappedFile, RestorePlan, TaskPlan};
 use file::{check_identity, open_existing, open_path, open_scratch};
 use nix::fcntl::OFlag;
-use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Whence, lseek};
-use socket::{open_socket, socket_kind};
 use std::fs::File;
-use std::os::fd::{AsRawFd, OwnedFd};
-use tub_model::{FileKind, OpenFile, Socket};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use tub_model::{FileKind, FileLock, LockHolder, OpenFile, Socket, TcpState, UnixState};
 use tub_sys::Errno;
 
 /// Moves the launcher's own descriptors to the numbers that the plan has for them.
@@ -97,36 +97,37 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
             tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)?;
             finish(*number, file).map_err(failed)
         }
-        FileStep::Pipe { read, write, capacity_bytes, content } => {
-            let end = |end: &Option<(i32, bool, i32)>| {
-                end.map_or("closed".to_owned(), |(number, ..)| number.to_string())
-            };
+        FileStep::Reopen { of, number, close_on_exec, file } => {
             let failed = |source| LaunchError::Descriptor {
-                object: format!("pipe with ends {} and {}", end(read), end(write)),
+                object: format!("descriptor {number}: {}", describe(&file.kind)),
                 source,
             };
-            // Not blocking yet: content that does not fit must be an error, and not a wait for ever.
-            let flags = OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-            let (from, to) = nix::unistd::pipe2(flags).map_err(failed)?;
-            let _ = tub_sys::set_pipe_capacity(to.as_raw_fd(), *capacity_bytes);
-            if !content.is_empty() {
-                let written = nix::unistd::write(&to, content).map_err(failed)?;
-                if written < content.len() {
-                    return Err(failed(Errno::ENOSPC));
-                }
-            }
-            pair_up((from, *read), (to, *write)).map_err(failed)
+            let fd = deleted::reopen(*of, file.flags).map_err(failed)?;
+            tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)?;
+            finish(*number, file).map_err(failed)
         }
-        FileStep::UnixPair { kind, a, b } => {
+        FileStep::Pipe { .. } => pipe::pipe(step),
+        FileStep::UnixPair { a, b, keeps_file } => {
             let failed = |source| LaunchError::Descriptor {
-                object: format!("descriptors {} and {}: pair of unix sockets", a.0, b.0),
+                object: match b {
+                    Some(b) => {
+                        let (a, b) = (a.0.number, b.0.number);
+                        format!("descriptors {a} and {b}: pair of unix sockets")
+                    }
+                    None => format!("descriptor {}: unix socket", a.0.number),
+                },
                 source,
             };
-            let flags = SockFlag::SOCK_CLOEXEC;
-            let kind = socket_kind(*kind).map_err(failed)?;
-            let (one, other) =
-                socketpair(AddressFamily::Unix, kind, None, flags).map_err(failed)?;
-            pair_up((one, Some(*a)), (other, Some(*b))).map_err(failed)
+            let other = b.as_ref().map(|b| &b.1);
+            let (one, other) = socket::open_pair(&a.1, other, *keeps_file).map_err(failed)?;
+            pair_up((one, Some(a.0)), (other, b.as_ref().map(|b| b.0))).map_err(failed)
+        }
+        FileStep::UnixConnect { number, name } => {
+            socket::connect_unix(*number, name).map_err(|source| {
+                let to = String::from_utf8_lossy(name).replace('\0', "@");
+                let object = format!("descriptor {number}: connection to unix socket {to}");
+                LaunchError::Descriptor { object, source }
+            })
         }
         FileStep::Duplicate { from, to, close_on_exec } => {
             tub_sys::duplicate_to(*from, *to, *close_on_exec).map_err(|source| {
@@ -134,31 +135,91 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
                 LaunchError::Descriptor { object, source }
             })
         }
-        FileStep::EpollAdd { epoll, target } => {
+        FileStep::EpollAdd { epoll, via, target } => {
             let fd = target.fd.0;
-            tub_sys::epoll_add(*epoll, fd, target.events, target.data).map_err(|source| {
+            epoll_add(*epoll, *via, fd, target.events, target.data).map_err(|source| {
                 let object = format!("descriptor {epoll}: epoll set's target {fd}");
                 LaunchError::Descriptor { object, source }
+            })
+        }
+        FileStep::EpollDrain { epoll } => {
+            // Bounded: each entry that is ready disables itself.
+            while tub_sys::epoll_drain(*epoll).is_ok_and(|taken| taken > 0) {}
+            Ok(())
+        }
+        FileStep::OwnedByMe { number, kind, signal } => {
+            let me = nix::unistd::getpid().as_raw();
+            // SAFETY: the number was placed by an earlier step and stays open.
+            let fd = unsafe { BorrowedFd::borrow_raw(*number) };
+            let set = tub_sys::set_owner(fd, *kind, me);
+            set.and_then(|()| tub_sys::set_owner_signal(fd, *signal)).map_err(|source| {
+                let object = format!("descriptor {number}: owner of its signals");
+                LaunchError::Descriptor { object, source }
+            })
+        }
+        FileStep::Lock { number, path, lock } => {
+            take_lock(*number, *lock).map_err(|source| match source {
+                Errno::EAGAIN | Errno::EACCES => {
+                    LaunchError::Locked { path: path.clone(), lock: lock.to_string() }
+                }
+                source => {
+                    let object = format!("descriptor {number}: {lock} of {path}");
+                    LaunchError::Descriptor { object, source }
+                }
             })
         }
     }
 }
 
-type Placed = (OwnedFd, Option<(i32, bool, i32)>);
+/// Adds to an epoll set what `via` names, as `number`: for that, it is given that number for a
+/// moment where it has another one now.
+fn epoll_add(epoll: i32, via: i32, number: i32, events: u32, data: u64) -> Result<(), Errno> {
+    if via == number {
+        return tub_sys::epoll_add(epoll, number, events, data);
+    }
+    // SAFETY: F_GETFD of a number that may be closed is refused, and of any other harmless.
+    let flags =
+        nix::fcntl::fcntl(unsafe { BorrowedFd::borrow_raw(number) }, nix::fcntl::FcntlArg::F_GETFD);
+    let aside = match flags {
+        Ok(flags) => Some((tub_sys::duplicate_above(number, number + 1)?, flags != 0)),
+        Err(_) => None,
+    };
+    tub_sys::duplicate_to(via, number, true)?;
+    let added = tub_sys::epoll_add(epoll, number, events, data);
+    match aside {
+        Some((before, close_on_exec)) => tub_sys::move_to(before, number, close_on_exec)?,
+        None => tub_sys::close_range(number.cast_unsigned(), number.cast_unsigned())?,
+    }
+    added
+}
+
+fn take_lock(number: i32, lock: FileLock) -> Result<(), Errno> {
+    // SAFETY: the number was placed by an earlier step and stays open.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let range = (lock.start, lock.end);
+    match lock.holder {
+        LockHolder::Flock => tub_sys::flock(fd, lock.exclusive),
+        LockHolder::Description => tub_sys::record_lock(fd, true, lock.exclusive, range),
+        LockHolder::Task(_) => tub_sys::record_lock(fd, false, lock.exclusive, range),
+    }
+}
+
+type Placed = (OwnedFd, Option<End>);
 
 /// Places two ends that were made together; one without a number is closed. The number of either
 /// may be where the other one happens to be open now, so both are moved out of the way first.
 fn pair_up(a: Placed, b: Placed) -> Result<(), Errno> {
-    let highest = [&a, &b].into_iter().filter_map(|(_, end)| Some((*end)?.0)).max().unwrap_or(2);
+    let highest =
+        [&a, &b].into_iter().filter_map(|(_, end)| Some((*end)?.number)).max().unwrap_or(2);
     let mut ends = Vec::with_capacity(2);
     for (fd, end) in [a, b] {
         if let Some(end) = end {
             ends.push((tub_sys::duplicate_above(fd.as_raw_fd(), highest + 1)?, end));
         }
     }
-    for (fd, (number, close_on_exec, flags)) in ends {
-        tub_sys::move_to(fd, number, close_on_exec)?;
-        tub_sys::set_status_flags(number, flags)?;
+    for (fd, end) in ends {
+        tub_sys::move_to(fd, end.number, end.close_on_exec)?;
+        tub_sys::set_status_flags(end.number, end.flags)?;
     }
     Ok(())
 }
@@ -182,7 +243,17 @@ fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<Owne
             }
             Ok(fd)
         }
-        FileKind::Directory { path, .. } | FileKind::Device { path } => open_path(path, flags),
+        FileKind::Directory { path, .. }
+        | FileKind::Device { path }
+        | FileKind::PathOnly { path } => open_path(path, flags),
+        FileKind::Kernel { path, .. } => {
+            // Not `open_path`: /proc/self is a link.
+            let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
+            nix::fcntl::open(path.as_str(), flags, Mode::empty()).map_err(failed)
+        }
+        FileKind::Deleted { path, mode, content, .. } => {
+            deleted::open(path, *mode, content, file.flags).map_err(failed)
+        }
         FileKind::EventFd { count, semaphore } => {
             let semaphore = if *semaphore { libc::EFD_SEMAPHORE } else { 0 };
             tub_sys::eventfd(*count, semaphore | nonblocking | libc::EFD_CLOEXEC).map_err(failed)
@@ -198,37 +269,47 @@ fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<Owne
             tub_sys::signalfd(*mask, nonblocking | libc::SFD_CLOEXEC).map_err(failed)
         }
         FileKind::Inotify { watches } => inotify::inotify(watches).map_err(failed),
-        FileKind::Socket(socket) => open_socket(socket).map_err(failed),
-        FileKind::Terminal { .. } | FileKind::Pipe { .. } => Err(failed(Errno::EOPNOTSUPP)),
+        FileKind::Socket(socket) => socket::open_socket(socket).map_err(failed),
+        FileKind::Terminal { .. } | FileKind::Outside { .. } | FileKind::Pipe { .. } => {
+            Err(failed(Errno::EOPNOTSUPP))
+        }
     }
 }
 
 /// What can only be set once the description is in place.
 fn finish(number: i32, file: &OpenFile) -> Result<(), Errno> {
     // SAFETY: `number` was placed by our caller and stays open; it is only borrowed here.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
     match &file.kind {
-        FileKind::Regular { offset_bytes, .. } => {
+        FileKind::Regular { offset_bytes, .. } | FileKind::Deleted { offset_bytes, .. } => {
             let offset = i64::try_from(*offset_bytes).map_err(|_| Errno::EOVERFLOW)?;
             lseek(fd, offset, Whence::SeekSet)?;
         }
         // A position in a directory may mean nothing any more; then it is read from the start.
-        FileKind::Directory { offset_bytes, .. } if *offset_bytes > 0 => {
+        FileKind::Directory { offset_bytes, .. } | FileKind::Kernel { offset_bytes, .. }
+            if *offset_bytes > 0 =>
+        {
             let offset = i64::try_from(*offset_bytes).map_err(|_| Errno::EOVERFLOW)?;
             let _ = lseek(fd, offset, Whence::SeekSet);
         }
-        FileKind::TimerFd { ticks, value_ns, interval_ns, .. } => {
-            tub_sys::timerfd_arm(fd, *value_ns, *interval_ns)?;
+        FileKind::TimerFd { ticks, settime_flags, value_ns, interval_ns, .. } => {
+            tub_sys::timerfd_arm(fd, *settime_flags, *value_ns, *interval_ns)?;
             if *ticks > 0 {
                 tub_sys::timerfd_set_ticks(fd, *ticks)?;
             }
         }
-        FileKind::Socket(_) | FileKind::Inotify { .. } => {
-            tub_sys::set_status_flags(number, file.flags)?;
-        }
         _ => {}
     }
-    Ok(())
+    match &file.kind {
+        // It has no flags that could be set, and no other call works on it.
+        FileKind::PathOnly { .. } => Ok(()),
+        FileKind::Socket(_) | FileKind::Inotify { .. } => {
+            tub_sys::set_status_flags(number, file.flags)
+        }
+        // open(2) takes all flags but this one.
+        _ if file.flags & libc::O_ASYNC != 0 => tub_sys::set_status_flags(number, file.flags),
+        _ => Ok(()),
+    }
 }
 
 fn describe(kind: &FileKind) -> String {
@@ -243,13 +324,25 @@ fn describe(kind: &FileKind) -> String {
         FileKind::TimerFd { .. } => "timerfd".to_owned(),
         FileKind::SignalFd { .. } => "signalfd".to_owned(),
         FileKind::Inotify { .. } => "inotify".to_owned(),
-        FileKind::Socket(Socket::TcpListener { address, .. }) => {
+        FileKind::Deleted { path, .. } => format!("file {path}, which was deleted"),
+        FileKind::PathOnly { path } => format!("path {path}"),
+        FileKind::Kernel { path, .. } => format!("file {path} of the kernel"),
+        FileKind::Outside { what } => what.clone(),
+        FileKind::Socket(Socket::Tcp { address, state: TcpState::Listening { .. }, .. }) => {
             format!("listening TCP socket on {address}")
         }
+        FileKind::Socket(Socket::Tcp { address, .. }) => format!("TCP socket on {address}"),
         FileKind::Socket(Socket::Udp { address, .. }) => format!("UDP socket on {address}"),
-        FileKind::Socket(Socket::UnixListener { address, .. }) => {
-            format!("listening unix socket on {address}")
+        FileKind::Socket(Socket::Netlink { protocol, .. }) => {
+            format!("netlink socket of protocol {protocol}")
         }
-        FileKind::Socket(_) => "unix socket".to_owned(),
+        FileKind::Socket(Socket::Unix(unix)) => {
+            let name = unix.name.as_ref().map(|name| String::from_utf8_lossy(&name.bytes));
+            let name = name.unwrap_or_default().replace('\0', "@");
+            match unix.state {
+                UnixState::Listening { .. } => format!("listening unix socket on {name}"),
+                _ => format!("unix socket {name}"),
+            }
+        }
     }
 }
