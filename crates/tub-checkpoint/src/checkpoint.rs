@@ -5,14 +5,14 @@
 
 use crate::collect::{self, Beforehand};
 use crate::files::FilePolicy;
-use crate::survey::survey_knowing;
+use crate::tree::survey_tree_knowing;
 use crate::waits::Notes;
-use crate::{Error, Refusal, Result, TcpPolicy, survey, unsupported, write};
+use crate::{Error, Refusal, Result, TcpPolicy, survey_tree, unsupported_tree, write};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 use tub_image::{ImageWriter, Summary};
 use tub_model::{Coordination, Provenance};
-use tub_tracee::Frozen;
+use tub_tracee::FrozenTree;
 use tub_units::{HostPid, RemoteAddr};
 
 /// How a checkpoint is to be taken.
@@ -65,7 +65,9 @@ pub struct Report {
     pub image: Summary,
     /// Its id.
     pub image_id: [u8; 16],
-    /// How many threads it has.
+    /// How many processes there are: itself and its descendants.
+    pub processes: usize,
+    /// How many threads they have.
     pub threads: usize,
     /// How long it took.
     pub times: StageTimes,
@@ -100,8 +102,8 @@ fn stages(
     let refused = |refusals: Vec<Refusal>, frozen| {
         if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
     };
-    let before = survey(pid)?;
-    refused(unsupported(&before, &[], options.tcp), false)?;
+    let before = survey_tree(pid)?;
+    refused(unsupported_tree(&before, &[], options.tcp), false)?;
     let beforehand = Beforehand {
         provenance: Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -114,23 +116,22 @@ fn stages(
             source: std::io::Error::other(source),
         })?,
         coordination: options.coordination.clone(),
-        notes: Notes::read(pid),
+        notes: Notes::read(before.members.iter().map(|member| member.pid)),
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();
-    let frozen = Frozen::freeze(pid).map_err(|source| {
+    let frozen = FrozenTree::freeze(pid).map_err(|source| {
         // Only one can trace a process at a time, and the kernel does not say that it is this.
         traced(pid).unwrap_or(Error::Tracee { pid, source })
     })?;
     *frozen_once = true;
     let freeze = start.elapsed();
-    let survey = survey_knowing(pid, Some(&before.watched))?;
-    refused(unsupported(&survey, &[], options.tcp), true)?;
-    let checkpoint =
-        collect::collect(&frozen, &survey, FilePolicy { tcp: options.tcp }, beforehand)?;
+    let tree = survey_tree_knowing(pid, Some(&before))?;
+    refused(unsupported_tree(&tree, &[], options.tcp), true)?;
+    let checkpoint = collect::collect(&frozen, &tree, FilePolicy { tcp: options.tcp }, beforehand)?;
     let collected = start.elapsed();
-    let task = &checkpoint.tasks[0];
-    write::pages(&frozen, task, writer.pages())?;
+    let pids: Vec<HostPid> = tree.members.iter().map(|member| member.pid).collect();
+    write::pages(&frozen, &pids, &checkpoint, writer.pages())?;
     let written = start.elapsed();
     // An original that goes on need not wait for the disk.
     let frozen = if options.leave_running {
@@ -151,7 +152,8 @@ fn stages(
         write: written - collected,
         frozen: if options.leave_running { thawed } else { start.elapsed() },
     };
-    Ok(Report { image, image_id, threads: task.threads.len(), times })
+    let threads = checkpoint.tasks.iter().map(|task| task.threads.len()).sum();
+    Ok(Report { image, image_id, processes: checkpoint.tasks.len(), threads, times })
 }
 
 /// Leaves a letter in the mailbox of a process that takes part. It polls for it, and it gives up

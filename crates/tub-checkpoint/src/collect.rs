@@ -9,18 +9,18 @@ use crate::memory::file_identity;
 use crate::registers;
 use crate::survey::bytes;
 use crate::waits::Notes;
-use crate::{Error, Result, Survey, controls, home, memory};
+use crate::{Error, Result, Survey, SurveyedTree, SurveyedZombie, controls, home, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 use tub_model::{
     AlternateStack, Checkpoint, Clocks, Controls, Coordination, Credentials, HostFacts,
     IntervalTimer, Limit, Lock, MmFields, PosixTimer, Provenance, Registers, Rseq, SigInfo,
-    SignalAction, Task, Thread,
+    SignalAction, Task, Thread, Zombie,
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::{Errno, UnixDiag};
-use tub_tracee::{CallSite, Frozen, RemoteCalls, StoppedThread, WayHome};
+use tub_tracee::{CallSite, Frozen, FrozenTree, RemoteCalls, StoppedThread, WayHome};
 use tub_units::{HostPid, NsPid, PAGE_BYTES, RemoteAddr};
 
 /// What is known about a checkpoint before the process is looked at.
@@ -38,14 +38,67 @@ pub(crate) struct Beforehand {
 
 /// Collects everything but the bytes of the pages.
 pub(crate) fn collect(
-    frozen: &Frozen,
-    survey: &Survey,
+    frozen: &FrozenTree,
+    tree: &SurveyedTree,
     policy: FilePolicy,
     beforehand: Beforehand,
 ) -> Result<Checkpoint> {
-    let clocks = clocks(survey)?;
+    let clocks = clocks(tree.main())?;
+    let mut descriptions = Descriptions::new(policy);
+    let mut tasks = Vec::with_capacity(tree.members.len());
+    for (survey, &parent) in tree.members.iter().zip(&tree.parents) {
+        let held = frozen.members().iter().find(|member| member.pid() == survey.pid);
+        let held = held.ok_or(Error::NoSuchProcess { pid: survey.pid })?;
+        let seen = Seen { survey, parent, notes: &beforehand.notes };
+        tasks.push(task(held, seen, &mut descriptions)?);
+    }
+    if let Some(lost) = frozen.members().get(tasks.len()) {
+        return Err(Error::NoSuchProcess { pid: lost.pid() });
+    }
+    Ok(Checkpoint {
+        provenance: beforehand.provenance,
+        host: beforehand.host,
+        clocks,
+        coordination: beforehand.coordination,
+        files: descriptions.into_files(tree.main().pid)?,
+        tasks,
+        zombies: tree.zombies.iter().map(zombie).collect(),
+    })
+}
+
+fn zombie(seen: &SurveyedZombie) -> Zombie {
+    let SurveyedZombie { parent, status, stat } = seen;
+    Zombie {
+        pid: innermost(&status.ns_pid),
+        parent: *parent,
+        group: innermost(&status.ns_pgid),
+        session: innermost(&status.ns_sid),
+        name: stat.comm.clone(),
+        status: stat.exit_code,
+    }
+}
+
+/// An id as the process sees it itself.
+fn innermost(ids: &[NsPid]) -> NsPid {
+    ids.last().copied().unwrap_or(NsPid(0))
+}
+
+/// What is known of one process.
+#[derive(Clone, Copy)]
+struct Seen<'a> {
+    survey: &'a Survey,
+    parent: Option<usize>,
+    notes: &'a Notes,
+}
+
+/// Collects one process.
+fn task<'a>(
+    frozen: &Frozen,
+    Seen { survey, parent, notes }: Seen<'a>,
+    descriptions: &mut Descriptions<'a>,
+) -> Result<Task> {
     // Before any of them is made to do something for us.
-    let waited_ns = beforehand.notes.waited_ns(frozen);
+    let waited_ns = notes.waited_ns(frozen);
     let rest = |stopped| Resting::of(frozen, survey, stopped, &waited_ns);
     let vmas = memory::collect(frozen, &survey.mappings)?;
     let pid = frozen.pid();
@@ -61,7 +114,6 @@ pub(crate) fn collect(
     let mut threads = vec![thread(survey, *main, &mut caller.calls, resting, scratch)?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
-    let mut descriptions = Descriptions::new(policy);
     let fds = descriptions.collect(survey, &mut caller)?;
     for other in others {
         let resting = rest(*other)?;
@@ -74,12 +126,12 @@ pub(crate) fn collect(
     let shared = main.pending_signals(true).map_err(tracee)?;
     let exe_meta = std::fs::metadata(format!("/proc/{pid}/exe"))
         .map_err(|source| Error::Proc { path: survey.exe.clone(), source })?;
-    let task = Task {
+    Ok(Task {
         pid: threads[0].tid,
-        parent: None,
-        group: status.ns_pgid.last().copied().unwrap_or(NsPid(0)),
-        session: status.ns_sid.last().copied().unwrap_or(NsPid(0)),
-        stopped: None,
+        parent,
+        group: innermost(&status.ns_pgid),
+        session: innermost(&status.ns_sid),
+        stopped: frozen.stopped_by(),
         parent_death_signal: process.parent_death_signal,
         exe: file_identity(survey.exe.clone(), &exe_meta),
         cwd: survey.cwd.clone(),
@@ -110,15 +162,6 @@ pub(crate) fn collect(
         posix_timers: process.posix_timers,
         fds,
         threads,
-    };
-    Ok(Checkpoint {
-        provenance: beforehand.provenance,
-        host: beforehand.host,
-        clocks,
-        coordination: beforehand.coordination,
-        files: descriptions.into_files(pid)?,
-        tasks: vec![task],
-        zombies: Vec::new(),
     })
 }
 

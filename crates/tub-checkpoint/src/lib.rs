@@ -18,6 +18,7 @@ mod refuse;
 mod registers;
 mod same;
 mod survey;
+mod tree;
 mod waits;
 mod watched;
 mod write;
@@ -27,7 +28,8 @@ pub use error::{Error, Outcome, Result};
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{
     DELETED_BYTES_MAX, OpenPolicy, Refusal, RefusalKind, TcpPolicy, application_open,
-    control_sockets, unsupported,
+    control_sockets, unsupported, unsupported_tree,
 };
 pub use survey::{Survey, SurveyedFd, SurveyedThread, survey};
+pub use tree::{Kin, KinFd, SurveyedTree, SurveyedZombie, survey_tree};
 pub use watched::Watched;

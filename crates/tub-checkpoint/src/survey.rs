@@ -3,6 +3,7 @@
 //! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
+use crate::tree::Kin;
 use crate::watched::Watched;
 use crate::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -71,7 +72,14 @@ pub struct Survey {
     pub unix_diag: HashMap<u64, UnixDiag>,
     /// Paths of what its inotify instances watch, as far as they were found.
     pub watched: Watched,
+    /// Its namespaces: name, and what the link `/proc/PID/ns/NAME` says.
+    pub namespaces: Vec<(&'static str, String)>,
+    /// What it shares with the other members of its tree.
+    pub kin: Kin,
 }
+
+/// The namespaces that all members of a tree are in together.
+const NAMESPACES: [&str; 7] = ["cgroup", "ipc", "mnt", "net", "pid", "user", "uts"];
 
 /// A thread.
 #[derive(Debug)]
@@ -194,7 +202,6 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
         mappings,
         threads,
-        fds,
         children,
         limits: parsed(&at("limits"), tub_procfs::limits::parse)?,
         // Absent without CONFIG_POSIX_TIMERS or CONFIG_CHECKPOINT_RESTORE.
@@ -209,6 +216,13 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         tcp,
         udp,
         unix: unix.into_iter().map(|record| (record.inode, record)).collect(),
+        // Absent where the kernel was built without that kind.
+        namespaces: NAMESPACES
+            .into_iter()
+            .filter_map(|name| Some((name, link(&at(&format!("ns/{name}"))).ok()?)))
+            .collect(),
+        kin: Kin { stdio: standard_streams(&fds), ..Kin::default() },
+        fds,
         status,
     })
 }
@@ -243,11 +257,17 @@ pub(crate) fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
     parsed(&path, tub_procfs::smaps::parse)
 }
 
+/// What names the standard streams: device, inode and, of a device file, its number.
+fn standard_streams(fds: &[SurveyedFd]) -> Vec<(u64, u64, u64)> {
+    let standard = fds.iter().filter(|fd| fd.number <= 2);
+    standard.map(|fd| (fd.dev, fd.ino, fd.rdev)).collect()
+}
+
 fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
     let path = format!("/proc/{pid}/fd/{number}");
     let target = link(&path)?;
     let info = fdinfo(pid, number)?;
-    let is_pipe = number > 2 && target.starts_with("pipe:");
+    let is_pipe = target.starts_with("pipe:");
     let other_end_closed = is_pipe && other_end_closed(pid, number, info.flags.cast_signed());
     let protocol = tub_sys::socket_protocol(&path).ok().filter(|_| target.starts_with("socket:"));
     let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
@@ -323,7 +343,7 @@ pub(crate) fn link(path: &str) -> Result<String> {
         .map_err(|source| Error::Proc { path: path.to_owned(), source })
 }
 
-fn parsed<T>(path: &str, parse: fn(&[u8]) -> tub_procfs::Result<T>) -> Result<T> {
+pub(crate) fn parsed<T>(path: &str, parse: fn(&[u8]) -> tub_procfs::Result<T>) -> Result<T> {
     parse(&bytes(path)?).map_err(|source| Error::Malformed { path: path.to_owned(), source })
 }
 

@@ -20,7 +20,7 @@ use tub_procfs::sched::SchedRecord;
 use tub_tracee::Frozen;
 use tub_units::HostPid;
 
-/// What the scheduler noted about the threads of a running process.
+/// What the scheduler noted about the threads of running processes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     threads: HashMap<HostPid, Note>,
@@ -34,13 +34,16 @@ struct Note {
 
 impl Notes {
     /// Reads them, shortly before the freeze.
-    pub(crate) fn read(pid: HostPid) -> Self {
-        let listing = std::fs::read_dir(format!("/proc/{pid}/task"));
-        let tids = listing
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(HostPid));
-        let threads = tids.filter_map(|tid| Some((tid, Note::read(pid, tid)?))).collect();
+    pub(crate) fn read(pids: impl Iterator<Item = HostPid>) -> Self {
+        let mut threads = HashMap::new();
+        for pid in pids {
+            let listing = std::fs::read_dir(format!("/proc/{pid}/task"));
+            let tids = listing
+                .into_iter()
+                .flatten()
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(HostPid));
+            threads.extend(tids.filter_map(|tid| Some((tid, Note::read(pid, tid)?))));
+        }
         Self { threads }
     }
 
@@ -147,7 +150,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pid = HostPid(i32::try_from(child.id()).unwrap());
         std::thread::sleep(Duration::from_millis(300));
-        let notes = Notes::read(pid);
+        let notes = Notes::read([pid].into_iter());
         let waited = Frozen::freeze(pid).map(|frozen| {
             let waited = notes.waited_ns(&frozen);
             let elapsed_ns = monotonic_ns() - started_ns;

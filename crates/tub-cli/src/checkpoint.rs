@@ -93,6 +93,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             "engine": report.engine.to_string(),
             "image": report.dir,
             "pid": args.pid,
+            "processes": report.processes,
             "threads": report.threads,
             "image_bytes": report.image_bytes,
             "left_running": args.leave_running,
@@ -104,8 +105,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         println!("{object}");
     } else {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
+        let children = match report.processes {
+            1 => String::new(),
+            processes => format!("{} descendants and ", processes - 1),
+        };
         println!(
-            "{}: process {pid} with {} threads, {:.1} MB, frozen for {:.0} ms; {end}",
+            "{}: process {pid} with {children}{} threads, {:.1} MB, frozen for {:.0} ms; {end}",
             report.dir.display(),
             report.threads,
             report.image_bytes as f64 / 1e6,

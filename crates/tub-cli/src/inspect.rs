@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tub_image::{ErrorKind, Image};
 use tub_model::{
-    Backing, FileKind, OpenFile, Protection, Socket, Task, TcpState, UnixSocket, UnixState, Vma,
+    Backing, Checkpoint, FileKind, OpenFile, Protection, Socket, Task, TcpState, UnixSocket,
+    UnixState, Vma,
 };
 
 /// Tell what an image holds: threads, memory by kind, descriptors, resources, host, origin.
@@ -87,6 +88,14 @@ fn describe(image: &Image) -> String {
         let [uid, ..] = task.credentials.uids;
         let [gid, ..] = task.credentials.gids;
         line("", format!("in {} as uid {uid}, gid {gid}", task.cwd));
+        if checkpoint.tasks.len() > 1 {
+            line("", relations(checkpoint, task));
+        }
+    }
+    for zombie in &checkpoint.zombies {
+        let parent = checkpoint.tasks.get(zombie.parent).map_or(0, |parent| parent.pid.0);
+        let how = format!("{} (pid {}), child of {parent}", zombie.name, zombie.pid);
+        line("zombie", format!("{how}, ended with status {:#x}", zombie.status));
     }
     match &checkpoint.coordination {
         None => line("coordination", "none: the application was not told".into()),
@@ -116,6 +125,26 @@ fn describe(image: &Image) -> String {
     page
 }
 
+/// Whose child a process is, and in which group and session.
+fn relations(checkpoint: &Checkpoint, task: &Task) -> String {
+    let parent = task.parent.and_then(|parent| checkpoint.tasks.get(parent));
+    let mut text = match parent {
+        Some(parent) => format!("parent {}", parent.pid),
+        None => "the main process".to_owned(),
+    };
+    if task.leads_session() {
+        text.push_str(", leads a session");
+    } else if task.group == task.pid {
+        text.push_str(", leads a process group");
+    } else {
+        let _ = write!(text, ", process group {}", task.group);
+    }
+    if let Some(signal) = task.stopped {
+        let _ = write!(text, ", stopped by signal {signal}");
+    }
+    text
+}
+
 /// Everything but registers and pages, as one object.
 fn describe_json(image: &Image) -> Value {
     let checkpoint = &image.checkpoint;
@@ -137,6 +166,12 @@ fn describe_json(image: &Image) -> Value {
             "resources": coordination.resources,
         })),
         "tasks": tasks.collect::<Vec<_>>(),
+        "zombies": checkpoint.zombies.iter().map(|zombie| json!({
+            "pid": zombie.pid.0,
+            "parent": zombie.parent,
+            "name": zombie.name,
+            "status": zombie.status,
+        })).collect::<Vec<_>>(),
         "host": {
             "arch": host.arch,
             "kernel_release": host.kernel_release,
@@ -180,6 +215,10 @@ fn task_json(task: &Task, files: &[OpenFile]) -> Value {
     });
     json!({
         "pid": task.pid.0,
+        "parent": task.parent,
+        "group": task.group.0,
+        "session": task.session.0,
+        "stopped_by": task.stopped,
         "exe": task.exe.path,
         "cwd": task.cwd,
         "uids": task.credentials.uids,

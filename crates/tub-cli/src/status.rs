@@ -17,7 +17,7 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let pid = HostPid(args.pid);
     let what = || format!("process {pid} cannot be looked into");
-    let seen = tub_checkpoint::survey(pid).map_err(|error| {
+    let seen = tub_checkpoint::survey_tree(pid).map_err(|error| {
         let code = match error {
             EngineError::NoSuchProcess { .. } | EngineError::NotOurs { .. } => Code::NoSuchProcess,
             _ => Code::Failed,
@@ -27,9 +27,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let status = Client::find(pid)
         .and_then(|client| client.map(|mut client| client.status()).transpose())
         .map_err(|error| Failure::new(what(), &error, Code::Failed))?;
-    let in_the_way: Vec<String> = tub_checkpoint::unsupported(
+    let in_the_way: Vec<String> = tub_checkpoint::unsupported_tree(
         &seen,
-        &tub_checkpoint::control_sockets(&seen),
+        &tub_checkpoint::control_sockets(seen.main()),
         tub_checkpoint::TcpPolicy::Refuse,
     )
     .iter()
@@ -39,6 +39,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         let object = serde_json::json!({
             "pid": args.pid,
             "coordination": status,
+            "processes": seen.members.iter().map(|member| member.pid.0).collect::<Vec<_>>(),
+            "zombies": seen.zombies.iter().map(|zombie| zombie.stat.pid.0).collect::<Vec<_>>(),
             "in_the_way": in_the_way,
         });
         println!("{object}");
@@ -55,6 +57,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             }
         }
         None => println!("takes no part: it was not started by `tub run`"),
+    }
+    for member in &seen.members[1..] {
+        println!("descendant  {} ({})", member.pid, member.stat.comm);
+    }
+    for zombie in &seen.zombies {
+        println!("zombie      {} ({})", zombie.stat.pid, zombie.stat.comm);
     }
     if in_the_way.is_empty() {
         println!("nothing stands in the way now");

@@ -145,6 +145,41 @@ impl PageWriter {
         Ok(())
     }
 
+    /// The parts of `range` whose bytes task `of`, which is finished, has in the file.
+    pub fn stored(&self, of: usize, range: AddrRange) -> Vec<AddrRange> {
+        let runs = self.finished.get(of).map_or(&[][..], Vec::as_slice);
+        let first = runs.partition_point(|run| run.range.end() <= range.start());
+        let near = runs[first..].iter().take_while(|run| run.range.start() < range.end());
+        near.filter_map(|run| run.range.intersection(range)).collect()
+    }
+
+    /// Takes the pages from `start` on, as [`PageWriter::append`] does, without storing them once
+    /// more: task `of` has the same bytes at the same addresses, in one of its
+    /// [`PageWriter::stored`] parts.
+    ///
+    /// # Errors
+    /// As [`PageWriter::append`], and [`ErrorKind::Misuse`] where they are not stored.
+    pub fn share(&mut self, of: usize, start: RemoteAddr, bytes: &[u8]) -> Result<()> {
+        let shared = AddrRange::with_len(start.0, bytes.len() as u64);
+        let runs = self.finished.get(of).map_or(&[][..], Vec::as_slice);
+        let found = shared.and_then(|shared| {
+            let run = runs.iter().find(|run| run.range.covers(shared))?;
+            Some((shared, run.offset_bytes + (shared.start() - run.range.start())))
+        });
+        let Some((range, offset_bytes)) = found else {
+            return Err(self.misuse("shared pages are stored"));
+        };
+        if !range.is_page_aligned() || range.is_empty() || range.start() < self.passed {
+            return Err(self.misuse("addresses ascend"));
+        }
+        self.finish_range()?;
+        let mut hash = Xxh3::new();
+        hash.update(bytes);
+        self.runs.push(PageRun { range, offset_bytes, hash: hash.digest() });
+        self.passed = range.end();
+        Ok(())
+    }
+
     /// Ends the run, so that what follows starts another one.
     ///
     /// # Errors

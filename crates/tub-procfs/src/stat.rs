@@ -58,6 +58,8 @@ pub struct StatRecord {
     pub env_start: u64,
     /// (51) End of the environment.
     pub env_end: u64,
+    /// (52) How it ended, as `wait(2)` tells it; 0 as long as it runs.
+    pub exit_code: i32,
 }
 
 /// Parses the file.
@@ -101,6 +103,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatRecord> {
         arg_end: stat.number(49, "arg_end")?,
         env_start: stat.number(50, "env_start")?,
         env_end: stat.number(51, "env_end")?,
+        exit_code: stat.number(52, "exit_code")?,
     })
 }
 

@@ -35,6 +35,7 @@ pub fn plan_facts(
             seals: tub_sys::has_mseal(),
         },
         blob_bytes: blob::CODE.len() as u64,
+        terminal: nix::unistd::isatty(std::io::stdin()).unwrap_or(false),
     }
 }
 

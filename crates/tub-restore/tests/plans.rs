@@ -201,6 +201,7 @@ fn facts() -> PlanFacts {
         other_vdso: None,
         memory: MemoryFacts { guards: true, droppable: true, seals: true },
         blob_bytes: 1000,
+        terminal: false,
     }
 }
 
@@ -265,6 +266,74 @@ fn an_exact_restore_with_new_ids_and_no_namespaces() {
         ..PlanWishes::default()
     };
     assert_golden("exact-new", &planned(&facts, wishes).unwrap().to_string());
+}
+
+/// The JVM with a worker that shares its log and holds the other end of its pipe, in a group whose
+/// leader has gone, and that worker's child, stopped, in a session of its own; and a zombie.
+fn tree() -> (Checkpoint, Vec<Vec<PageRun>>) {
+    let mut image = checkpoint();
+    let fd = |number, file| Fd { number: FdNumber(number), close_on_exec: false, file };
+    let main = image.tasks[0].clone();
+    let child = |pid, parent| Task {
+        pid: NsPid(pid),
+        parent: Some(parent),
+        vmas: vec![main.vmas[3].clone()],
+        threads: vec![thread(pid, "worker")],
+        signal_actions: Vec::new(),
+        interval_timers: Vec::new(),
+        ..main.clone()
+    };
+    let worker = Task {
+        group: NsPid(150),
+        parent_death_signal: 15,
+        fds: vec![fd(1, 3), fd(2, 1), fd(4, 2), fd(7, 4)],
+        ..child(200, 0)
+    };
+    let nested = Task {
+        group: NsPid(300),
+        session: NsPid(300),
+        stopped: Some(19),
+        fds: vec![fd(0, 0)],
+        ..child(300, 1)
+    };
+    image.tasks[0].fds.retain(|fd| fd.file != 3);
+    image.tasks.extend([worker, nested]);
+    image.zombies.push(Zombie {
+        pid: NsPid(201),
+        parent: 0,
+        group: NsPid(100),
+        session: NsPid(100),
+        name: "sh".to_owned(),
+        status: 0x100,
+    });
+    let mut runs = runs();
+    let heap = runs[0][2];
+    runs.extend([vec![heap], vec![heap]]);
+    (image, runs)
+}
+
+#[test]
+fn a_tree_with_kept_ids() {
+    let (image, runs) = tree();
+    let plan = plan(&image, &runs, &facts(), PlanWishes::default()).unwrap();
+    assert_golden("tree-keep", &plan.to_string());
+}
+
+#[test]
+fn a_tree_with_new_ids() {
+    let (image, runs) = tree();
+    let wishes = PlanWishes { ids: Ids::New, stdio: Stdio::Image, ..PlanWishes::default() };
+    let plan = plan(&image, &runs, &facts(), wishes).unwrap();
+    assert_golden("tree-new", &plan.to_string());
+}
+
+#[test]
+fn a_session_that_can_only_be_inherited_is_refused() {
+    let (mut image, runs) = tree();
+    image.tasks[1].session = NsPid(300);
+    image.tasks[1].group = NsPid(300);
+    let error = plan(&image, &runs, &facts(), PlanWishes::default()).err();
+    assert_eq!(error, Some(PlanError::Session { pid: 200, session: 300 }));
 }
 
 #[test]

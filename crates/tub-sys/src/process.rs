@@ -276,3 +276,67 @@ pub fn duplicate_of(pid: HostPid, fd: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_getfd takes numbers.
     own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
 }
+
+/// `pidfd_open(pid)`: a descriptor that names the process, and no later one with its id.
+///
+/// # Errors
+///
+/// ESRCH where there is none (KERNEL(since 5.3): pidfd_open(2)).
+pub fn pidfd_open(pid: HostPid) -> Result<OwnedFd, Errno> {
+    // SAFETY: pidfd_open takes two numbers and no pointer.
+    own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })
+}
+
+/// `pidfd_send_signal(pidfd, SIGKILL)`.
+///
+/// # Errors
+///
+/// ESRCH where it has ended.
+pub fn kill_by_pidfd(pidfd: std::os::fd::BorrowedFd<'_>) -> Result<(), Errno> {
+    let fd = pidfd.as_raw_fd();
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: without a siginfo the kernel makes one itself.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
+    check(sent).map(drop)
+}
+
+/// Words that this process and all its future children share, zero at first. They stay for good.
+///
+/// # Errors
+///
+/// ENOMEM.
+pub fn shared_words(count: usize) -> Result<&'static [std::sync::atomic::AtomicI32], Errno> {
+    let bytes = count.max(1) * size_of::<i32>();
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS;
+    // SAFETY: a mapping where the kernel wants it touches nothing of ours.
+    let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    // SAFETY: the mapping is page-aligned, at least that long, zero, never unmapped by us, and
+    // changed through atomics only, by whomever it is shared with.
+    Ok(unsafe { std::slice::from_raw_parts(at.cast(), count) })
+}
+
+/// `prctl(PR_SET_NAME)`: the calling thread's name, of which the kernel takes 15 bytes.
+///
+/// # Errors
+///
+/// EINVAL where the name holds a NUL.
+pub fn set_own_name(name: &str) -> Result<(), Errno> {
+    let name = std::ffi::CString::new(name).map_err(|_| Errno::EINVAL)?;
+    // SAFETY: the name ends with a NUL and outlives the call.
+    check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
+}
+
+/// `sigaction(signal, SIG_DFL)`.
+///
+/// # Errors
+///
+/// EINVAL for SIGKILL and SIGSTOP, whose action is always the default.
+pub fn reset_signal_action(signal: i32) -> Result<(), Errno> {
+    // SAFETY: the default action calls no code of ours.
+    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
+    if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}

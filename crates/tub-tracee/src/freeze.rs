@@ -27,6 +27,8 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Frozen {
     pid: HostPid,
     threads: Vec<StoppedThread>,
+    /// The signal of job control that had stopped it before.
+    stopped_by: Option<i32>,
     memory: File,
 }
 
@@ -52,7 +54,7 @@ impl Frozen {
             .write(true)
             .open(&path)
             .map_err(|source| Error::Proc { path, source })?;
-        let mut frozen = Self { pid, threads: Vec::new(), memory };
+        let mut frozen = Self { pid, threads: Vec::new(), stopped_by: None, memory };
         let mut known = BTreeSet::new();
         loop {
             let fresh: Vec<HostPid> =
@@ -107,8 +109,11 @@ impl Frozen {
         match waitpid(raw(tid), Some(flags)) {
             Ok(WaitStatus::StillAlive) => Ok(false),
             Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, PTRACE_EVENT_STOP)) => Ok(true),
-            Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => {
-                Err(Error::GroupStopped { pid: self.pid })
+            // KERNEL(since 3.4): the same stop, with the signal that has stopped the process
+            // (do_jobctl_trap, kernel/signal.c). When we let go, it stays stopped.
+            Ok(WaitStatus::PtraceEvent(_, signal, PTRACE_EVENT_STOP)) => {
+                self.stopped_by = Some(signal as i32);
+                Ok(true)
             }
             // A signal came first: let it be delivered; the stop asked for follows before the
             // handler's first instruction.
@@ -131,6 +136,11 @@ impl Frozen {
     /// The process.
     pub fn pid(&self) -> HostPid {
         self.pid
+    }
+
+    /// The signal that had stopped it before (SIGSTOP, Ctrl-Z), if one had.
+    pub fn stopped_by(&self) -> Option<i32> {
+        self.stopped_by
     }
 
     /// Its threads, the main one first, the others by id.

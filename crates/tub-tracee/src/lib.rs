@@ -8,8 +8,10 @@ mod error;
 mod freeze;
 mod remote;
 mod site;
+mod tree;
 
 pub use error::{Error, Result};
 pub use freeze::{Frozen, StoppedThread};
 pub use remote::{RemoteCalls, WayHome};
 pub use site::CallSite;
+pub use tree::FrozenTree;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
     Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, TcpPolicy, application_open,
-    control_sockets, survey, unsupported,
+    control_sockets, survey_tree, unsupported_tree,
 };
 use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
 use tub_units::HostPid;
@@ -124,7 +124,7 @@ fn examine(
     prepared: &Prepared,
     options: &CheckpointOptions,
 ) -> Result<Client, CheckpointError> {
-    let seen = match survey(pid) {
+    let seen = match survey_tree(pid) {
         Ok(seen) => seen,
         Err(error) => {
             let _ = client.abort(&error.to_string(), &[]);
@@ -137,11 +137,11 @@ fn examine(
             private_fds: prepared.private_fds.clone(),
             allowed_paths: prepared.allowed_paths.clone(),
         };
-        refusals.extend(application_open(&seen, &policy));
+        refusals.extend(application_open(seen.main(), &policy));
     }
     // What another engine cannot store, it says itself.
     let unsupported = match options.engine {
-        EngineKind::Native => unsupported(&seen, &control_sockets(&seen), options.tcp),
+        EngineKind::Native => unsupported_tree(&seen, &control_sockets(seen.main()), options.tcp),
         EngineKind::Criu => Vec::new(),
     };
     // What the application left open and the engine cannot store either is named once.

@@ -57,7 +57,9 @@ pub struct Report {
     pub dir: PathBuf,
     /// What it takes on the disk.
     pub image_bytes: u64,
-    /// How many threads it has.
+    /// How many processes there are: itself and its descendants.
+    pub processes: usize,
+    /// How many threads they have.
     pub threads: usize,
     /// How long each stage took, as far as the engine tells.
     pub times: tub_checkpoint::StageTimes,

@@ -29,4 +29,5 @@ mod signals;
 mod spring;
 mod time;
 mod train;
+mod trees;
 mod vdso;

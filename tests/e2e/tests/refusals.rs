@@ -202,8 +202,8 @@ fn a_connected_socket() {
 }
 
 #[test]
-fn a_child() {
-    is_refused(&["child"], &["child", "sleep"]);
+fn a_child_with_a_terminal() {
+    is_refused(&["child"], &["descriptor 0", "(sleep)", "ptmx"]);
 }
 
 #[test]

@@ -211,6 +211,7 @@ fn be_planned(image: &Image) {
         other_vdso: None,
         memory: MemoryFacts { guards: true, droppable: true, seals: true },
         blob_bytes: 3000,
+        terminal: false,
     };
     let mean = PlanFacts {
         user_namespace: true,

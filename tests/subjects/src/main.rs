@@ -36,6 +36,7 @@ mod stage;
 mod sys;
 mod threads;
 mod timers;
+mod tree;
 mod vdso;
 mod waits;
 
@@ -76,6 +77,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("sockets", sockets::sockets),
     ("threads-200", threads::threads_200),
     ("timers", timers::timers),
+    ("tree", tree::tree),
     ("vdso", vdso::vdso),
     ("waits", waits::waits),
     ("wipe-on-fork", memory::wipe_on_fork),

@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command};
 
-/// `refused KIND…`, each of `tcp`, `child`, `pty`, `io_uring`, `deleted`: holds them and counts.
+/// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`: holds them and counts.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
@@ -18,7 +18,9 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     for kind in (0..).map_while(|index| stage.option(index)) {
         match kind {
             "tcp" => tcp = Some(connected()?),
-            "child" => child = Some(Command::new("sleep").arg("100").spawn()?),
+            "child" => {
+                child = Some(Command::new("sleep").arg("100").stdin(sys::pty()?).spawn()?);
+            }
             "pty" => held.push(sys::pty()?),
             "io_uring" => held.push(sys::io_uring()?),
             "deleted" => held.push(deleted(stage)?.into()),

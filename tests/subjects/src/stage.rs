@@ -157,6 +157,11 @@ impl Stage {
         self.differences.lock().unwrap_or_else(PoisonError::into_inner).push(difference);
     }
 
+    /// Everything noted so far, for a descendant to pass on.
+    pub(crate) fn differences(&self) -> Vec<String> {
+        self.differences.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Prints everything that differs and the verdict; returns whether all was the same.
     pub(crate) fn verdict(&self) -> io::Result<bool> {
         let differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);

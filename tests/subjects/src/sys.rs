@@ -5,6 +5,7 @@
 //! Not here: handlers and assembly, which stand where they are used.
 
 mod descriptors;
+mod family;
 mod memory;
 mod process;
 mod signals;
@@ -12,6 +13,7 @@ mod time;
 mod waits;
 
 pub(crate) use descriptors::*;
+pub(crate) use family::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
 pub(crate) use signals::*;

@@ -2,7 +2,7 @@
 //!
 //! In: a surveyed descriptor. Out: its description. Invariant: nothing is taken out of a pipe.
 
-use crate::refuse::{other_end, shares_with_stdio};
+use crate::refuse::{has_other_end, shares_with_stdio};
 use crate::{Error, Result, Survey, SurveyedFd};
 use std::fs::File;
 use std::io::Read;
@@ -16,7 +16,7 @@ pub(super) fn pipe(survey: &Survey, fd: &SurveyedFd) -> Result<FileKind> {
     let write_end = access == libc::O_WRONLY;
     let path = (!fd.link.starts_with("pipe:")).then(|| fd.link.clone());
     // A FIFO is opened again by its path, whoever else has it open.
-    let internal = path.is_some() || fd.other_end_closed || other_end(survey, fd).is_some();
+    let internal = path.is_some() || fd.other_end_closed || has_other_end(survey, fd);
     let both_ends = internal && !shares_with_stdio(survey, fd);
     let (capacity_bytes, content) =
         if both_ends { pipe_content(survey.pid, fd, !write_end)? } else { (0, Vec::new()) };

@@ -5,6 +5,7 @@
 
 use super::socket::{TcpPolicy, socket_problem};
 use super::{Refusal, RefusalKind};
+use crate::tree::KinFd;
 use crate::{Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use tub_procfs::fdinfo::{EpollRecord, InotifyRecord, LockKind};
@@ -46,7 +47,7 @@ pub(crate) fn descriptor(
         if !fd.link.starts_with("pipe:") {
             return is_deleted(fd).then(|| file("is a FIFO that was deleted")).flatten();
         }
-        let internal = fd.other_end_closed || other_end(survey, fd).is_some();
+        let internal = fd.other_end_closed || has_other_end(survey, fd);
         if !internal && !shares_with_stdio(survey, fd) {
             let reason = "leads to another process";
             return refuse(RefusalKind::Resource, fd.link.clone(), reason, close);
@@ -141,7 +142,9 @@ pub(crate) fn kernel_file(survey: &Survey, fd: &SurveyedFd) -> Option<String> {
         let own = pid == survey.pid.0 || survey.status.ns_pid.iter().any(|own| own.0 == pid);
         // Its threads are not there yet when files are opened.
         let of_a_thread = inside.starts_with("task/");
-        return (own && !of_a_thread).then(|| format!("/proc/self/{inside}"));
+        // They are opened by the process that becomes the main one.
+        let opens_itself = !survey.kin.descendant;
+        return (own && !of_a_thread && opens_itself).then(|| format!("/proc/self/{inside}"));
     }
     reads.then(|| fd.link.clone())
 }
@@ -151,7 +154,7 @@ fn anonymous(survey: &Survey, fd: &SurveyedFd) -> Option<&'static str> {
     match fd.link.as_str() {
         "anon_inode:[eventfd]" | "anon_inode:[timerfd]" | "anon_inode:[signalfd]" => None,
         "anon_inode:[eventpoll]" => {
-            let open = |target: &EpollRecord| survey.fds.iter().any(|fd| fd.ino == target.ino);
+            let open = |target: &EpollRecord| holds(survey, target.ino);
             let stale = !fd.info.epoll.iter().all(open);
             stale.then_some("is an epoll set that watches what only other processes have open")
         }
@@ -176,16 +179,17 @@ const STATELESS_DEVICES: [u64; 5] = [0x103, 0x105, 0x107, 0x108, 0x109];
 /// Whether a descriptor is the same file as one of the standard streams, which the restoring
 /// process provides.
 pub(crate) fn shares_with_stdio(survey: &Survey, fd: &SurveyedFd) -> bool {
-    survey.fds.iter().any(|other| {
-        other.number <= 2 && (other.dev, other.ino, other.rdev) == (fd.dev, fd.ino, fd.rdev)
-    })
+    survey.kin.stdio.contains(&(fd.dev, fd.ino, fd.rdev))
 }
 
-/// The other end of a pipe, if the process holds it.
-pub(crate) fn other_end<'a>(survey: &'a Survey, fd: &SurveyedFd) -> Option<&'a SurveyedFd> {
-    let mode = |fd: &SurveyedFd| fd.info.flags.cast_signed() & libc::O_ACCMODE;
-    survey
-        .fds
-        .iter()
-        .find(|other| (other.dev, other.ino) == (fd.dev, fd.ino) && mode(other) != mode(fd))
+/// Whether the process, or another one of its tree, holds something with that inode number.
+pub(super) fn holds(survey: &Survey, ino: u64) -> bool {
+    survey.fds.iter().any(|fd| fd.ino == ino)
+        || survey.kin.descriptors.iter().any(|fd| fd.ino == ino)
+}
+
+/// Whether the process, or another one of its tree, holds the other end of a pipe.
+pub(crate) fn has_other_end(survey: &Survey, fd: &SurveyedFd) -> bool {
+    let own = survey.fds.iter().map(KinFd::new);
+    own.chain(survey.kin.descriptors.iter().copied()).any(|other| other.is_other_end_of(fd))
 }

@@ -6,12 +6,16 @@
 mod descriptor;
 mod policy;
 mod socket;
+mod tree;
 
 pub use descriptor::DELETED_BYTES_MAX;
-pub(crate) use descriptor::{descriptor, is_deleted, kernel_file, other_end, shares_with_stdio};
+pub(crate) use descriptor::{
+    descriptor, has_other_end, is_deleted, kernel_file, shares_with_stdio,
+};
 pub use policy::{OpenPolicy, application_open};
 pub use socket::TcpPolicy;
 pub(crate) use socket::socket_name;
+pub use tree::unsupported_tree;
 
 use crate::{Survey, SurveyedFd};
 use std::fmt;
@@ -83,7 +87,7 @@ pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refu
         all.extend(memory(mapping));
     }
     for fd in &survey.fds {
-        if fd.number > 2 && !closing.contains(&fd.number) {
+        if (fd.number > 2 || survey.kin.descendant) && !closing.contains(&fd.number) {
             all.extend(descriptor(survey, fd, tcp));
         }
     }
@@ -100,16 +104,9 @@ fn process(survey: &Survey, all: &mut Vec<Refusal>) {
             remedy: remedy.to_owned(),
         });
     };
-    for child in &survey.children {
-        let name = std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
-        refuse(
-            format!("child process {child} ({})", name.trim()),
-            "would be left behind: process trees are not supported yet",
-            "let it end first",
-        );
-    }
     let status = &survey.status;
-    if "TZX".contains(status.state) {
+    // A descendant stays stopped, and its parent is there to let it go on.
+    if "ZX".contains(status.state) || status.state == 'T' && !survey.kin.descendant {
         let what = if status.state == 'T' { "is stopped" } else { "has ended" };
         refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
     }

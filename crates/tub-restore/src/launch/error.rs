@@ -52,6 +52,15 @@ pub enum LaunchError {
         #[source]
         source: Errno,
     },
+    /// A process other than the main one could not be made.
+    #[error("process {pid} of the image could not be made")]
+    Member {
+        /// Its id in the image.
+        pid: i32,
+        /// Why.
+        #[source]
+        source: Box<LaunchError>,
+    },
     /// A process id of the image is taken.
     #[error("process id {pid} cannot be given")]
     Pid {

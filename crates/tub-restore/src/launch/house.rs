@@ -46,7 +46,9 @@ pub fn house(
             drop((verdict, report));
             run(detach, make, reporter, &teller)
         }
-        ForkResult::Parent { child } => Child { pid: child, verdict: Some(verdict), armed: true },
+        ForkResult::Parent { child } => {
+            Child { pid: child, verdict: Some(verdict), armed: true, family: Vec::new() }
+        }
     };
     drop((reporter, teller));
     let mut said = Vec::new();

@@ -17,7 +17,7 @@ use tub_sys::{ChildChange, Errno, Forked};
 /// Runs init: makes the main process, reaps, and tells through `teller` how the main one ended.
 pub(super) fn run(
     plan: &RestorePlan,
-    lowered: &Lowered,
+    lowered: &[Lowered],
     pages: &File,
     handshake: OwnedFd,
     teller: OwnedFd,

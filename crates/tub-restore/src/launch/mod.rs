@@ -14,8 +14,10 @@ pub(crate) mod blob;
 mod descriptors;
 mod enter;
 mod error;
+mod family;
 mod house;
 mod init;
+mod parked;
 mod rebirth;
 mod running;
 mod surroundings;
@@ -25,18 +27,14 @@ pub use house::{Housed, house};
 pub use running::{Outcome, Running};
 pub use surroundings::Surroundings;
 
-use crate::plan::{Ids, Lowered, PlanOp, RestorePlan, lower};
+use crate::plan::{Ids, Lowered, RestorePlan, lower};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::socket::{
-    AddressFamily, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, setsockopt,
-    socketpair, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork, write};
+use parked::Member;
 use std::fs::File;
-use std::io::IoSliceMut;
-use std::os::fd::{AsRawFd, OwnedFd};
-use tub_restorer_abi as abi;
+use std::os::fd::OwnedFd;
 use tub_sys::Errno;
 use tub_units::HostPid;
 
@@ -45,6 +43,7 @@ use tub_units::HostPid;
 pub struct Parked {
     child: Child,
     main: HostPid,
+    tasks: usize,
     handshake: OwnedFd,
 }
 
@@ -54,12 +53,17 @@ struct Child {
     pid: Pid,
     /// Where init tells how the main process ended.
     verdict: Option<OwnedFd>,
+    /// All processes of a tree, as far as they have said that they are there.
+    family: Vec<Member>,
     armed: bool,
 }
 
 impl Drop for Child {
     fn drop(&mut self) {
         if self.armed {
+            for member in &self.family {
+                member.kill();
+            }
             let _ = kill(self.pid, Signal::SIGKILL);
             let _ = waitpid(self.pid, None);
         }
@@ -83,7 +87,7 @@ pub fn launch(
     pages: &File,
     surroundings: &Surroundings,
 ) -> Result<Parked, LaunchError> {
-    let lowered = lower(plan, &plan.tasks[0]);
+    let lowered: Vec<Lowered> = plan.tasks.iter().map(|task| lower(plan, task)).collect();
     surroundings.set_clocks(plan.clocks)?;
     let system = |what| move |source| LaunchError::System { what, source };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
@@ -93,7 +97,7 @@ pub fn launch(
             .map_err(system("socket pair"))?;
     // The kernel translates the sender's id into our PID namespace.
     setsockopt(&ours, sockopt::PassCred, &true).map_err(system("socket option"))?;
-    let child = if plan.ids == Ids::Keep {
+    let mut child = if plan.ids == Ids::Keep {
         let (verdict, teller) = nix::unistd::pipe().map_err(system("pipe"))?;
         // SAFETY: the caller is single-threaded, so the child may use all of std.
         match unsafe { fork() }.map_err(system("fork"))? {
@@ -102,7 +106,7 @@ pub fn launch(
                 init::run(plan, &lowered, pages, theirs, teller)
             }
             ForkResult::Parent { child } => {
-                Child { pid: child, verdict: Some(verdict), armed: true }
+                Child { pid: child, verdict: Some(verdict), armed: true, family: Vec::new() }
             }
         }
     } else {
@@ -112,12 +116,14 @@ pub fn launch(
                 drop(ours);
                 rebirth::run(plan, &lowered, pages, theirs)
             }
-            ForkResult::Parent { child } => Child { pid: child, verdict: None, armed: true },
+            ForkResult::Parent { child } => {
+                Child { pid: child, verdict: None, armed: true, family: Vec::new() }
+            }
         }
     };
     drop(theirs);
-    let main = await_parked(plan, &lowered, &ours)?;
-    Ok(Parked { child, main, handshake: ours })
+    let main = parked::await_all(plan, &lowered, &ours, &mut child.family)?;
+    Ok(Parked { child, main, tasks: plan.tasks.len(), handshake: ours })
 }
 
 impl Parked {
@@ -133,8 +139,11 @@ impl Parked {
     /// Where the process has been killed meanwhile.
     pub fn resume(mut self) -> Result<Running, LaunchError> {
         let died = |_| LaunchError::Died { stage: "before it was told to go" };
-        write(&self.handshake, &[1]).map_err(died)?;
-        // The main thread closes its end right before it lets all others go.
+        // One message for each task.
+        for _ in 0..self.tasks {
+            write(&self.handshake, &[1]).map_err(died)?;
+        }
+        // The main thread of each closes its end right before it lets all others go.
         let mut byte = [0u8; 16];
         loop {
             match nix::unistd::read(&self.handshake, &mut byte) {
@@ -146,53 +155,5 @@ impl Parked {
         self.child.armed = false;
         let verdict = self.child.verdict.take();
         Ok(Running::new(self.child.pid, self.main, verdict))
-    }
-}
-
-/// Waits for the report that all threads are parked; answers who reported.
-fn await_parked(
-    plan: &RestorePlan,
-    lowered: &Lowered,
-    handshake: &OwnedFd,
-) -> Result<HostPid, LaunchError> {
-    let mut buffer = vec![0u8; 4096];
-    let mut control = nix::cmsg_space!(libc::ucred);
-    let (bytes, sender) = loop {
-        let mut io = [IoSliceMut::new(&mut buffer)];
-        let fd = handshake.as_raw_fd();
-        let message = match recvmsg::<()>(fd, &mut io, Some(&mut control), MsgFlags::empty()) {
-            Err(Errno::EINTR) => continue,
-            Err(source) => return Err(LaunchError::System { what: "handshake", source }),
-            Ok(message) => message,
-        };
-        let sender = message.cmsgs().ok().and_then(|mut all| {
-            all.find_map(|one| match one {
-                ControlMessageOwned::ScmCredentials(who) => Some(HostPid(who.pid())),
-                _ => None,
-            })
-        });
-        break (message.bytes, sender);
-    };
-    let said = &buffer[..bytes];
-    if let Some(failure) = LaunchError::from_message(said) {
-        return Err(failure);
-    }
-    let Some(words) = said.as_chunks::<4>().0.first_chunk::<4>() else {
-        return Err(LaunchError::Died { stage: "before it was parked" });
-    };
-    let [kind, program, op, errno] = words.map(u32::from_ne_bytes);
-    match (kind, sender) {
-        (abi::REPORT_PARKED, Some(main)) => Ok(main),
-        (abi::REPORT_FAILED, _) => {
-            let task = &plan.tasks[0];
-            let operation =
-                lowered.origin(task, program, op).map_or_else(String::new, PlanOp::to_string);
-            Err(LaunchError::Operation {
-                thread: task.programs.get(program as usize).map_or(0, |program| program.tid.0),
-                operation,
-                source: Errno::from_raw(errno.cast_signed()),
-            })
-        }
-        _ => Err(LaunchError::Died { stage: "before it was parked" }),
     }
 }

@@ -3,7 +3,7 @@
 //! In: the plan, in a process of our own making. Out: never returns: the blob takes over.
 //! Invariant: on failure the launcher is told, and the process ends.
 
-use super::{LaunchError, blob, descriptors, enter};
+use super::{LaunchError, blob, descriptors, enter, family};
 use crate::plan::{Lowered, RestorePlan, TaskPlan};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid, write};
@@ -12,16 +12,39 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tub_units::AddrRange;
 
-/// Becomes the process of the plan.
-pub(super) fn run(plan: &RestorePlan, lowered: &Lowered, pages: &File, handshake: OwnedFd) -> ! {
-    let number = plan.spare.handshake;
+/// Becomes the main process of the plan, and makes all others.
+pub(super) fn run(plan: &RestorePlan, lowered: &[Lowered], pages: &File, handshake: OwnedFd) -> ! {
     if let Err(failure) = descriptors::claim(plan, pages, &handshake) {
         let _ = write(&handshake, &failure.to_message());
         std::process::exit(1)
     }
-    let Err(failure) = prepare(plan, &plan.tasks[0], lowered);
+    finish(plan, lowered, 0, make(plan, lowered))
+}
+
+/// Makes everything that tasks share, and the tasks.
+fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<(), LaunchError> {
+    umask(Mode::from_bits_truncate(plan.tasks[0].umask));
+    descriptors::open_all(plan)?;
+    if plan.births.len() > 1 {
+        return family::make(plan, lowered);
+    }
+    if plan.births[0].leads_session {
+        setsid().map_err(|source| LaunchError::System { what: "session", source })?;
+    }
+    Ok(())
+}
+
+/// Becomes task `index`, whose process is in its place: that is what `made` says.
+pub(super) fn finish(
+    plan: &RestorePlan,
+    lowered: &[Lowered],
+    index: usize,
+    made: Result<(), LaunchError>,
+) -> ! {
+    let become_it = |()| prepare(plan, &plan.tasks[index], &lowered[index]);
+    let Err(failure) = made.and_then(become_it);
     // SAFETY: `claim` has placed the handshake there, and nothing closes it.
-    let handshake = unsafe { BorrowedFd::borrow_raw(number) };
+    let handshake = unsafe { BorrowedFd::borrow_raw(plan.spare.handshake) };
     let _ = write(handshake, &failure.to_message());
     std::process::exit(1)
 }
@@ -31,9 +54,6 @@ fn prepare(
     task: &TaskPlan,
     lowered: &Lowered,
 ) -> Result<Infallible, LaunchError> {
-    if task.new_session {
-        setsid().map_err(|source| LaunchError::System { what: "session", source })?;
-    }
     chdir(task.cwd.as_str()).map_err(|source| {
         let object = format!("working directory {}", task.cwd);
         LaunchError::Descriptor { object, source }
@@ -43,7 +63,6 @@ fn prepare(
     let _ = std::fs::write("/proc/self/oom_score_adj", task.oom_score_adj.to_string());
     // What a core dump holds stays with the address space, which the blob fills anew.
     let _ = std::fs::write("/proc/self/coredump_filter", format!("{:#x}", task.core_filter));
-    descriptors::open_all(plan)?;
     descriptors::lay_out(plan, task)?;
     let system = |what| move |source| LaunchError::System { what, source };
     tub_sys::map_fresh_at(task.blob).map_err(system("memory for the blob"))?;

@@ -1,11 +1,12 @@
-//! How the descriptor table is laid out again.
+//! How the descriptor tables are laid out again.
 //!
-//! In: the task's descriptors. Out: steps for the launcher, in order. Pure.
+//! In: descriptions and descriptors of all tasks. Out: steps for the launcher, in order. Pure.
 //! Invariant: a step only uses numbers that an earlier one has made.
 //!
-//! Each description is opened once and placed at its lowest number; its other numbers are
-//! duplicates. Sets that refer to other descriptors (epoll) are filled when all are in place, and
-//! files are locked last: closing any descriptor of a file gives up the task's locks of it
+//! Each description is opened once, in the process that becomes the main task. Where there is no
+//! other task, it is placed at its lowest number, and its other numbers are duplicates. Else it
+//! waits at a number above all, from which every task that has it takes its own numbers. Sets that
+//! refer to other descriptors (epoll) are filled when all are in place, and files are locked last: closing any descriptor of a file gives up the task's locks of it
 //! (fcntl_locking(2)).
 
 use super::{Ids, PlanOp};
@@ -88,6 +89,8 @@ pub enum FileStep {
         /// FD_CLOEXEC of the new one.
         close_on_exec: bool,
     },
+    /// Closes a number.
+    Close(i32),
     /// Adds a target to an epoll set.
     EpollAdd {
         /// The set.
@@ -125,12 +128,14 @@ pub enum FileStep {
 
 /// What the steps depend on besides the image's descriptors.
 pub(super) struct FileWishes {
-    /// Whether numbers 0 to 2 are those of the restoring process.
+    /// Whether numbers 0 to 2 of the main task are those of the restoring process.
     pub(super) inherit_stdio: bool,
     /// Same ids or new ones.
     pub(super) ids: Ids,
     /// CLOCK_REALTIME at the checkpoint.
     pub(super) realtime_ns: u64,
+    /// First of the numbers at which descriptions wait for several tasks to take them.
+    pub(super) first_parked: i32,
 }
 
 /// The steps of all.
@@ -145,11 +150,9 @@ pub(super) struct FilePlan {
 pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
     let task = &checkpoint.tasks[0];
     let files = &checkpoint.files;
-    let mut numbers: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
-    for fd in &task.fds {
-        numbers.entry(fd.file).or_default().push((fd.number.0, fd.close_on_exec));
-    }
-    let inherited = |number: i32| wishes.inherit_stdio && number <= 2;
+    let several = checkpoint.tasks.len() > 1;
+    let numbers = numbers(checkpoint, wishes.first_parked);
+    let inherited = inherited(checkpoint, wishes.inherit_stdio);
     let mut opens = Vec::new();
     let mut pairs = Pairs::default();
     let mut connects = Vec::new();
@@ -162,10 +165,15 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
         let file = &files[index];
         let (number, close_on_exec) = at[0];
         let end = End { number, close_on_exec, flags: file.flags };
-        for &(to, close_on_exec) in at[1..].iter().filter(|(to, _)| !inherited(*to)) {
+        let stream = |number: i32| wishes.inherit_stdio && number <= 2;
+        for &(to, close_on_exec) in at[1..].iter().filter(|(to, _)| !stream(*to)) {
             duplicates.push(FileStep::Duplicate { from: number, to, close_on_exec });
         }
-        if inherited(number) {
+        if several && let Some(from) = stands_for(files, index, &inherited) {
+            opens.push(FileStep::Duplicate { from, to: number, close_on_exec });
+            continue;
+        }
+        if inherited.contains_key(&index) {
             continue;
         }
         match &file.kind {
@@ -198,8 +206,10 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
             FileKind::Socket(Socket::Unix(unix)) => connects.extend(connect(files, number, unix)),
             _ => {}
         }
-        last.extend(owner(task, number, file, wishes.ids));
-        last.extend(locks(number, file));
+        if !several {
+            last.extend(owner(task, number, file, wishes.ids));
+        }
+        last.extend(locks(number, file, several));
     }
     let mut steps = pairs.into_steps(files);
     steps.extend(opens);
@@ -209,7 +219,89 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
         capacity_bytes: pipe.capacity_bytes,
         content: pipe.content,
     }));
-    FilePlan { shared: steps, tasks: vec![[connects, duplicates, epolls, last].concat()] }
+    if !several {
+        let own = [connects, duplicates, epolls, last].concat();
+        return FilePlan { shared: steps, tasks: vec![own] };
+    }
+    let tasks = 0..checkpoint.tasks.len();
+    let tasks = tasks.map(|task| table(checkpoint, task, wishes, &inherited, &numbers)).collect();
+    FilePlan { shared: [steps, connects, epolls, last].concat(), tasks }
+}
+
+/// At which numbers each description is made: those of the only task, or one above all.
+fn numbers(checkpoint: &Checkpoint, first_parked: i32) -> BTreeMap<usize, Vec<(i32, bool)>> {
+    let mut numbers: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
+    if let [task] = checkpoint.tasks.as_slice() {
+        for fd in &task.fds {
+            numbers.entry(fd.file).or_default().push((fd.number.0, fd.close_on_exec));
+        }
+    } else {
+        let parked = (first_parked..).map(|number| vec![(number, true)]);
+        numbers.extend((0..checkpoint.files.len()).zip(parked));
+    }
+    numbers
+}
+
+/// The descriptions that are the restoring process's standard streams, with their numbers there:
+/// those of the main task. Pipes between members of a tree are theirs, whatever their numbers.
+fn inherited(checkpoint: &Checkpoint, inherit_stdio: bool) -> BTreeMap<usize, i32> {
+    let several = checkpoint.tasks.len() > 1;
+    let internal = |file: usize| {
+        let kind = &checkpoint.files[file].kind;
+        several && matches!(kind, FileKind::Pipe { both_ends: true, .. })
+    };
+    let mut inherited = BTreeMap::new();
+    let streams = checkpoint.tasks[0].fds.iter().filter(|fd| inherit_stdio && fd.number.0 <= 2);
+    for fd in streams.filter(|fd| !internal(fd.file)) {
+        inherited.entry(fd.file).or_insert(fd.number.0);
+    }
+    inherited
+}
+
+/// The standard stream that a description is, or that it is another description of: the same
+/// terminal or pipe, opened once more.
+fn stands_for(files: &[OpenFile], index: usize, inherited: &BTreeMap<usize, i32>) -> Option<i32> {
+    let same = |known: &FileKind| match (&files[index].kind, known) {
+        (FileKind::Terminal { path }, FileKind::Terminal { path: known }) => path == known,
+        (
+            FileKind::Pipe { id, write_end, both_ends: false, .. },
+            FileKind::Pipe { id: known, write_end: writes, .. },
+        ) => (id, write_end) == (known, writes),
+        _ => false,
+    };
+    let other = || inherited.iter().find(|(known, _)| same(&files[**known].kind));
+    inherited.get(&index).or_else(|| other().map(|(_, number)| number)).copied()
+}
+
+/// How one of several tasks takes its descriptors from those that wait.
+fn table(
+    checkpoint: &Checkpoint,
+    index: usize,
+    wishes: &FileWishes,
+    inherited: &BTreeMap<usize, i32>,
+    numbers: &BTreeMap<usize, Vec<(i32, bool)>>,
+) -> Vec<FileStep> {
+    let task = &checkpoint.tasks[index];
+    let mut steps = Vec::new();
+    if index > 0 {
+        let open = |number: &i32| task.fds.iter().any(|fd| fd.number.0 == *number);
+        steps.extend((0..=2).filter(|number| !open(number)).map(FileStep::Close));
+    }
+    let mut seen = BTreeSet::new();
+    for fd in &task.fds {
+        let number = fd.number.0;
+        let in_place =
+            index == 0 && wishes.inherit_stdio && number <= 2 && inherited.contains_key(&fd.file);
+        if !in_place {
+            let from = numbers[&fd.file][0].0;
+            let close_on_exec = fd.close_on_exec;
+            steps.push(FileStep::Duplicate { from, to: number, close_on_exec });
+        }
+        if seen.insert(fd.file) {
+            steps.extend(owner(task, number, &checkpoint.files[fd.file], wishes.ids));
+        }
+    }
+    steps
 }
 
 #[derive(Default)]
@@ -348,14 +440,16 @@ fn owner(task: &Task, number: i32, file: &OpenFile, ids: Ids) -> Option<FileStep
     me.then_some(FileStep::OwnedByMe { number, kind: owner.kind, signal: owner.signal })
 }
 
-fn locks(number: i32, file: &OpenFile) -> impl Iterator<Item = FileStep> {
+/// With `of_all`, those that a task holds are left to the task itself.
+fn locks(number: i32, file: &OpenFile, of_all: bool) -> impl Iterator<Item = FileStep> {
     let path = match &file.kind {
         FileKind::Regular { file, .. } => file.path.clone(),
         FileKind::Directory { path, .. } | FileKind::Deleted { path, .. } => path.clone(),
         _ => "a file".to_owned(),
     };
     let step = move |lock: &FileLock| FileStep::Lock { number, path: path.clone(), lock: *lock };
-    file.locks.iter().map(step)
+    let by_task = |lock: &FileLock| matches!(lock.holder, LockHolder::Task(_));
+    file.locks.iter().filter(move |lock| !of_all || !by_task(lock)).map(step)
 }
 
 /// What the process itself does to its descriptors when all its threads are there and the launcher's

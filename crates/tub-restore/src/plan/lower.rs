@@ -369,6 +369,10 @@ impl Lowering<'_> {
                 let args = [number(spare.handshake), at, 1];
                 self.flagged(libc::SYS_read, &args, abi::FLAG_NOT_ZERO);
             }
+            PlanOp::Stop => {
+                let args = [0, number(libc::SIGSTOP)];
+                self.flagged(libc::SYS_kill, &args, abi::FLAG_PID_FIRST);
+            }
             PlanOp::Prctl { option, value, may_fail, .. } => {
                 let args = [number(*option), *value];
                 let flags = if *may_fail { abi::FLAG_MAY_FAIL } else { 0 };

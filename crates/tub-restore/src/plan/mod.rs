@@ -5,6 +5,7 @@
 //! lowered without any other input.
 //! Not here: doing it (see [`crate::launch()`]).
 
+mod family;
 mod files;
 mod locks;
 mod lower;
@@ -13,12 +14,14 @@ mod op;
 mod threads;
 mod vdso;
 
+pub use family::{Birth, Group, Role};
 pub use files::{End, FileStep, Placed};
 pub use lower::{Lowered, lower};
 pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
 pub use threads::CredentialChange;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use tub_image::PageRun;
 use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread, VdsoFacts};
@@ -120,6 +123,8 @@ pub struct PlanFacts {
     pub memory: MemoryFacts,
     /// Bytes of the blob's code.
     pub blob_bytes: u64,
+    /// Whether standard input is a terminal: who leaves its group cannot read from it.
+    pub terminal: bool,
 }
 
 /// A file that the process maps.
@@ -187,6 +192,8 @@ pub struct SpareFds {
     pub executable: i32,
     /// First of the mapped files.
     pub first_file: i32,
+    /// First of those at which open file descriptions wait for several tasks to take them.
+    pub first_parked: i32,
     /// Last number in use.
     pub last: i32,
 }
@@ -215,6 +222,8 @@ pub struct RestorePlan {
     pub spare: SpareFds,
     /// Whether threads are made by clone3.
     pub clone3: bool,
+    /// How each process comes to be: those of the tasks first, under their indices.
+    pub births: Vec<Birth>,
     /// Each task, the main one first.
     pub tasks: Vec<TaskPlan>,
     /// What the user should know: limits of this restore.
@@ -228,8 +237,6 @@ pub struct TaskPlan {
     pub pid: NsPid,
     /// Whether memory is mapped from the page store.
     pub lazy: bool,
-    /// Whether the process leads a session of its own.
-    pub new_session: bool,
     /// Where the blob goes: code first.
     pub blob: AddrRange,
     /// Address of the first stub, one for each thread whose wait goes on.
@@ -301,11 +308,21 @@ pub enum PlanError {
         /// The first mapping that has some.
         range: AddrRange,
     },
-    /// More than one process.
-    #[error("image holds {processes} processes: trees cannot be restored yet")]
-    Tree {
-        /// How many.
-        processes: usize,
+    /// A process group whose leader lives on in another one.
+    #[error("process {pid} belongs to process group {group}, whose leader has left it")]
+    Group {
+        /// The process.
+        pid: i32,
+        /// The group.
+        group: i32,
+    },
+    /// A session that the process can neither inherit nor begin.
+    #[error("process {pid} belongs to session {session}, which it can only inherit")]
+    Session {
+        /// The process.
+        pid: i32,
+        /// The session.
+        session: i32,
     },
     /// A thread that was stopped in the vdso of another kernel.
     #[error("thread {tid} was in the middle of the vdso, and this kernel's is another one")]
@@ -335,12 +352,8 @@ pub fn plan(
     facts: &PlanFacts,
     wishes: PlanWishes,
 ) -> Result<RestorePlan, PlanError> {
-    if checkpoint.tasks.len() > 1 || !checkpoint.zombies.is_empty() {
-        return Err(PlanError::Tree {
-            processes: checkpoint.tasks.len() + checkpoint.zombies.len(),
-        });
-    }
     let mut warnings = Vec::new();
+    let births = births(checkpoint, facts, wishes.ids, &mut warnings)?;
     check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
     let clocks = clocks(checkpoint, facts, &mut warnings)?;
@@ -377,14 +390,20 @@ pub fn plan(
         inherit_stdio: wishes.stdio == Stdio::Inherit,
         ids: wishes.ids,
         realtime_ns: checkpoint.clocks.realtime_ns,
+        first_parked: spare.first_parked,
     };
     let mut files = files::plan(checkpoint, &file_wishes);
     let mut tasks = Vec::with_capacity(checkpoint.tasks.len());
     for (index, space) in spaces.into_iter().enumerate() {
         let file_steps = std::mem::take(&mut files.tasks[index]);
-        let before = Before { spare, code_bytes, stubs_offset, space, file_steps };
+        let has_ended_children = births.iter().any(|birth| birth.ends_as_child_of(index));
+        let before =
+            Before { spare, code_bytes, stubs_offset, space, file_steps, has_ended_children };
         tasks.push(plan_task(checkpoint, index, facts, &wishes, before, &mut warnings)?);
     }
+    // Members of a tree share most of what there is to be said.
+    let mut said = BTreeSet::new();
+    warnings.retain(|warning| said.insert(warning.clone()));
     Ok(RestorePlan {
         image_id: checkpoint.provenance.image_id,
         generation: checkpoint.provenance.generation,
@@ -396,6 +415,7 @@ pub fn plan(
         file_steps: files.shared,
         spare,
         clone3: facts.clone3,
+        births,
         tasks,
         warnings,
     })
@@ -451,6 +471,7 @@ struct Before {
     stubs_offset: u64,
     space: Space,
     file_steps: Vec<FileStep>,
+    has_ended_children: bool,
 }
 
 fn plan_task(
@@ -462,7 +483,7 @@ fn plan_task(
     warnings: &mut Vec<String>,
 ) -> Result<TaskPlan, PlanError> {
     let task = &checkpoint.tasks[index];
-    let Before { spare, code_bytes, stubs_offset, space, file_steps } = before;
+    let Before { spare, code_bytes, stubs_offset, space, file_steps, has_ended_children } = before;
     let Space { lazy, mut ops, limits, locking } = space;
     // The application that takes part is the main task.
     let coordination = checkpoint.coordination.as_ref().filter(|_| index == 0);
@@ -491,13 +512,13 @@ fn plan_task(
             credentials: &credentials,
             limits: &limits,
             parent_death_signal: parent_death_signal(task, wishes),
+            has_ended_children,
             spare,
         },
     );
     Ok(TaskPlan {
         pid: task.pid,
         lazy,
-        new_session: task.leads_session(),
         blob,
         stubs_at: blob.start() + stubs_offset,
         file_steps,
@@ -549,16 +570,39 @@ fn free_place(task: &Task, first: u64, bytes: u64) -> Result<AddrRange, PlanErro
         .ok_or(PlanError::NoRoom { bytes })
 }
 
+/// What each process is born for, with what cannot be had under new ids.
+fn births(
+    checkpoint: &Checkpoint,
+    facts: &PlanFacts,
+    ids: Ids,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Birth>, PlanError> {
+    let several = checkpoint.tasks.len() + checkpoint.zombies.len() > 1;
+    if several && ids == Ids::New {
+        warnings.push(
+            "processes have new ids: a parent that remembers the ids of its children, or of groups, \
+             does not find them by these (waiting for any child works)"
+                .to_owned(),
+        );
+    }
+    family::plan(checkpoint, several && !facts.terminal)
+}
+
 fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
     let highest = checkpoint.tasks.iter().filter_map(|task| task.fds.last());
     let above = highest.map(|fd| fd.number.0).max().unwrap_or(2).max(2) + 1;
-    let files = i32::try_from(files).unwrap_or(i32::MAX / 2);
+    let files = i32::try_from(files).unwrap_or(i32::MAX / 4);
+    // A single task takes each description where it is opened.
+    let several = checkpoint.tasks.len() > 1;
+    let parked = if several { checkpoint.files.len() } else { 0 };
+    let parked = i32::try_from(parked).unwrap_or(i32::MAX / 4);
     SpareFds {
         handshake: above,
         pages: above + 1,
         executable: above + 2,
         first_file: above + 3,
-        last: above + 2 + files,
+        first_parked: above + 3 + files,
+        last: above + 2 + files + parked,
     }
 }
 
@@ -683,6 +727,9 @@ impl fmt::Display for RestorePlan {
         }
         for step in &self.file_steps {
             writeln!(f, "fd      {step:?}")?;
+        }
+        for (index, birth) in self.births.iter().enumerate() {
+            writeln!(f, "birth {index} {birth}")?;
         }
         self.tasks.iter().try_for_each(|task| write!(f, "{task}"))?;
         for warning in &self.warnings {

@@ -151,6 +151,8 @@ pub enum PlanOp {
     ReportParked,
     /// Waits until the launcher says go; its end of the pipe closing ends the process.
     AwaitGo,
+    /// Stops the process, until somebody lets it go on (SIGSTOP).
+    Stop,
     /// `prctl(option, value)` of the few that are one number.
     Prctl {
         /// For people.
@@ -311,6 +313,7 @@ impl fmt::Display for PlanOp {
             Self::Meet(Meeting::AllGo) => f.write_str("meet           all-go"),
             Self::ReportParked => f.write_str("report-parked"),
             Self::AwaitGo => f.write_str("await-go"),
+            Self::Stop => f.write_str("stop"),
             Self::Prctl { name, value, .. } => write!(f, "prctl          {name} {value}"),
             Self::RegisterMembarrier(command) => write!(f, "membarrier     {command:#x}"),
             Self::SetMemoryFailure(value) => write!(f, "memory-failure {value}"),

@@ -11,7 +11,7 @@
 //! them resets dumpable and the parent-death signal), then the registers.
 
 use super::{Ids, Meeting, PlanOp, Program, SpareFds};
-use tub_model::{Credentials, Limit, Scheduling, Task, Thread};
+use tub_model::{Credentials, Limit, Scheduling, SignalAction, Task, Thread};
 use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
@@ -43,10 +43,12 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) credentials: &'a CredentialChange,
     /// The limits to set.
     pub(super) limits: &'a [Limit],
-    /// The signal that it gets when its parent ends; 0 for none.
+    /// The signal that the process gets when its parent ends; 0 for none.
     pub(super) parent_death_signal: i32,
     /// What descriptors need once all threads are there and the launcher's own files are closed.
     pub(super) files: &'a [PlanOp],
+    /// Whether it has children that have ended already.
+    pub(super) has_ended_children: bool,
     /// Descriptors of ours, above all of the image's.
     pub(super) spare: SpareFds,
 }
@@ -88,6 +90,9 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.push(PlanOp::SetMm { executable: wishes.executable });
     if let Some(mailbox) = wishes.mailbox {
         ops.push(PlanOp::FillMailbox { at: RemoteAddr(mailbox.start()) });
+    }
+    if wishes.has_ended_children {
+        ops.push(PlanOp::SetSignalAction(FORGET_CHILDREN));
     }
     ops.extend(task.signal_actions.iter().map(|action| PlanOp::SetSignalAction(*action)));
     ops.push(PlanOp::SetThreadPointer(main.registers.general[FS_BASE]));
@@ -145,7 +150,16 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.extend(task.posix_timers.iter().map(|timer| PlanOp::ArmPosixTimer(*timer)));
     ops.extend(task.interval_timers.iter().map(|timer| PlanOp::SetIntervalTimer(*timer)));
     ops.push(PlanOp::Close { first: wishes.spare.handshake, last: wishes.spare.handshake });
+    if task.stopped.is_some() {
+        ops.push(PlanOp::Stop);
+    }
 }
+
+/// The end of its zombies was announced to the original already, or is among the pending signals.
+/// Setting the default action discards what is pending (sigaction(2), POSIX: signals whose default
+/// action is to be ignored), and all signals are blocked until then.
+const FORGET_CHILDREN: SignalAction =
+    SignalAction { signal: 17, handler: 0, flags: 0, restorer: 0, mask: 0 };
 
 /// The hot pages in two parts of the same number of pages: for the main thread, and for the first
 /// of the others. Two processors do it in half the time; more brought nothing. All of it happens

@@ -49,7 +49,7 @@ impl Engine for CriuEngine {
         coordinate: Coordinate<'_>,
     ) -> Result<Report, CheckpointError> {
         // No process, or somebody else's: said as with our own engine.
-        tub_checkpoint::survey(pid)?;
+        let processes = tub_checkpoint::survey_tree(pid)?.members.len();
         let criu = self.find()?;
         criu.check()?;
         Criu::place(&options.dir, options.replace)?;
@@ -87,6 +87,7 @@ impl Engine for CriuEngine {
             engine: EngineKind::Criu,
             dir: options.dir.clone(),
             image_bytes: dumped.bytes,
+            processes,
             threads: dumped.marker.threads,
             times: StageTimes {
                 freeze: dumped.freeze,

@@ -65,6 +65,7 @@ impl Engine for NativeEngine {
             engine: EngineKind::Native,
             image_bytes: report.image.stored_bytes + report.image.inventory_bytes,
             dir: report.image.dir,
+            processes: report.processes,
             threads: report.threads,
             times: report.times,
         })

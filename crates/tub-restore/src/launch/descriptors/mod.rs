@@ -135,6 +135,13 @@ fn perform(step: &FileStep) -> Result<(), LaunchError> {
                 LaunchError::Descriptor { object, source }
             })
         }
+        FileStep::Close(number) => {
+            let number = u32::try_from(*number).unwrap_or(u32::MAX);
+            tub_sys::close_range(number, number).map_err(|source| {
+                let object = format!("descriptor {number}: end");
+                LaunchError::Descriptor { object, source }
+            })
+        }
         FileStep::EpollAdd { epoll, via, target } => {
             let fd = target.fd.0;
             epoll_add(*epoll, *via, fd, target.events, target.data).map_err(|source| {

@@ -1,0 +1,136 @@
+//! Stopping a process with all its descendants.
+//!
+//! In: a pid. Out: [`FrozenTree`]. Invariant: no member runs, so none can make another one; dropping
+//! the tree lets every member go on where it was.
+//!
+//! From the top down: a parent that is held does not end, so its children stay its own, and a fork
+//! that was under way shows its child as soon as the parent stands still.
+
+use crate::freeze::raw;
+use crate::{Error, Frozen, Result};
+use nix::sys::signal::{Signal, kill};
+use tub_units::HostPid;
+
+/// A process and all its descendants, stopped.
+#[derive(Debug)]
+pub struct FrozenTree {
+    members: Vec<Frozen>,
+    parents: Vec<Option<usize>>,
+    zombies: Vec<(HostPid, usize)>,
+}
+
+impl FrozenTree {
+    /// Stops `root` and all its descendants, those included that appear meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// In every case all that were stopped so far are let go again.
+    pub fn freeze(root: HostPid) -> Result<Self> {
+        let main = Frozen::freeze(root)?;
+        if main.stopped_by().is_some() {
+            return Err(Error::GroupStopped { pid: root });
+        }
+        let mut tree = Self { members: vec![main], parents: vec![None], zombies: Vec::new() };
+        // A member may get new children while others are still being stopped: those of its own
+        // descendants that end, if it is a subreaper.
+        while tree.stop_new_ones()? {}
+        Ok(tree)
+    }
+
+    /// Stops the children that are not known yet; answers whether there were any.
+    fn stop_new_ones(&mut self) -> Result<bool> {
+        let mut any = false;
+        let mut parent = 0;
+        while parent < self.members.len() {
+            for child in children(&self.members[parent])? {
+                if !self.knows(child) {
+                    any |= self.add(parent, child)?;
+                }
+            }
+            parent += 1;
+        }
+        Ok(any)
+    }
+
+    fn add(&mut self, parent: usize, child: HostPid) -> Result<bool> {
+        if state(child) == Some('Z') {
+            self.zombies.push((child, parent));
+            return Ok(true);
+        }
+        match Frozen::freeze(child) {
+            Ok(frozen) => {
+                self.members.push(frozen);
+                self.parents.push(Some(parent));
+                Ok(true)
+            }
+            // It ended before it could be stopped: it is a zombie now, or its parent ignores it.
+            Err(error) => match state(child) {
+                Some('Z') => {
+                    self.zombies.push((child, parent));
+                    Ok(true)
+                }
+                Some(_) => Err(error),
+                None => Ok(false),
+            },
+        }
+    }
+
+    fn knows(&self, pid: HostPid) -> bool {
+        self.members.iter().any(|member| member.pid() == pid)
+            || self.zombies.iter().any(|&(zombie, _)| zombie == pid)
+    }
+
+    /// All processes that can run, the main one first, each after its parent.
+    pub fn members(&self) -> &[Frozen] {
+        &self.members
+    }
+
+    /// Of each member, the index of its parent; none for the main one.
+    pub fn parents(&self) -> &[Option<usize>] {
+        &self.parents
+    }
+
+    /// Those that have ended and were not waited for, each with the index of its parent.
+    pub fn zombies(&self) -> &[(HostPid, usize)] {
+        &self.zombies
+    }
+
+    /// Lets every thread of every member go on where it was.
+    pub fn thaw(self) {
+        drop(self);
+    }
+
+    /// Ends all members. None of them ever runs another instruction.
+    pub fn kill(self) {
+        // All before any is reaped: none may be told of the end of another one.
+        for member in &self.members {
+            let _ = kill(raw(member.pid()), Signal::SIGKILL);
+        }
+        for member in self.members.into_iter().rev() {
+            member.kill();
+        }
+    }
+}
+
+/// The state's letter of `proc_pid_stat(5)`: a zombie's is Z, as long as it has no other thread
+/// left. `None` where there is no such process.
+fn state(pid: HostPid) -> Option<char> {
+    let bytes = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let stat = tub_procfs::stat::parse(&bytes).ok()?;
+    Some(if stat.state == 'Z' && stat.threads > 1 { 'S' } else { stat.state })
+}
+
+/// The children of all threads of a held process.
+fn children(of: &Frozen) -> Result<Vec<HostPid>> {
+    let mut all = Vec::new();
+    for thread in of.threads() {
+        let path = format!("/proc/{}/task/{}/children", of.pid(), thread.tid());
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(source) => return Err(Error::Proc { path, source }),
+        };
+        // The kernel writes numbers and blanks (proc_tid_children(5)).
+        all.extend(tub_procfs::children::parse(&bytes).unwrap_or_default());
+    }
+    Ok(all)
+}

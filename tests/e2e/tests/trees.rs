@@ -1,0 +1,163 @@
+//! Trees of processes: one image, all members, all that they share.
+
+use crate::http::{first_answer, free_port, get};
+use crate::round_trip::round_trips;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tub_image::Image;
+use tub_testkit::{
+    Flavour, Instance, Memory, Pids, Process, Restore, Scratch, Subject, Tub, User, as_user, every,
+    skipped, wait_for,
+};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn a_tree_keeps_its_shape_and_what_it_shares() {
+    round_trips("tree", &Flavour::ALL);
+}
+
+#[test]
+fn pages_that_parent_and_child_share_are_stored_once() {
+    let mut original = Subject::new("tree", User::Ordinary).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let opened = Image::open_foreign(&image).unwrap();
+    let worker = 1;
+    assert_eq!(opened.checkpoint.tasks[worker].parent, Some(0));
+    let parent: Vec<_> = opened.runs[0].iter().map(|run| (run.offset_bytes, run.range)).collect();
+    let is_shared = |offset: u64| {
+        parent.iter().any(|(start, range)| (*start..*start + range.len()).contains(&offset))
+    };
+    let shared = opened.runs[worker].iter().filter(|run| is_shared(run.offset_bytes));
+    let shared: u64 = shared.map(|run| run.range.pages()).sum();
+    // Of the 256 pages that the subject fills, the worker has written to one.
+    assert!(shared >= 255, "{shared} pages are shared");
+    opened.verify_pages().unwrap();
+    Tub::new(User::Ordinary, "verify").arg(&image).run().succeeds();
+    let page = Tub::new(User::Ordinary, "inspect").arg(&image).run().succeeds();
+    let said = page.to_string();
+    for expected in ["parent", "leads a session", "zombie", "stopped by signal 19"] {
+        assert!(said.contains(expected), "{expected:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn a_part_of_a_tree_that_shares_a_pipe_with_the_rest_is_refused() {
+    let original = Subject::new("tree", User::Ordinary).start();
+    let worker = children(original.process())[0];
+    let image = original.dir().join("part");
+    let tub = Tub::new(User::Ordinary, "checkpoint").arg(worker.pid().to_string());
+    tub.arg("--image").arg(&image).run().fails_with(tub_testkit::code::REFUSED, &["pipe"]);
+    assert!(!image.exists());
+    original.go("same-ids continuous-clock exact-memory");
+    original.verdict();
+}
+
+/// A master that forks workers, which all accept on one listening socket.
+const PREFORK: &str = r#"
+import os, socket, sys
+listener = socket.socket()
+listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+listener.bind(("127.0.0.1", int(sys.argv[1])))
+listener.listen(64)
+def work():
+    served = 0
+    while True:
+        connection, _ = listener.accept()
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(4096)
+        path = request.split()[1]
+        served += 1
+        body = b"%d %d" % (os.getpid(), served)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+        connection.close()
+        if path == b"/leave":
+            os._exit(3)
+def start():
+    if os.fork() == 0:
+        work()
+for _ in range(3):
+    start()
+while True:
+    pid, status = os.wait()
+    print("a worker left with", os.waitstatus_to_exitcode(status), flush=True)
+    start()
+"#;
+
+#[test]
+fn a_prefork_server_in_python_goes_on_serving() {
+    let python = Path::new("/usr/bin/python3");
+    if !python.exists() {
+        return skipped("there is no /usr/bin/python3");
+    }
+    let ways = [
+        Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Lazy },
+        Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Lazy },
+        Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Eager },
+        Flavour { user: User::Ordinary, pids: Pids::New, memory: Memory::Lazy },
+    ];
+    every(&ways, |flavour| {
+        let dir = Arc::new(Scratch::new(flavour.user));
+        let port = free_port();
+        let mut command = as_user(flavour.user, python);
+        command.args(["-c", PREFORK, &port.to_string()]);
+        let mut original = Instance::start("prefork", &dir, command, |_| Some(()));
+        assert!(first_answer(port, "/").is_some(), "{}", original.tell());
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+
+        let copy = Restore::of(&original, &image, flavour).start();
+        assert_eq!(children(copy.process()).len(), 3, "{}", copy.tell());
+        let mut pids = BTreeSet::new();
+        for _ in 0..30 {
+            let answer = get(port, "/").unwrap();
+            pids.extend(answer.split_whitespace().next().map(str::to_owned));
+        }
+        assert!(!pids.is_empty());
+        // The master still learns of the end of a worker, and makes another one.
+        get(port, "/leave").unwrap();
+        copy.prints("a worker left with 3");
+        wait_for(PATIENCE, || (children(copy.process()).len() == 3).then_some(())).unwrap();
+        assert!(get(port, "/").is_ok(), "{}", copy.tell());
+    });
+}
+
+#[test]
+fn a_shell_pipeline_loses_nothing() {
+    let line = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.05; done | sed -u s/^/n=/ | cat";
+    let ways = [
+        Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Lazy },
+        Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Eager },
+    ];
+    every(&ways, |flavour| {
+        let dir = Arc::new(Scratch::new(flavour.user));
+        let mut command = as_user(flavour.user, Path::new("/bin/sh"));
+        command.args(["-c", line]);
+        let mut original =
+            Instance::start("pipeline", &dir, command, |said| said.contains("n=5\n").then_some(()));
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let before = original.output();
+
+        let copy = Restore::of(&original, &image, flavour).start();
+        let more = || (copy.output().lines().count() > 20).then_some(());
+        wait_for(PATIENCE, more).unwrap_or_else(|| panic!("{}", copy.tell()));
+        let after = copy.output();
+        let whole = after.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        for (number, said) in (1..).zip(before.lines().chain(whole.lines())) {
+            assert_eq!(said, format!("n={number}"), "{}", copy.tell());
+        }
+    });
+}
+
+/// The children of a process with one thread.
+fn children(of: Process) -> Vec<Process> {
+    let path = format!("/proc/{0}/task/{0}/children", of.pid());
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().filter_map(|pid| Process::find(pid.parse().ok()?)).collect()
+}
