@@ -173,6 +173,10 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
             Code::HostLacks,
             "use --pids new, which needs no namespace; `tub check` tells what this host allows",
         ),
+        RestoreError::Launch(LaunchError::Pid { .. }) => (
+            Code::HostLacks,
+            "use --pids new, which takes the ids that there are; `tub check` tells why it has to",
+        ),
         RestoreError::Files(_) | RestoreError::Launch(LaunchError::FileChanged { .. }) => {
             (Code::BadImage, "bring the file back as it was, or take a new checkpoint")
         }

@@ -75,6 +75,18 @@ pub(super) fn probes(helper: &Helper<'_>, image_dir: &Path) -> Vec<Probe> {
             NOTHING,
         ),
         tried(
+            "sealed memory",
+            has(tub_sys::has_mseal()),
+            "an image of a process that has some cannot be restored (mseal, Linux 6.10 or later)",
+            NOTHING,
+        ),
+        tried(
+            "droppable memory",
+            has(tub_sys::has_droppable()),
+            "an image of a process that has some cannot be restored (Linux 6.11 or later)",
+            NOTHING,
+        ),
+        tried(
             "memory files",
             said(memfd_create(c"tub-check", MFdFlags::MFD_CLOEXEC)),
             "processes with memory shared by several mappings cannot be restored (memfd_create)",
