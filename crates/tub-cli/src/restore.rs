@@ -183,6 +183,9 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
         RestoreError::Launch(LaunchError::Descriptor { .. }) => {
             (Code::HostLacks, "something that the process had open cannot be had here")
         }
+        RestoreError::Locked(_) | RestoreError::Launch(LaunchError::Locked { .. }) => {
+            (Code::HostLacks, "end whoever holds them: another instance, or the original")
+        }
         RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),
         RestoreError::NoArguments => (Code::Usage, ""),
         RestoreError::Unsupported { .. } => (Code::Usage, "leave it out"),

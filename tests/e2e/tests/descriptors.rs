@@ -1,7 +1,7 @@
 //! Descriptors of every kind that an image can hold.
 
 use crate::round_trip::round_trips;
-use tub_testkit::Flavour;
+use tub_testkit::{Flavour, Restore, Subject, code, every};
 
 #[test]
 fn files_keep_position_flags_and_sharing() {
@@ -31,4 +31,66 @@ fn a_pipe_without_writer_still_ends() {
 #[test]
 fn sockets_listen_again() {
     round_trips("sockets", &Flavour::LAZY);
+}
+
+#[test]
+fn file_locks_are_held_again() {
+    round_trips("locks", &Flavour::LAZY);
+}
+
+#[test]
+fn signals_of_descriptors_find_their_owner() {
+    round_trips("owners", &Flavour::LAZY);
+}
+
+#[test]
+fn paths_fifos_and_files_without_a_name() {
+    round_trips("paths", &Flavour::LAZY);
+}
+
+#[test]
+fn watches_keep_their_numbers() {
+    round_trips("watches", &Flavour::LAZY);
+}
+
+#[test]
+fn epoll_entries_outlive_their_numbers() {
+    round_trips("epoll-odd", &Flavour::LAZY);
+}
+
+#[test]
+fn unix_sockets_keep_what_lies_in_them() {
+    round_trips("unix", &Flavour::LAZY);
+}
+
+#[test]
+fn internet_sockets_without_a_connection() {
+    round_trips("inet", &Flavour::LAZY);
+}
+
+#[test]
+fn tcp_connections_end_where_that_is_the_policy() {
+    every(&Flavour::LAZY, |flavour| {
+        let original = Subject::new("tcp-closed", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint(&image, &[]).fails_with(code::REFUSED, &["127.0.0.1", "--tcp close"]);
+        original.checkpoint(&image, &["--tcp", "close"]).succeeds();
+        let copy = Restore::of(&original, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.verdict();
+    });
+}
+
+#[test]
+fn a_lock_that_somebody_holds_is_named() {
+    every(&[Flavour::ALL[0], Flavour::USUAL], |flavour| {
+        let original = Subject::new("locks", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint(&image, &["--leave-running"]).succeeds();
+        let pid = original.pid().to_string();
+        let words = ["/state/flock", "/state/posix", "/state/ofd", "bytes 10 to 109", &pid];
+        Restore::of(&original, &image, flavour).tub().run().fails_with(code::HOST_LACKS, &words);
+        original.go("");
+        original.verdict();
+    });
 }

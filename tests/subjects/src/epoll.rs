@@ -63,6 +63,58 @@ pub(crate) fn epoll(stage: &'static Stage) -> io::Result<()> {
     Ok(())
 }
 
+/// Entries whose number was closed, closed and reused, added twice; and disabled ones.
+pub(crate) fn epoll_odd(stage: &'static Stage) -> io::Result<()> {
+    let epoll = sys::epoll_create()?;
+    let event = || Ok::<File, io::Error>(File::from(sys::eventfd(0, libc::EFD_NONBLOCK)?));
+    let (closed, reused, twice, disabled) = (event()?, event()?, event()?, event()?);
+    let add = |number: &OwnedFd, events: i32, data: u64| {
+        sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, number, events, data)
+    };
+    // Known to the set by numbers that are about to be closed; the descriptions live on.
+    let lost = sys::dup_to(&closed, 301, 0)?;
+    add(&lost, libc::EPOLLIN, 1)?;
+    drop(lost);
+    let lost = sys::dup_to(&reused, 302, 0)?;
+    add(&lost, libc::EPOLLIN, 2)?;
+    drop(lost);
+    let newcomer = File::from(sys::dup_to(&event()?, 302, libc::O_CLOEXEC)?);
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &newcomer, libc::EPOLLIN, 3)?;
+    // One description under two numbers.
+    let second = sys::dup_to(&twice, 303, 0)?;
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &twice, libc::EPOLLIN, 4)?;
+    add(&second, libc::EPOLLIN, 5)?;
+    // Fired once, and disabled since; its peer hangs up, which would fire an enabled one.
+    let (hung_up, gone) = sys::socketpair(libc::SOCK_STREAM)?;
+    add(&hung_up, libc::EPOLLIN | libc::EPOLLONESHOT, 6)?;
+    drop(gone);
+    stage.holds("the hang-up fires once", ready(&epoll)?.iter().any(|(_, data)| *data == 6));
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &disabled, 0, 7)?;
+
+    stage.across()?;
+
+    let data = |epoll: &OwnedFd| -> io::Result<Vec<u64>> {
+        Ok(ready(epoll)?.into_iter().map(|(_, data)| data).collect())
+    };
+    let signal = |mut file: &File| file.write_all(&1_u64.to_ne_bytes());
+    stage.same("nothing is ready", &vec![], &data(&epoll)?);
+    signal(&closed)?;
+    stage.same("by a number that was closed", &vec![1], &data(&epoll)?);
+    signal(&reused)?;
+    stage.same("by a number that was reused", &vec![1, 2], &data(&epoll)?);
+    signal(&newcomer)?;
+    stage.same("by the newcomer", &vec![1, 2, 3], &data(&epoll)?);
+    signal(&twice)?;
+    stage.same("by two numbers", &vec![1, 2, 3, 4, 5], &data(&epoll)?);
+    signal(&disabled)?;
+    stage.same("by one without events", &vec![1, 2, 3, 4, 5], &data(&epoll)?);
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_MOD, &disabled, libc::EPOLLIN, 70)?;
+    stage.same("with events", &vec![1, 2, 3, 4, 5, 70], &data(&epoll)?);
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_MOD, &hung_up, libc::EPOLLIN | libc::EPOLLONESHOT, 60)?;
+    stage.holds("armed again", data(&epoll)?.contains(&60));
+    Ok(())
+}
+
 /// What is ready now. A wait may be interrupted by whatever restored us (signal(7)).
 fn ready(epoll: &OwnedFd) -> io::Result<Vec<(u32, u64)>> {
     loop {

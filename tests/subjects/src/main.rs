@@ -23,8 +23,11 @@ mod files;
 mod futexes;
 mod identity;
 mod ids;
+mod inet;
+mod locks;
 mod mappings;
 mod memory;
+mod paths;
 mod pattern;
 mod pipes;
 mod refusals;
@@ -37,6 +40,7 @@ mod sys;
 mod threads;
 mod timers;
 mod tree;
+mod unix;
 mod vdso;
 mod waits;
 
@@ -57,16 +61,21 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("counter", counter::counter),
     ("dontneed", memory::dontneed),
     ("epoll", epoll::epoll),
+    ("epoll-odd", epoll::epoll_odd),
     ("eventfd", eventfd::eventfd),
     ("exit", exits::exit),
     ("files", files::files),
     ("futexes", futexes::futexes),
     ("identity", identity::identity),
     ("ids", ids::ids),
+    ("inet", inet::inet),
     ("locked", mappings::locked),
+    ("locks", locks::locks),
     ("memory", memory::memory),
     ("memory-tls", threads::memory_tls),
     ("odd-memory", mappings::odd_memory),
+    ("owners", locks::owners),
+    ("paths", paths::paths),
     ("pipe-eof", pipes::pipe_eof),
     ("pipes", pipes::pipes),
     ("refused", refusals::refused),
@@ -75,11 +84,14 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("signal-echo", exits::signal_echo),
     ("signals", signals::signals),
     ("sockets", sockets::sockets),
+    ("tcp-closed", inet::tcp_closed),
     ("threads-200", threads::threads_200),
     ("timers", timers::timers),
     ("tree", tree::tree),
+    ("unix", unix::unix),
     ("vdso", vdso::vdso),
     ("waits", waits::waits),
+    ("watches", paths::watches),
     ("wipe-on-fork", memory::wipe_on_fork),
 ];
 

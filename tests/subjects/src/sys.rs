@@ -6,17 +6,21 @@
 
 mod descriptors;
 mod family;
+mod locks;
 mod memory;
 mod process;
 mod signals;
+mod sockets;
 mod time;
 mod waits;
 
 pub(crate) use descriptors::*;
 pub(crate) use family::*;
+pub(crate) use locks::*;
 pub(crate) use memory::*;
 pub(crate) use process::*;
 pub(crate) use signals::*;
+pub(crate) use sockets::*;
 pub(crate) use time::*;
 pub(crate) use waits::*;
 

@@ -52,8 +52,16 @@ impl VisibleState {
                 Some((kind @ ("pipe" | "socket"), _)) => kind,
                 _ => &target,
             };
+            // A file without a name shows where it was made, and /proc the process's own id.
+            let id =
+                |rest: &str| rest.split('/').next().is_some_and(|id| id.parse::<i32>().is_ok());
+            let kind = match kind.strip_prefix("/proc/").filter(|rest| id(rest)) {
+                _ if kind.ends_with(" (deleted)") => "deleted".to_owned(),
+                Some(rest) => format!("/proc/self{}", rest.trim_start_matches(char::is_numeric)),
+                None => kind.to_owned(),
+            };
             if number > 2 {
-                state.descriptors.insert(number, kind.to_owned());
+                state.descriptors.insert(number, kind);
             }
         }
         let maps = fs::read_to_string(process.proc("maps")).unwrap_or_default();

@@ -22,7 +22,12 @@ pub(super) fn open_existing(file: &FileIdentity, writable: bool) -> Result<Owned
 }
 
 pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
-    let flags = flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    // With O_PATH, openat2(2) takes these flags and no others.
+    let flags = if flags.contains(OFlag::O_PATH) {
+        flags & (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) | OFlag::O_CLOEXEC
+    } else {
+        flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC
+    };
     // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
     // that the kernel gave, in which nothing was a link.
     let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);

@@ -250,9 +250,8 @@ fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<Owne
             }
             Ok(fd)
         }
-        FileKind::Directory { path, .. }
-        | FileKind::Device { path }
-        | FileKind::PathOnly { path } => open_path(path, flags),
+        FileKind::Directory { path, .. } | FileKind::Device { path } => open_path(path, flags),
+        FileKind::PathOnly { path } => open_path(path, flags | OFlag::O_PATH),
         FileKind::Kernel { path, .. } => {
             // Not `open_path`: /proc/self is a link.
             let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
