@@ -5,6 +5,7 @@
 
 use crate::collect::{self, Beforehand};
 use crate::files::FilePolicy;
+use crate::memory_files::MemoryFiles;
 use crate::tree::survey_tree_knowing;
 use crate::waits::Notes;
 use crate::{Error, Refusal, Result, TcpPolicy, survey_tree, unsupported_tree, write};
@@ -128,10 +129,13 @@ fn stages(
     let freeze = start.elapsed();
     let tree = survey_tree_knowing(pid, Some(&before))?;
     refused(unsupported_tree(&tree, &[], options.tcp), true)?;
-    let checkpoint = collect::collect(&frozen, &tree, FilePolicy { tcp: options.tcp }, beforehand)?;
+    let mut memory_files = MemoryFiles::default();
+    let policy = FilePolicy { tcp: options.tcp };
+    let checkpoint = collect::collect(&frozen, &tree, policy, beforehand, &mut memory_files)?;
     let collected = start.elapsed();
     let pids: Vec<HostPid> = tree.members.iter().map(|member| member.pid).collect();
     write::pages(&frozen, &pids, &checkpoint, writer.pages())?;
+    memory_files.write(&checkpoint.memory_files, writer.pages())?;
     let written = start.elapsed();
     // An original that goes on need not wait for the disk.
     let frozen = if options.leave_running {

@@ -6,6 +6,7 @@
 use crate::files::{Descriptions, FilePolicy};
 use crate::home::Resting;
 use crate::memory::file_identity;
+use crate::memory_files::MemoryFiles;
 use crate::registers;
 use crate::survey::bytes;
 use crate::waits::Notes;
@@ -21,7 +22,7 @@ use tub_model::{
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::{Errno, UnixDiag};
 use tub_tracee::{CallSite, Frozen, FrozenTree, RemoteCalls, StoppedThread, WayHome};
-use tub_units::{HostPid, NsPid, PAGE_BYTES, RemoteAddr};
+use tub_units::{AddrRange, HostPid, NsPid, PAGE_BYTES, RemoteAddr};
 
 /// What is known about a checkpoint before the process is looked at.
 #[derive(Clone, Debug)]
@@ -42,6 +43,7 @@ pub(crate) fn collect(
     tree: &SurveyedTree,
     policy: FilePolicy,
     beforehand: Beforehand,
+    memory_files: &mut MemoryFiles,
 ) -> Result<Checkpoint> {
     let clocks = clocks(tree.main())?;
     let mut descriptions = Descriptions::new(policy);
@@ -50,7 +52,7 @@ pub(crate) fn collect(
         let held = frozen.members().iter().find(|member| member.pid() == survey.pid);
         let held = held.ok_or(Error::NoSuchProcess { pid: survey.pid })?;
         let seen = Seen { survey, parent, notes: &beforehand.notes };
-        tasks.push(task(held, seen, &mut descriptions)?);
+        tasks.push(task(held, seen, &mut descriptions, memory_files)?);
     }
     if let Some(lost) = frozen.members().get(tasks.len()) {
         return Err(Error::NoSuchProcess { pid: lost.pid() });
@@ -61,6 +63,7 @@ pub(crate) fn collect(
         clocks,
         coordination: beforehand.coordination,
         files: descriptions.into_files(tree.main().pid)?,
+        memory_files: memory_files.to_model()?,
         tasks,
         zombies: tree.zombies.iter().map(zombie).collect(),
     })
@@ -96,11 +99,11 @@ fn task<'a>(
     frozen: &Frozen,
     Seen { survey, parent, notes }: Seen<'a>,
     descriptions: &mut Descriptions<'a>,
+    memory_files: &mut MemoryFiles,
 ) -> Result<Task> {
     // Before any of them is made to do something for us.
     let waited_ns = notes.waited_ns(frozen);
     let rest = |stopped| Resting::of(frozen, survey, stopped, &waited_ns);
-    let vmas = memory::collect(frozen, &survey.mappings)?;
     let pid = frozen.pid();
     let tracee = |source| Error::Tracee { pid, source };
     let site = home::call_site(frozen, survey)?;
@@ -114,7 +117,9 @@ fn task<'a>(
     let mut threads = vec![thread(survey, *main, &mut caller.calls, resting, scratch)?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
-    let fds = descriptions.collect(survey, &mut caller)?;
+    memory_files.add(survey, &mut caller)?;
+    let vmas = memory::collect(frozen, &survey.mappings, memory_files)?;
+    let fds = descriptions.collect(survey, &mut caller, memory_files)?;
     for other in others {
         let resting = rest(*other)?;
         let way_home = Some(WayHome { top, registers: resting.at_home });
@@ -376,6 +381,30 @@ impl<'a> Caller<'a> {
         let mappings = crate::survey::mappings(self.pid)?;
         let scratch = mappings.iter().find(|record| record.map.range.contains(self.scratch.0));
         Ok(scratch.map_or(Lock::None, memory::lock))
+    }
+
+    /// The pages of a mapping of shared memory that are there, whoever has touched them
+    /// (mincore(2)).
+    pub(crate) fn resident(&mut self, range: AddrRange) -> Result<Vec<AddrRange>> {
+        let mut found = Vec::new();
+        let mut answers = [0u8; 2048];
+        let mut at = range.start();
+        while at < range.end() {
+            let pages = (range.end() - at).div_ceil(PAGE_BYTES).min(answers.len() as u64);
+            let args = [at, pages * PAGE_BYTES, self.scratch.0, 0, 0, 0];
+            self.ask("pages of shared memory", libc::SYS_mincore, args)?;
+            let process = self.calls.process();
+            let tracee = |source| Error::Tracee { pid: self.pid, source };
+            process.read(self.scratch, &mut answers).map_err(tracee)?;
+            let pages_here = usize::try_from(pages).unwrap_or(0);
+            for (page, _) in
+                (0..).zip(&answers[..pages_here]).filter(|(_, answer)| *answer & 1 == 1)
+            {
+                found.extend(AddrRange::with_len(at + page * PAGE_BYTES, PAGE_BYTES));
+            }
+            at += pages * PAGE_BYTES;
+        }
+        Ok(memory::join(found.into_iter()))
     }
 
     /// Gives the scratch page and the thread back.

@@ -14,6 +14,7 @@ mod error;
 mod files;
 mod home;
 mod memory;
+mod memory_files;
 mod refuse;
 mod registers;
 mod same;

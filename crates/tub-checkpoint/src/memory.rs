@@ -4,6 +4,7 @@
 //! Invariant: mappings come out ascending and disjoint; a page that is not among the saved ones is
 //! either zero or comes from the mapping's file.
 
+use crate::memory_files::MemoryFiles;
 use crate::{Error, Result, Survey};
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -20,7 +21,11 @@ use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
 const JOIN_GAP_BYTES: u64 = 16 * PAGE_BYTES;
 
 /// The mappings of a frozen process.
-pub(crate) fn collect(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Vec<Vma>> {
+pub(crate) fn collect(
+    frozen: &Frozen,
+    mappings: &[SmapsRecord],
+    memory_files: &MemoryFiles,
+) -> Result<Vec<Vma>> {
     let pid = frozen.pid();
     let resident = Resident::scan(pid, mappings)?;
     let mut vmas: Vec<Vma> = Vec::with_capacity(mappings.len());
@@ -37,7 +42,7 @@ pub(crate) fn collect(frozen: &Frozen, mappings: &[SmapsRecord]) -> Result<Vec<V
         if name == "[vsyscall]" {
             continue;
         }
-        let vma = vma(pid, record, &resident)?;
+        let vma = vma(pid, record, &resident, memory_files)?;
         match vmas.last_mut() {
             Some(last) if continues(last, &vma) => {
                 last.range = AddrRange::new(last.range.start(), vma.range.end())
@@ -76,7 +81,12 @@ fn continues(last: &Vma, next: &Vma) -> bool {
     }
 }
 
-fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
+fn vma(
+    pid: HostPid,
+    record: &SmapsRecord,
+    resident: &Resident,
+    memory_files: &MemoryFiles,
+) -> Result<Vma> {
     let map = &record.map;
     let flags = &record.vm_flags;
     let name = map.path.as_deref().unwrap_or("");
@@ -87,10 +97,15 @@ fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
     let (backing, saved) = if name == "[vvar]" || name == "[vvar_vclock]" || name == "[vdso]" {
         // Kept for hosts with another kernel: the process knows addresses in it.
         (Backing::Vdso, if name == "[vdso]" { vec![map.range] } else { Vec::new() })
+    } else if let Some(file) = memory_files.of_mapping(map) {
+        let (offset_bytes, shared) = (map.offset_bytes, map.perms.shared);
+        let may_write = flags.has("mw");
+        let saved = if shared { Vec::new() } else { resident.private(map.range) };
+        (Backing::MemoryFile { file, offset_bytes, shared, may_write }, saved)
     } else if !is_file {
         (Backing::Anonymous, resident.private(map.range))
     } else if map.perms.shared {
-        if name.contains("/hsperfdata_") || name.starts_with("/memfd:tub-scratch") {
+        if name.contains("/hsperfdata_") {
             let path = name.to_owned();
             (Backing::SharedScratchFile { path, mode: 0o600 }, vec![map.range])
         } else {
@@ -102,7 +117,7 @@ fn vma(pid: HostPid, record: &SmapsRecord, resident: &Resident) -> Result<Vma> {
     } else if page_store || map.deleted {
         // Pages that were never touched since the restore are the image's, and the image may go
         // away; those of a deleted file cannot be had again. The whole mapping is content.
-        (Backing::Anonymous, vec![within_file(pid, record)])
+        (Backing::Anonymous, within_file(pid, record).into_iter().collect())
     } else {
         let file = identity(pid, record)?;
         let saved = resident.private(map.range);
@@ -158,14 +173,30 @@ fn advice(record: &SmapsRecord) -> Vec<i32> {
 }
 
 /// The part of a file mapping that lies within the file: what is behind its end cannot be read.
-fn within_file(pid: HostPid, record: &SmapsRecord) -> AddrRange {
-    let map = &record.map;
-    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", map.range.start(), map.range.end());
-    // Only root may follow that link. The store of an image has no mapping beyond its end.
-    let Ok(meta) = std::fs::metadata(link) else { return map.range };
-    let len = meta.len().saturating_sub(map.offset_bytes).next_multiple_of(PAGE_BYTES);
-    let end = map.range.start().saturating_add(len).min(map.range.end());
-    AddrRange::new(map.range.start(), end).unwrap_or(map.range)
+fn within_file(pid: HostPid, record: &SmapsRecord) -> Option<AddrRange> {
+    let range = record.map.range;
+    let end = readable_end(pid, range);
+    AddrRange::new(range.start(), end).filter(|range| !range.is_empty())
+}
+
+/// First address of a file mapping that cannot be read: its end, or that of the file. Only root
+/// may ask for the length of a file that has no name any more, so it is found by trying.
+pub(crate) fn readable_end(pid: HostPid, range: AddrRange) -> u64 {
+    let Ok(memory) = File::open(format!("/proc/{pid}/mem")) else { return range.end() };
+    let readable = |page: u64| {
+        let at = range.start() + page * PAGE_BYTES;
+        std::os::unix::fs::FileExt::read_exact_at(&memory, &mut [0], at).is_ok()
+    };
+    if readable(range.pages() - 1) {
+        return range.end();
+    }
+    // Pages before the end of the file can be read, those behind it cannot.
+    let (mut low, mut high) = (0, range.pages() - 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if readable(middle) { low = middle + 1 } else { high = middle }
+    }
+    range.start() + low * PAGE_BYTES
 }
 
 /// Identity of a mapped file, as its path shows it now; refused where that is another file.
@@ -316,7 +347,7 @@ pub fn own_pages(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Resul
 }
 
 /// Joins ascending ranges with small gaps between them.
-fn join(ranges: impl Iterator<Item = AddrRange>) -> Vec<AddrRange> {
+pub(crate) fn join(ranges: impl Iterator<Item = AddrRange>) -> Vec<AddrRange> {
     let mut joined: Vec<AddrRange> = Vec::new();
     for range in ranges {
         match joined.last_mut() {

@@ -55,7 +55,9 @@ fn task_pages(
     let mut theirs = vec![0u8; if parent.is_some() { CHUNK_BYTES } else { 0 }];
     for vma in &task.vmas {
         let zeros = match vma.backing {
-            Backing::PrivateFile { .. } => Zeros::Content,
+            Backing::PrivateFile { .. } | Backing::MemoryFile { shared: false, .. } => {
+                Zeros::Content
+            }
             _ => Zeros::Implied,
         };
         for range in &vma.saved {

@@ -258,6 +258,8 @@ fn kind(vma: &Vma) -> &'static str {
         Backing::PrivateFile { .. } => "private file",
         Backing::SharedFile { .. } => "shared file",
         Backing::SharedScratchFile { .. } => "scratch file",
+        Backing::MemoryFile { shared: true, .. } => "shared memory",
+        Backing::MemoryFile { .. } => "private memory file",
         Backing::Vdso => "vdso",
     }
 }
@@ -266,7 +268,7 @@ fn path(backing: &Backing) -> Option<&str> {
     match backing {
         Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => Some(&file.path),
         Backing::SharedScratchFile { path, .. } => Some(path),
-        Backing::Anonymous | Backing::Vdso => None,
+        Backing::Anonymous | Backing::MemoryFile { .. } | Backing::Vdso => None,
     }
 }
 
@@ -283,6 +285,7 @@ fn protection(protection: Protection) -> String {
 /// One open file description, in words.
 fn describe_file(file: &OpenFile) -> String {
     match &file.kind {
+        FileKind::Memory { file, .. } => format!("memory file no. {file}"),
         FileKind::Regular { file, offset_bytes } => format!("file {} at {offset_bytes}", file.path),
         FileKind::Directory { path, .. } => format!("directory {path}"),
         FileKind::Device { path } => format!("device {path}"),

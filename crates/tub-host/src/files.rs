@@ -60,14 +60,15 @@ impl fmt::Display for FileMismatch {
 /// Every file of `checkpoint` that is not as it was, each once, in the order of their paths.
 ///
 /// The executable, mapped files and files open for reading must be unchanged; files open for
-/// writing must be there (a log may have grown); so must directories and devices.
+/// writing must be there (a log may have grown), and those mapped for writing must be as long; there
+/// must be the directories and devices, too.
 pub fn check_files(checkpoint: &Checkpoint) -> Vec<FileMismatch> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
     let of_tasks = checkpoint.tasks.iter().flat_map(wanted);
     let open = checkpoint.files.iter().filter_map(opened);
     for Wanted { path, what } in of_tasks.chain(open) {
-        if !seen.insert((path, what.is_unchanged())) {
+        if !seen.insert((path, what.strictness())) {
             continue;
         }
         if let Some(problem) = check(path, what) {
@@ -89,12 +90,17 @@ struct Wanted<'a> {
 #[derive(Clone, Copy)]
 enum What<'a> {
     Unchanged(&'a FileIdentity),
+    NoShorter(&'a FileIdentity),
     Type(SFlag),
 }
 
 impl What<'_> {
-    const fn is_unchanged(self) -> bool {
-        matches!(self, Self::Unchanged(_))
+    const fn strictness(self) -> u8 {
+        match self {
+            Self::Type(_) => 0,
+            Self::NoShorter(_) => 1,
+            Self::Unchanged(_) => 2,
+        }
     }
 }
 
@@ -108,10 +114,17 @@ const fn typed(path: &str, kind: SFlag) -> Wanted<'_> {
 
 fn wanted(task: &tub_model::Task) -> impl Iterator<Item = Wanted<'_>> {
     let mapped = task.vmas.iter().filter_map(|vma| match &vma.backing {
+        // What the process writes to, others may as well: there must be no less of it.
+        Backing::SharedFile { file, may_write: true, .. } => {
+            Some(Wanted { path: file.path.as_str(), what: What::NoShorter(file) })
+        }
         Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => {
             Some(unchanged(file))
         }
-        Backing::Anonymous | Backing::SharedScratchFile { .. } | Backing::Vdso => None,
+        Backing::Anonymous
+        | Backing::SharedScratchFile { .. }
+        | Backing::MemoryFile { .. }
+        | Backing::Vdso => None,
     });
     [unchanged(&task.exe), typed(&task.cwd, SFlag::S_IFDIR)].into_iter().chain(mapped)
 }
@@ -142,7 +155,7 @@ fn check(path: &str, what: What<'_>) -> Option<FileProblem> {
     };
     let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
     let expected = match what {
-        What::Unchanged(_) => SFlag::S_IFREG,
+        What::Unchanged(_) | What::NoShorter(_) => SFlag::S_IFREG,
         What::Type(expected) => expected,
     };
     // A working directory may be reached through a link; everything else is opened as it is.
@@ -152,8 +165,12 @@ fn check(path: &str, what: What<'_>) -> Option<FileProblem> {
     if kind != expected && kind != SFlag::S_IFLNK {
         return Some(FileProblem::OtherType);
     }
-    let What::Unchanged(file) = what else { return None };
     let here = u64::try_from(stat.st_size).unwrap_or(0);
+    let file = match what {
+        What::Type(_) => return None,
+        What::NoShorter(file) if here >= file.size_bytes => return None,
+        What::NoShorter(file) | What::Unchanged(file) => file,
+    };
     if here != file.size_bytes {
         return Some(FileProblem::Size { image: file.size_bytes, here });
     }

@@ -29,8 +29,8 @@ use tub_model::Checkpoint;
 pub struct Image {
     /// What was frozen.
     pub checkpoint: Checkpoint,
-    /// Where the pages of each task lie: ascending, disjoint, each within a saved range of a
-    /// mapping.
+    /// Where the pages of each task lie, and then those of each memory file: ascending, disjoint,
+    /// each within a saved range of a mapping or of the file.
     pub runs: Vec<Vec<PageRun>>,
     /// `pages.tub`, open for reading.
     pub pages: File,

@@ -16,7 +16,7 @@ use tub_model::{Checkpoint, Task};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Inventory {
     pub(crate) checkpoint: Checkpoint,
-    /// Of each task.
+    /// Of each task, and then of each memory file.
     pub(crate) runs: Vec<Vec<PageRun>>,
     /// Kind and version of optional records that this release does not know.
     pub(crate) unread: Vec<(u32, u32)>,
@@ -34,10 +34,12 @@ const THREADS: u32 = 9;
 const RUNS: u32 = 10;
 const FILES: u32 = 11;
 const ZOMBIES: u32 = 12;
+const MEMORY_FILES: u32 = 13;
 
 /// The body for `checkpoint` and `runs`.
 pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[Vec<PageRun>]) -> Vec<u8> {
-    let Checkpoint { provenance, host, clocks, coordination, files, tasks, zombies } = checkpoint;
+    let Checkpoint { provenance, host, clocks, coordination, files, memory_files, tasks, zombies } =
+        checkpoint;
     let mut body = Vec::with_capacity(256 << 10);
     put(&mut body, PROVENANCE, &v1::ProvenanceRecord::new(provenance));
     put(&mut body, HOST, &v1::HostRecord::new(host));
@@ -55,6 +57,8 @@ pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[Vec<PageRun>]) -> Vec<u8> 
         put(&mut body, RUNS, &v1::RunsRecord::new(runs));
     }
     put(&mut body, ZOMBIES, &v1::ZombiesRecord::new(zombies));
+    let runs = runs.get(tasks.len()..).unwrap_or_default();
+    put(&mut body, MEMORY_FILES, &v1::MemoryFilesRecord::new(memory_files, runs));
     body
 }
 
@@ -89,6 +93,7 @@ struct Parts<'a> {
     files: Option<v1::FilesRecord<'a>>,
     tasks: Vec<TaskRecords<'a>>,
     zombies: Option<v1::ZombiesRecord<'a>>,
+    memory_files: Option<v1::MemoryFilesRecord<'a>>,
     unread: Vec<(u32, u32)>,
 }
 
@@ -105,7 +110,7 @@ struct TaskRecords<'a> {
 impl<'a> Parts<'a> {
     fn add(&mut self, frame: Frame<'a>) -> Result<(), ErrorKind> {
         let Frame { kind, version, payload } = frame;
-        if version != 1 || !(PROVENANCE..=ZOMBIES).contains(&kind) {
+        if version != 1 || !(PROVENANCE..=MEMORY_FILES).contains(&kind) {
             if kind & OPTIONAL == 0 {
                 return Err(ErrorKind::UnknownRecord { kind, version });
             }
@@ -132,6 +137,7 @@ impl<'a> Parts<'a> {
             }
             FILES => once(&mut self.files, payload, "files"),
             ZOMBIES => once(&mut self.zombies, payload, "zombies"),
+            MEMORY_FILES => once(&mut self.memory_files, payload, "memory files"),
             _ => {
                 let first = || malformed("a part of a task comes before any task");
                 let task = self.tasks.last_mut().ok_or_else(first)?;
@@ -155,9 +161,20 @@ impl<'a> Parts<'a> {
         let files = present(self.files, "files")?.into_model().map_err(malformed)?;
         let zombies = present(self.zombies, "zombies")?.into_model().map_err(malformed)?;
         let finished = self.tasks.into_iter().map(TaskRecords::finish);
-        let (tasks, runs) = finished.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
-        let checkpoint =
-            Checkpoint { provenance, host, clocks, coordination, files, tasks, zombies };
+        let (tasks, mut runs) = finished.collect::<Result<(Vec<_>, Vec<_>), _>>()?;
+        let memory_files = present(self.memory_files, "memory files")?;
+        let (memory_files, their_runs) = memory_files.into_model().map_err(malformed)?;
+        runs.extend(their_runs);
+        let checkpoint = Checkpoint {
+            provenance,
+            host,
+            clocks,
+            coordination,
+            files,
+            memory_files,
+            tasks,
+            zombies,
+        };
         Ok(Inventory { checkpoint, runs, unread: self.unread })
     }
 }

@@ -197,7 +197,8 @@ impl PageWriter {
         Ok(())
     }
 
-    /// Ends the task: what follows belongs to the next one, whose addresses start anew.
+    /// Ends the task or memory file: what follows belongs to the next one, whose addresses start
+    /// anew.
     ///
     /// # Errors
     /// [`ErrorKind::NoSpace`], [`ErrorKind::System`].

@@ -7,7 +7,10 @@
 
 use crate::pages::PageRun;
 use std::collections::BTreeSet;
-use tub_model::{Backing, Checkpoint, FileKind, FileLock, OpenFile, Task, Thread, Vma};
+use tub_model::{
+    Backing, Checkpoint, FileKind, FileLock, MemoryFile, MemoryFileKind, OpenFile, Task, Thread,
+    Vma,
+};
 use tub_units::{AddrRange, PAGE_BYTES};
 
 /// Checks everything; the first thing that cannot be comes back as a sentence.
@@ -17,8 +20,9 @@ pub(crate) fn check(
     pages_bytes: u64,
 ) -> Result<(), String> {
     check_tree(checkpoint)?;
-    if runs.len() != checkpoint.tasks.len() {
-        return Err(format!("{} tasks, and pages of {}", checkpoint.tasks.len(), runs.len()));
+    let spaces = checkpoint.tasks.len() + checkpoint.memory_files.len();
+    if runs.len() != spaces {
+        return Err(format!("{spaces} tasks and memory files, and pages of {}", runs.len()));
     }
     if let Some(coordination) = &checkpoint.coordination {
         let mailbox = coordination.mailbox;
@@ -26,14 +30,19 @@ pub(crate) fn check(
             return Err(format!("mailbox {mailbox} is not made of pages"));
         }
     }
-    check_files(&checkpoint.files)?;
+    check_files(&checkpoint.files, checkpoint.memory_files.len())?;
+    let (task_runs, file_runs) = runs.split_at(checkpoint.tasks.len());
+    for (file, runs) in checkpoint.memory_files.iter().zip(file_runs) {
+        check_memory_file(file, runs, pages_bytes)?;
+    }
     let mut tids = BTreeSet::new();
-    for (task, runs) in checkpoint.tasks.iter().zip(runs) {
+    for (task, runs) in checkpoint.tasks.iter().zip(task_runs) {
         check_paths(task)?;
         check_threads(&task.threads, task.pid.0, &mut tids)?;
         check_fds(task, checkpoint.files.len())?;
-        check_vmas(&task.vmas)?;
-        check_runs(&task.vmas, runs, pages_bytes)?;
+        check_vmas(&task.vmas, checkpoint.memory_files.len())?;
+        check_runs(task.vmas.iter().flat_map(|vma| &vma.saved), runs, pages_bytes)?;
+        check_files_are_covered(&task.vmas, runs)?;
     }
     for zombie in &checkpoint.zombies {
         check_tid(zombie.pid.0, &mut tids)?;
@@ -66,13 +75,13 @@ fn check_paths(task: &Task) -> Result<(), String> {
     let backings = task.vmas.iter().filter_map(|vma| match &vma.backing {
         Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => Some(&file.path),
         Backing::SharedScratchFile { path, .. } => Some(path),
-        Backing::Anonymous | Backing::Vdso => None,
+        Backing::Anonymous | Backing::MemoryFile { .. } | Backing::Vdso => None,
     });
     let paths = [&task.exe.path, &task.cwd];
     paths.into_iter().chain(backings).try_for_each(|path| check_path(path))
 }
 
-fn check_files(files: &[OpenFile]) -> Result<(), String> {
+fn check_files(files: &[OpenFile], memory_files: usize) -> Result<(), String> {
     // Positions are signed in every call that takes a lock.
     let fits = |lock: &FileLock| {
         let last = lock.end.unwrap_or(lock.start);
@@ -90,6 +99,9 @@ fn check_files(files: &[OpenFile]) -> Result<(), String> {
             | FileKind::PathOnly { path }
             | FileKind::Kernel { path, .. }
             | FileKind::Pipe { path: Some(path), .. } => check_path(path)?,
+            FileKind::Memory { file, .. } if *file >= memory_files => {
+                return Err(format!("a description is of memory file {file} of {memory_files}"));
+            }
             FileKind::Epoll { targets } => {
                 if let Some(target) = targets.iter().find(|target| target.file >= files.len()) {
                     let (index, count) = (target.file, files.len());
@@ -177,7 +189,35 @@ fn check_fds(task: &Task, files: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
+/// `memfd_create(2)`: 249 bytes, and a path has fewer than 4096 (`PATH_MAX`).
+const MEMFD_NAME_BYTES_MAX: usize = 249;
+
+fn check_memory_file(file: &MemoryFile, runs: &[PageRun], pages_bytes: u64) -> Result<(), String> {
+    match &file.kind {
+        MemoryFileKind::Memfd { name }
+            if name.len() > MEMFD_NAME_BYTES_MAX || name.contains('\0') =>
+        {
+            return Err(format!("memory file has the impossible name {name:?}"));
+        }
+        MemoryFileKind::Deleted { path } => check_path(path)?,
+        MemoryFileKind::Memfd { .. } | MemoryFileKind::SharedAnonymous => {}
+    }
+    let what = || file.kind.describe();
+    if i64::try_from(file.size_bytes).is_err() || file.mode > 0o7777 {
+        return Err(format!("{} has {} bytes and mode {:o}", what(), file.size_bytes, file.mode));
+    }
+    let mut end = 0;
+    for pages in &file.saved {
+        check_next("saved range", *pages, end)?;
+        end = pages.end();
+    }
+    if end > file.size_bytes.next_multiple_of(PAGE_BYTES) {
+        return Err(format!("saved range up to {end:x} leaves {}", what()));
+    }
+    check_runs(file.saved.iter(), runs, pages_bytes)
+}
+
+fn check_vmas(vmas: &[Vma], memory_files: usize) -> Result<(), String> {
     let mut end = 0;
     for Vma { range, saved, guards, backing, .. } in vmas {
         check_next("mapping", *range, end)?;
@@ -205,8 +245,14 @@ fn check_vmas(vmas: &[Vma]) -> Result<(), String> {
         if guards_end > range.end() {
             return Err(format!("guard up to {guards_end:x} leaves its mapping {range}"));
         }
+        if let Backing::MemoryFile { file, .. } = backing
+            && *file >= memory_files
+        {
+            return Err(format!("mapping {range} is of memory file {file} of {memory_files}"));
+        }
         if let Backing::PrivateFile { offset_bytes, .. }
-        | Backing::SharedFile { offset_bytes, .. } = backing
+        | Backing::SharedFile { offset_bytes, .. }
+        | Backing::MemoryFile { offset_bytes, .. } = backing
         {
             // `mmap` takes whole pages, and a file ends where a signed offset does.
             let file_end = offset_bytes.checked_add(range.len());
@@ -235,9 +281,13 @@ fn check_next(what: &str, range: AddrRange, end: u64) -> Result<(), String> {
     Ok(())
 }
 
-fn check_runs(vmas: &[Vma], runs: &[PageRun], pages_bytes: u64) -> Result<(), String> {
+fn check_runs<'a>(
+    saved: impl Iterator<Item = &'a AddrRange>,
+    runs: &[PageRun],
+    pages_bytes: u64,
+) -> Result<(), String> {
     let mut end = 0;
-    let mut saved = vmas.iter().flat_map(|vma| &vma.saved).peekable();
+    let mut saved = saved.peekable();
     for run in runs {
         let range = run.range;
         check_next("run", range, end)?;
@@ -255,7 +305,7 @@ fn check_runs(vmas: &[Vma], runs: &[PageRun], pages_bytes: u64) -> Result<(), St
             return Err(format!("run {range} is not within a saved range"));
         }
     }
-    check_files_are_covered(vmas, runs)
+    Ok(())
 }
 
 /// A saved page of a private file mapping that is in no run would silently be the file's again;
@@ -273,7 +323,12 @@ fn check_files_are_covered(vmas: &[Vma], runs: &[PageRun]) -> Result<(), String>
                 }
                 runs.next();
             }
-            if covered < pages.end() && matches!(vma.backing, Backing::PrivateFile { .. }) {
+            let of_file = match vma.backing {
+                Backing::PrivateFile { .. } => true,
+                Backing::MemoryFile { shared, .. } => !shared,
+                _ => false,
+            };
+            if covered < pages.end() && of_file {
                 return Err(format!("saved pages {pages} of a private file mapping are missing"));
             }
         }

@@ -85,6 +85,13 @@ pub enum FileKind {
         /// Read and write position in bytes.
         offset_bytes: u64,
     },
+    /// One of the files that the image brings along.
+    Memory {
+        /// Index into [`crate::Checkpoint::memory_files`].
+        file: usize,
+        /// Read and write position in bytes.
+        offset_bytes: u64,
+    },
     /// A regular file without a name. Made anew, with its content, with no name again.
     Deleted {
         /// Where it was.

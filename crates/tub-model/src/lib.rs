@@ -12,6 +12,7 @@ mod controls;
 mod fd;
 mod host;
 mod memory;
+mod memory_file;
 mod socket;
 mod task;
 
@@ -19,6 +20,7 @@ pub use controls::*;
 pub use fd::*;
 pub use host::*;
 pub use memory::*;
+pub use memory_file::*;
 pub use socket::*;
 pub use task::*;
 
@@ -38,6 +40,9 @@ pub struct Checkpoint {
     pub coordination: Option<Coordination>,
     /// Open file descriptions of all tasks, each named by its index: several tasks may share one.
     pub files: Vec<OpenFile>,
+    /// Files that live in the image and nowhere else, each named by its index: descriptors and
+    /// mappings of all tasks may share one.
+    pub memory_files: Vec<MemoryFile>,
     /// The tasks, each after its parent: the main one first.
     pub tasks: Vec<Task>,
     /// Processes that have ended, and that their parents have not waited for yet.

@@ -91,6 +91,17 @@ pub enum Backing {
         /// Permission bits.
         mode: u32,
     },
+    /// A mapping of one of the files that the image brings along.
+    MemoryFile {
+        /// Index into [`crate::Checkpoint::memory_files`].
+        file: usize,
+        /// Offset of the first page in bytes.
+        offset_bytes: u64,
+        /// `MAP_SHARED`; else pages written to are the process's own.
+        shared: bool,
+        /// Whether the file description allows writing (VmFlags `mw`).
+        may_write: bool,
+    },
     /// `[vvar]`, `[vvar_vclock]` and `[vdso]` as one; the kernel provides it.
     Vdso,
 }

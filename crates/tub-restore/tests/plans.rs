@@ -123,6 +123,7 @@ fn checkpoint() -> Checkpoint {
             open(2, epoll),
         ],
         zombies: Vec::new(),
+        memory_files: Vec::new(),
         tasks: vec![Task {
             pid: NsPid(100),
             parent: None,

@@ -36,12 +36,17 @@ impl Service {
 
     /// The same, as `user`.
     pub(crate) fn start_as(user: User, jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
+        Self::start_on(user, jdk, mode, (options, &[]))
+    }
+
+    /// The same, with options of the JVM after those of `tub run`.
+    fn start_on(user: User, jdk: &Jdk, mode: &str, (options, of_jvm): (&[&str], &[&str])) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let classes = copied_classes(jdk, &dir);
         let port = free_port();
         let left_open = dir.join("left-open.log");
         let tub = Tub::new(user, "run").args(options).arg("--").arg(jdk.java());
-        let tub = tub.args(&["-Xmx256m", "-cp"]).arg(classes).arg("Service");
+        let tub = tub.args(of_jvm).args(&["-Xmx256m", "-cp"]).arg(classes).arg("Service");
         let mut command = tub.arg(port.to_string()).arg(mode).arg(left_open).command();
         // What it leaves for others (caches, hsperfdata) goes where it may write.
         command.env("HOME", dir.path()).env("TMPDIR", dir.path());
@@ -195,6 +200,28 @@ fn a_service_goes_through_three_generations() {
             life.is_well();
         }
         assert_eq!(life.ask("/told"), "before server\nafter server\n".repeat(3));
+    });
+}
+
+/// Its heap is a memory file, on JDK 17 mapped at three addresses at once.
+#[test]
+fn a_service_on_zgc_gets_up_several_times_at_once() {
+    on_each_jdk(|jdk| {
+        let mut original = Service::start_on(User::Ordinary, jdk, "plain", (&[], &["-XX:+UseZGC"]));
+        let image = original.image("image");
+        original.instance.checkpoint_and_end(&image);
+        let ways = [Flavour::USUAL, Flavour { pids: Pids::New, ..Flavour::USUAL }];
+        let mut copies = ways.map(|flavour| original.restore(&image, flavour));
+        for copy in &copies {
+            assert_eq!(copy.ask("/count"), (WARM_UP + 1).to_string());
+            copy.is_well();
+            assert_eq!(copy.ask("/told"), "before server\nafter server\n");
+        }
+        let image = copies[0].image("second");
+        copies[0].instance.checkpoint_and_end(&image);
+        let second = copies[0].restore(&image, Flavour::USUAL);
+        assert_eq!(second.ask("/count"), (WARM_UP + 2).to_string());
+        second.is_well();
     });
 }
 

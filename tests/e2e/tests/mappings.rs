@@ -12,6 +12,14 @@ fn mappings_keep_guards_advice_seals_and_the_way_they_grow() {
 }
 
 #[test]
+fn shared_memory_is_one_object_through_all_of_its_mappings() {
+    round_trips(
+        "shared-memory",
+        &[Flavour::ALL[0], Flavour::ALL[1], Flavour::ALL[3], Flavour::USUAL],
+    );
+}
+
+#[test]
 fn locked_memory_stays_locked() {
     round_trips("locked", &FEW);
 }

@@ -33,6 +33,7 @@ mod pipes;
 mod refusals;
 mod registers;
 mod restless;
+mod shared;
 mod signals;
 mod sockets;
 mod stage;
@@ -81,6 +82,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("refused", refusals::refused),
     ("registers", registers::registers),
     ("restless", restless::restless),
+    ("shared-memory", shared::shared_memory),
     ("signal-echo", exits::signal_echo),
     ("signals", signals::signals),
     ("sockets", sockets::sockets),

@@ -50,6 +50,10 @@ impl VisibleState {
             // Numbers of pipes and sockets are the kernel's and change.
             let kind = match target.split_once(":[") {
                 Some((kind @ ("pipe" | "socket"), _)) => kind,
+                // A file without a name is given one by the kernel.
+                _ if target.ends_with(" (deleted)") && !target.starts_with("/memfd:") => {
+                    "deleted file"
+                }
                 _ => &target,
             };
             // A file without a name shows where it was made, and /proc the process's own id.

@@ -5,6 +5,7 @@
 
 use super::{FilePolicy, inotify, pipe, socket};
 use crate::collect::Caller;
+use crate::memory_files::MemoryFiles;
 use crate::refuse::{self, Refusal, RefusalKind};
 use crate::survey::fdinfo;
 use crate::{Error, Result, Survey, SurveyedFd};
@@ -19,7 +20,7 @@ pub(super) fn open_file(
     survey: &Survey,
     fd: &SurveyedFd,
     caller: &mut Caller<'_>,
-    policy: FilePolicy,
+    (policy, memory_files): (FilePolicy, &MemoryFiles),
     refusals: &mut Vec<Refusal>,
 ) -> Result<OpenFile> {
     let flags = fd.info.flags.cast_signed() & !libc::O_CLOEXEC;
@@ -39,6 +40,10 @@ pub(super) fn open_file(
     let outside = || FileKind::Outside { what: what(survey, fd) };
     let kind = if flags & libc::O_PATH != 0 {
         FileKind::PathOnly { path: fd.link.clone() }
+    } else if let Some(file) =
+        memory_files.known((fd.dev, fd.ino)).filter(|_| fd.is(SFlag::S_IFREG))
+    {
+        FileKind::Memory { file, offset_bytes: fd.info.pos }
     } else if fd.is(SFlag::S_IFSOCK) {
         match socket::socket(survey, fd, caller, policy.tcp)? {
             Ok(socket) => FileKind::Socket(socket),

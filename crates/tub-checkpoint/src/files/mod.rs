@@ -12,6 +12,7 @@ mod pipe;
 mod socket;
 
 use crate::collect::Caller;
+use crate::memory_files::MemoryFiles;
 use crate::refuse::{Refusal, RefusalKind, TcpPolicy};
 use crate::same::same_description;
 use crate::{Error, Result, Survey, SurveyedFd};
@@ -48,6 +49,7 @@ impl<'a> Descriptions<'a> {
         &mut self,
         survey: &'a Survey,
         caller: &mut Caller<'_>,
+        memory_files: &MemoryFiles,
     ) -> Result<Vec<Fd>> {
         let mut fds: Vec<Fd> = Vec::with_capacity(survey.fds.len());
         let first_new = self.files.len();
@@ -55,7 +57,13 @@ impl<'a> Descriptions<'a> {
             let file = match self.known(survey, fd, caller)? {
                 Some(index) => index,
                 None => {
-                    let file = open_file(survey, fd, caller, self.policy, &mut self.refusals)?;
+                    let file = open_file(
+                        survey,
+                        fd,
+                        caller,
+                        (self.policy, memory_files),
+                        &mut self.refusals,
+                    )?;
                     self.files.push(file);
                     self.firsts.push((survey.pid, fd));
                     self.files.len() - 1

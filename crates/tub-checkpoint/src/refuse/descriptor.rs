@@ -5,10 +5,12 @@
 
 use super::socket::{TcpPolicy, socket_problem};
 use super::{Refusal, RefusalKind};
+use crate::memory_files::is_memory_file;
 use crate::tree::KinFd;
 use crate::{Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use tub_procfs::fdinfo::{EpollRecord, InotifyRecord, LockKind};
+use tub_procfs::maps::MapsRecord;
 
 /// Largest content of deleted files that an image takes in, all of them together.
 pub const DELETED_BYTES_MAX: u64 = 64 << 20;
@@ -89,8 +91,10 @@ pub(crate) fn descriptor(
 fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
     let close = "close it before the checkpoint";
     let because = |reason: &str| Some((reason.to_owned(), close));
-    if fd.link.starts_with("/memfd:") {
-        return because("is a memory file, which is not supported yet");
+    let mapped = |map: &MapsRecord| is_memory_file(map) && (map.dev, map.inode) == (fd.dev, fd.ino);
+    // The image brings along what lies in memory only.
+    if fd.link.starts_with("/memfd:") || survey.mappings.iter().any(|record| mapped(&record.map)) {
+        return None;
     }
     if !fd.link.starts_with('/') {
         return because("is a kernel object that cannot be stored");

@@ -133,7 +133,6 @@ fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
     let map = &mapping.map;
     let name = map.path.as_deref().unwrap_or("");
     let flags = &mapping.vm_flags;
-    let hsperf = name.contains("/hsperfdata_") || name.starts_with("/memfd:tub-scratch");
     let (reason, remedy) = if flags.has("ht") {
         ("is on huge pages of a pool, which are not supported yet", "")
     } else if flags.has("io") || flags.has("pf") {
@@ -149,10 +148,6 @@ fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
         ("is System V shared memory", "detach it before the checkpoint")
     } else if name == "/[aio]" || name == "[uprobes]" || name.starts_with("anon_inode:") {
         ("belongs to a kernel object that cannot be stored", "close it before the checkpoint")
-    } else if map.perms.shared && !hsperf && (name.starts_with("/memfd:") || name == "/dev/zero") {
-        ("is shared anonymous memory, which is not supported yet", "unmap it before the checkpoint")
-    } else if map.perms.shared && map.deleted && !hsperf {
-        ("is a shared mapping of a deleted file", "unmap it before the checkpoint")
     } else {
         return None;
     };

@@ -63,7 +63,9 @@ fn opened_by_application(
                 .strip_prefix(path.trim_end_matches('/'))
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
-        let private = allowed || read_only && archive;
+        // No Java API makes a memory file: ZGC has its heap in one.
+        let memory_file = fd.link.starts_with("/memfd:");
+        let private = allowed || memory_file || read_only && archive;
         return (!private).then(|| (RefusalKind::File, fd.link.clone()));
     }
     if fd.is(SFlag::S_IFIFO) {

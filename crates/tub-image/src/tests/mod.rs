@@ -55,7 +55,8 @@ fn append_pages(writer: &mut ImageWriter, checkpoint: &Checkpoint) -> crate::Res
     for task in &checkpoint.tasks {
         for vma in &task.vmas {
             let zeros = match vma.backing {
-                tub_model::Backing::PrivateFile { .. } => Zeros::Content,
+                tub_model::Backing::PrivateFile { .. }
+                | tub_model::Backing::MemoryFile { shared: false, .. } => Zeros::Content,
                 _ => Zeros::Implied,
             };
             for range in &vma.saved {
@@ -63,6 +64,13 @@ fn append_pages(writer: &mut ImageWriter, checkpoint: &Checkpoint) -> crate::Res
                 writer.pages().append(RemoteAddr(range.start()), &bytes, zeros)?;
             }
             writer.pages().finish_range()?;
+        }
+        writer.pages().finish_task()?;
+    }
+    for file in &checkpoint.memory_files {
+        for range in &file.saved {
+            let bytes = sample::memory(*range);
+            writer.pages().append(RemoteAddr(range.start()), &bytes, Zeros::Implied)?;
         }
         writer.pages().finish_task()?;
     }

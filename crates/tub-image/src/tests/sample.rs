@@ -61,6 +61,7 @@ pub(super) fn checkpoint() -> Checkpoint {
             resources: vec!["com.acme.Pool@1f".into(), String::new()],
         }),
         files: files(),
+        memory_files: memory_files(),
         tasks: vec![task(), child()],
         zombies: vec![Zombie {
             pid: NsPid(4251),
@@ -192,6 +193,8 @@ fn vmas() -> Vec<Vma> {
     odd.guards = vec![pages(213, 214), pages(215, 216)];
     let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![pages(226, 228)]);
     vdso.protection = Protection { read: true, write: false, execute: true };
+    let view =
+        |shared| Backing::MemoryFile { file: 0, offset_bytes: 8192, shared, may_write: shared };
     vec![
         vma(pages(0, 4), private.clone(), vec![]),
         // Two stretches with a page between them that the file still owns.
@@ -205,6 +208,18 @@ fn vmas() -> Vec<Vma> {
         stack,
         odd,
         vdso,
+        vma(pages(230, 234), view(true), vec![]),
+        vma(pages(234, 236), view(false), vec![pages(235, 236)]),
+    ]
+}
+
+fn memory_files() -> Vec<MemoryFile> {
+    let file =
+        |kind, saved| MemoryFile { kind, size_bytes: 0x50_0001, mode: 0o640, seals: 5, saved };
+    vec![
+        file(MemoryFileKind::Memfd { name: "java_heap".into() }, vec![pages(1, 3), pages(40, 90)]),
+        file(MemoryFileKind::SharedAnonymous, vec![]),
+        file(MemoryFileKind::Deleted { path: "/var/tmp/x".into() }, vec![pages(4, 6)]),
     ]
 }
 
@@ -237,6 +252,7 @@ fn files() -> Vec<OpenFile> {
         FileKind::Inotify {
             watches: vec![InotifyWatch { number: 2, path: "/etc".into(), mask: 0x300 }],
         },
+        FileKind::Memory { file: 1, offset_bytes: 5 },
         FileKind::Deleted {
             path: "/tmp/gone".into(),
             dev: 1,

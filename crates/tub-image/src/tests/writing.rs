@@ -6,7 +6,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use tub_model::{Backing, Checkpoint, FileKind};
+use tub_model::{Backing, Checkpoint, FileKind, MemoryFileKind};
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
 
 fn refusal(dir: &Path, replace: Replace) -> ErrorKind {
@@ -157,7 +157,7 @@ fn parts_that_do_not_fit_together_are_never_finished() {
     type Spoil = fn(&mut Checkpoint);
     let cases: &[(&str, Spoil)] = &[
         ("no task", |c| c.tasks.clear()),
-        ("1 tasks, and pages of 2", |c| {
+        ("4 tasks and memory files, and pages of 5", |c| {
             c.tasks.pop();
             c.zombies.clear();
         }),
@@ -203,6 +203,17 @@ fn parts_that_do_not_fit_together_are_never_finished() {
             *offset_bytes = 4097;
         }),
         ("not within a saved range", |c| c.tasks[0].vmas[3].saved.clear()),
+        ("memory file 3 of 3", |c| {
+            for file in &mut c.files {
+                if let FileKind::Memory { file, .. } = &mut file.kind {
+                    *file = 3;
+                }
+            }
+        }),
+        ("impossible name", |c| {
+            c.memory_files[0].kind = MemoryFileKind::Memfd { name: "x".repeat(250) }
+        }),
+        ("leaves memory file", |c| c.memory_files[0].size_bytes = 0x42_0000),
         ("private file mapping are missing", |c| {
             c.tasks[0].vmas[0].saved = vec![AddrRange::new(0x40_0000, 0x40_1000).unwrap()];
         }),

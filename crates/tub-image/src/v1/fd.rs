@@ -23,7 +23,7 @@ impl<'a> FilesRecord<'a> {
 
     pub(crate) fn into_model(self) -> Result<Vec<OpenFile>, Odd> {
         let files = self.files.into_iter().map(OpenFileRecord::into_model).collect::<Option<_>>();
-        files.ok_or("an epoll set watches a file beyond any index")
+        files.ok_or("a description names a file beyond any index")
     }
 }
 
@@ -219,6 +219,10 @@ enum FileKindRecord<'a> {
         #[serde(borrow)]
         socket: SocketRecord<'a>,
     },
+    Memory {
+        file: u64,
+        offset_bytes: u64,
+    },
 }
 
 impl<'a> FileKindRecord<'a> {
@@ -226,6 +230,9 @@ impl<'a> FileKindRecord<'a> {
         match kind {
             FileKind::Regular { file, offset_bytes } => {
                 Self::Regular { file: FileIdentityRecord::new(file), offset_bytes: *offset_bytes }
+            }
+            FileKind::Memory { file, offset_bytes } => {
+                Self::Memory { file: *file as u64, offset_bytes: *offset_bytes }
             }
             FileKind::Deleted { path, dev, ino, mode, content, offset_bytes } => Self::Deleted {
                 path,
@@ -280,6 +287,9 @@ impl<'a> FileKindRecord<'a> {
 
     fn into_model(self) -> Option<FileKind> {
         Some(match self {
+            Self::Memory { file, offset_bytes } => {
+                FileKind::Memory { file: usize::try_from(file).ok()?, offset_bytes }
+            }
             Self::Regular { file, offset_bytes } => {
                 FileKind::Regular { file: file.into_model(), offset_bytes }
             }

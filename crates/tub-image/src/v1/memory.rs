@@ -3,7 +3,9 @@
 use super::{Odd, RangeRecord};
 use crate::pages::PageRun;
 use serde::{Deserialize, Serialize};
-use tub_model::{Backing, FileIdentity, Lock, MmFields, Protection, Vma};
+use tub_model::{
+    Backing, FileIdentity, Lock, MemoryFile, MemoryFileKind, MmFields, Protection, Vma,
+};
 use tub_units::AddrRange;
 
 /// Bounds and mappings of one task.
@@ -133,7 +135,7 @@ impl<'a> VmaRecord<'a> {
                 write: self.protection & 2 != 0,
                 execute: self.protection & 4 != 0,
             },
-            backing: self.backing.into_model(),
+            backing: self.backing.into_model().ok_or("a mapping is of a file beyond any index")?,
             grows_down: self.grows_down,
             no_reserve: self.no_reserve,
             droppable: self.droppable,
@@ -192,6 +194,12 @@ enum BackingRecord<'a> {
         mode: u32,
     },
     Vdso,
+    MemoryFile {
+        file: u64,
+        offset_bytes: u64,
+        shared: bool,
+        may_write: bool,
+    },
 }
 
 impl<'a> BackingRecord<'a> {
@@ -211,11 +219,17 @@ impl<'a> BackingRecord<'a> {
                 Self::SharedScratchFile { path, mode: *mode }
             }
             Backing::Vdso => Self::Vdso,
+            Backing::MemoryFile { file, offset_bytes, shared, may_write } => Self::MemoryFile {
+                file: *file as u64,
+                offset_bytes: *offset_bytes,
+                shared: *shared,
+                may_write: *may_write,
+            },
         }
     }
 
-    fn into_model(self) -> Backing {
-        match self {
+    fn into_model(self) -> Option<Backing> {
+        Some(match self {
             Self::Anonymous => Backing::Anonymous,
             Self::PrivateFile { file, offset_bytes } => {
                 Backing::PrivateFile { file: file.into_model(), offset_bytes }
@@ -227,7 +241,13 @@ impl<'a> BackingRecord<'a> {
                 Backing::SharedScratchFile { path: path.into(), mode }
             }
             Self::Vdso => Backing::Vdso,
-        }
+            Self::MemoryFile { file, offset_bytes, shared, may_write } => Backing::MemoryFile {
+                file: usize::try_from(file).ok()?,
+                offset_bytes,
+                shared,
+                may_write,
+            },
+        })
     }
 }
 
@@ -250,6 +270,74 @@ impl<'a> FileIdentityRecord<'a> {
     pub(super) fn into_model(self) -> FileIdentity {
         let Self { path, dev, ino, size_bytes, mtime_ns } = self;
         FileIdentity { path: path.into(), dev, ino, size_bytes, mtime_ns }
+    }
+}
+
+/// The files that the image brings along.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct MemoryFilesRecord<'a> {
+    #[serde(borrow)]
+    files: Vec<MemoryFileRecord<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemoryFileRecord<'a> {
+    #[serde(borrow)]
+    kind: MemoryFileKindRecord<'a>,
+    size_bytes: u64,
+    mode: u32,
+    seals: u32,
+    saved: Vec<RangeRecord>,
+    runs: RunsRecord,
+}
+
+/// The order of the variants is part of the format.
+#[derive(Serialize, Deserialize)]
+enum MemoryFileKindRecord<'a> {
+    Memfd { name: &'a str },
+    SharedAnonymous,
+    Deleted { path: &'a str },
+}
+
+impl<'a> MemoryFilesRecord<'a> {
+    /// For `files`, of which each has its `runs`.
+    pub(crate) fn new(files: &'a [MemoryFile], runs: &[Vec<PageRun>]) -> Self {
+        let record = |(file, runs): (&'a MemoryFile, &Vec<PageRun>)| MemoryFileRecord {
+            kind: match &file.kind {
+                MemoryFileKind::Memfd { name } => MemoryFileKindRecord::Memfd { name },
+                MemoryFileKind::SharedAnonymous => MemoryFileKindRecord::SharedAnonymous,
+                MemoryFileKind::Deleted { path } => MemoryFileKindRecord::Deleted { path },
+            },
+            size_bytes: file.size_bytes,
+            mode: file.mode,
+            seals: file.seals,
+            saved: file.saved.iter().copied().map(RangeRecord::new).collect(),
+            runs: RunsRecord::new(runs),
+        };
+        Self { files: files.iter().zip(runs).map(record).collect() }
+    }
+
+    pub(crate) fn into_model(self) -> Result<(Vec<MemoryFile>, Vec<Vec<PageRun>>), Odd> {
+        let file = |record: MemoryFileRecord<'_>| {
+            let saved =
+                record.saved.into_iter().map(RangeRecord::into_model).collect::<Option<_>>();
+            let kind = match record.kind {
+                MemoryFileKindRecord::Memfd { name } => MemoryFileKind::Memfd { name: name.into() },
+                MemoryFileKindRecord::SharedAnonymous => MemoryFileKind::SharedAnonymous,
+                MemoryFileKindRecord::Deleted { path } => {
+                    MemoryFileKind::Deleted { path: path.into() }
+                }
+            };
+            let file = MemoryFile {
+                kind,
+                size_bytes: record.size_bytes,
+                mode: record.mode,
+                seals: record.seals,
+                saved: saved.ok_or("a saved range of a file ends before it starts")?,
+            };
+            Ok((file, record.runs.into_model()?))
+        };
+        self.files.into_iter().map(file).collect()
     }
 }
 

@@ -13,7 +13,7 @@ mod socket;
 mod task;
 
 pub(crate) use fd::{DescriptorsRecord, FilesRecord};
-pub(crate) use memory::{MemoryRecord, RunsRecord};
+pub(crate) use memory::{MemoryFilesRecord, MemoryRecord, RunsRecord};
 pub(crate) use task::{SignalsRecord, TaskParts, TaskRecord, ThreadsRecord, ZombiesRecord};
 
 use serde::{Deserialize, Serialize};

@@ -287,6 +287,11 @@ impl Lowering<'_> {
                 let on_fault = if *on_fault { libc::MCL_ONFAULT } else { 0 };
                 self.call(libc::SYS_mlockall, &[number(libc::MCL_FUTURE | on_fault)]);
             }
+            PlanOp::SealFile { file, seals } => {
+                let fd = spare.first_file + i32::try_from(*file).expect("as many as descriptors");
+                let args = [number(fd), number(libc::F_ADD_SEALS), u64::from(*seals)];
+                self.call(libc::SYS_fcntl, &args);
+            }
             PlanOp::Seal(range) => {
                 self.call(tub_sys::SYS_MSEAL, &[range.start(), range.len(), 0]);
             }

@@ -13,7 +13,7 @@ use super::vdso::{self, Bridge};
 use super::{MappedFile, MemoryMode, PlanError, PlanOp};
 use std::collections::HashMap;
 use tub_image::PageRun;
-use tub_model::{Backing, Lock, Protection, Task, Vma};
+use tub_model::{Backing, Lock, MemoryFile, Protection, Task, Vma};
 use tub_units::{AddrRange, PAGE_BYTES};
 
 /// Runs shorter than this many pages are read rather than mapped: a mapping costs about as much as
@@ -29,6 +29,39 @@ pub(super) struct MappedFiles {
 }
 
 impl MappedFiles {
+    /// Starts with the files that the image brings along, so that each keeps its index.
+    pub(super) fn new(memory_files: &[MemoryFile], runs: &[Vec<PageRun>]) -> Self {
+        let mut all = Self::default();
+        let no_runs = Vec::new();
+        for (index, file) in memory_files.iter().enumerate() {
+            let content = runs.get(index).unwrap_or(&no_runs).clone();
+            let name = format!("{} (no. {index})", file.kind.describe());
+            all.files.push(MappedFile::Memory { file: file.clone(), content, name });
+        }
+        all
+    }
+
+    /// Index of one of the files that the image brings along, open for writing or not.
+    fn memory_file(&mut self, file: usize, may_write: bool) -> usize {
+        if may_write {
+            return file;
+        }
+        let name = self.files.get(file).map_or_else(String::new, |file| file.path().to_owned());
+        self.index(MappedFile::ReadOnly { of: file, name })
+    }
+
+    /// Seals of the files that the image brings along, as operations: they come when everything is
+    /// mapped, since some forbid new mappings and leave the old ones alone.
+    fn seals(&self) -> Vec<PlanOp> {
+        let sealed = (0..).zip(&self.files).filter_map(|(index, file)| match file {
+            MappedFile::Memory { file, .. } if file.seals != 0 => {
+                Some(PlanOp::SealFile { file: index, seals: file.seals })
+            }
+            _ => None,
+        });
+        sealed.collect()
+    }
+
     /// Index of `file`, which is new or known.
     fn index(&mut self, file: MappedFile) -> usize {
         let key = (file.path().to_owned(), file.is_writable());
@@ -143,6 +176,8 @@ pub(super) fn plan(
         let (own, _) = rest.split_at(count);
         plan.vma(vma, own, wishes);
     }
+    let seals = plan.files.seals();
+    plan.ops.extend(seals);
     if wishes.lock && task.mm.lock_future != Lock::None {
         plan.ops.push(PlanOp::LockFuture { on_fault: task.mm.lock_future == Lock::OnFault });
     }
@@ -196,8 +231,16 @@ impl MemoryPlan<'_> {
                     *protection = WRITABLE;
                 }
             }
-            Backing::PrivateFile { file, offset_bytes } => {
-                let file = self.files.index(MappedFile::existing(file, false));
+            Backing::PrivateFile { .. } | Backing::MemoryFile { shared: false, .. } => {
+                let (file, offset_bytes) = match &vma.backing {
+                    Backing::PrivateFile { file, offset_bytes } => {
+                        (self.files.index(MappedFile::existing(file, false)), offset_bytes)
+                    }
+                    Backing::MemoryFile { file, offset_bytes, .. } => {
+                        (self.files.memory_file(*file, false), offset_bytes)
+                    }
+                    _ => unreachable!("matched above"),
+                };
                 let at = self.ops.len();
                 let (range, offset_bytes) = (vma.range, *offset_bytes);
                 self.ops.push(PlanOp::MapFile {
@@ -213,6 +256,17 @@ impl MemoryPlan<'_> {
                     };
                     *protection = WRITABLE;
                 }
+            }
+            Backing::MemoryFile { file, offset_bytes, may_write, .. } => {
+                let file = self.files.memory_file(*file, *may_write);
+                let (range, offset_bytes) = (vma.range, *offset_bytes);
+                self.ops.push(PlanOp::MapFile {
+                    range,
+                    protection,
+                    shared: true,
+                    file,
+                    offset_bytes,
+                });
             }
             Backing::SharedFile { file, offset_bytes, may_write } => {
                 let file = self.files.index(MappedFile::existing(file, *may_write));
@@ -263,7 +317,12 @@ impl MemoryPlan<'_> {
 
     /// Offset in the page store of a private mapping that is a single run and is mapped lazily.
     fn all_from_store(vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) -> Option<u64> {
-        let private = matches!(vma.backing, Backing::Anonymous | Backing::PrivateFile { .. });
+        let private = matches!(
+            vma.backing,
+            Backing::Anonymous
+                | Backing::PrivateFile { .. }
+                | Backing::MemoryFile { shared: false, .. }
+        );
         let forbidden = wishes.store_is_noexec && vma.protection.execute;
         let small = vma.range.len() < SMALL_RUN_PAGES * PAGE_BYTES && vma.protection.write;
         match runs {

@@ -24,7 +24,9 @@ pub use threads::CredentialChange;
 use std::collections::BTreeSet;
 use std::fmt;
 use tub_image::PageRun;
-use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MmFields, Task, Thread, VdsoFacts};
+use tub_model::{
+    Checkpoint, FileIdentity, FileKind, Limit, MemoryFile, MmFields, Task, Thread, VdsoFacts,
+};
 use tub_restorer_abi::STUB_BYTES;
 use tub_units::{AddrRange, NsPid, PAGE_BYTES};
 
@@ -150,6 +152,22 @@ pub enum MappedFile {
         /// Its content.
         content: Vec<PageRun>,
     },
+    /// A file that the image brings along.
+    Memory {
+        /// Which.
+        file: MemoryFile,
+        /// Its content, by offsets in it.
+        content: Vec<PageRun>,
+        /// For people.
+        name: String,
+    },
+    /// The same as another one, open for reading only: no mapping of it may ever be written to.
+    ReadOnly {
+        /// Index of the other one.
+        of: usize,
+        /// For people.
+        name: String,
+    },
 }
 
 impl MappedFile {
@@ -162,11 +180,16 @@ impl MappedFile {
         match self {
             Self::Existing { file, .. } => &file.path,
             Self::Scratch { path, .. } => path,
+            Self::Memory { name, .. } | Self::ReadOnly { name, .. } => name,
         }
     }
 
     fn is_writable(&self) -> bool {
-        matches!(self, Self::Scratch { .. } | Self::Existing { writable: true, .. })
+        match self {
+            Self::Scratch { .. } | Self::Memory { .. } => true,
+            Self::Existing { writable, .. } => *writable,
+            Self::ReadOnly { .. } => false,
+        }
     }
 }
 
@@ -361,7 +384,10 @@ pub fn plan(
         warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
     }
     // Mappings first: how many files they need decides where the spare descriptors go.
-    let mut mapped = memory::MappedFiles::default();
+    let mut mapped = memory::MappedFiles::new(
+        &checkpoint.memory_files,
+        runs.get(checkpoint.tasks.len()..).unwrap_or_default(),
+    );
     let mut spaces = Vec::with_capacity(checkpoint.tasks.len());
     for (task, runs) in checkpoint.tasks.iter().zip(runs) {
         check_timers(task, facts)?;

@@ -94,6 +94,13 @@ pub enum PlanOp {
         /// Only from the first touch of a page on.
         on_fault: bool,
     },
+    /// Adds seals to one of [`super::RestorePlan::mapped_files`] (`F_ADD_SEALS`).
+    SealFile {
+        /// Index of the file.
+        file: usize,
+        /// `F_SEAL_*`.
+        seals: u32,
+    },
     /// Makes a mapping unchangeable (`mseal`).
     Seal(AddrRange),
     /// Sets the address space's bounds, auxiliary vector and, if wanted, executable, all at once.
@@ -275,6 +282,7 @@ impl fmt::Display for PlanOp {
             Self::LockFuture { on_fault } => {
                 write!(f, "lock-future{}", if *on_fault { "    on-fault" } else { "" })
             }
+            Self::SealFile { file, seals } => write!(f, "seal-file      file {file} {seals:#x}"),
             Self::Seal(range) => write!(f, "seal           {range}"),
             Self::Populate(range) => write!(f, "populate       {range}"),
             Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),

@@ -3,7 +3,7 @@
 use super::check;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::ptr::null_mut;
 use std::slice;
 
@@ -37,6 +37,31 @@ impl Mapping {
     /// mmap(2) of the first `pages` of `file`; `flags` says private or shared.
     pub(crate) fn file(file: &File, pages: usize, prot: i32, flags: i32) -> io::Result<Self> {
         Self::map(pages, prot, flags, file.as_raw_fd())
+    }
+
+    /// mmap(2) of `pages` of `file` from page `first` on.
+    pub(crate) fn file_at(
+        file: impl AsFd,
+        first: usize,
+        pages: usize,
+        prot: i32,
+        flags: i32,
+    ) -> io::Result<Self> {
+        let len = pages * PAGE;
+        let offset = libc::off_t::try_from(first * PAGE).expect("files of a test are small");
+        let fd = file.as_fd().as_raw_fd();
+        // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+        let start = unsafe { libc::mmap(null_mut(), len, prot, flags, fd, offset) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { start: start.cast(), len })
+    }
+
+    /// mmap(2) of `pages` of memory that forked processes share.
+    pub(crate) fn shared(pages: usize) -> io::Result<Self> {
+        let prot = libc::PROT_READ | libc::PROT_WRITE;
+        Self::map(pages, prot, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
     }
 
     /// mmap(2) of `pages` of memory that the kernel may drop at any time (MAP_DROPPABLE).
@@ -165,6 +190,12 @@ impl Mapping {
         assert!((first + pages) * PAGE <= self.len, "page {first}+{pages} of {} bytes", self.len);
         self.start.wrapping_add(first * PAGE)
     }
+}
+
+/// memfd_create(2).
+pub(crate) fn memfd(name: &std::ffi::CStr, flags: u32) -> io::Result<OwnedFd> {
+    // SAFETY: the kernel reads the name.
+    super::owned(unsafe { libc::memfd_create(name.as_ptr(), flags) })
 }
 
 /// mlockall(2).

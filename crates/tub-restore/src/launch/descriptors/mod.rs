@@ -8,11 +8,12 @@
 mod deleted;
 mod file;
 mod inotify;
+mod memory;
 mod pipe;
 mod socket;
 
 use super::LaunchError;
-use crate::plan::{End, FileStep, MappedFile, RestorePlan, TaskPlan};
+use crate::plan::{End, FileStep, MappedFile, RestorePlan, SpareFds, TaskPlan};
 use file::{check_identity, open_existing, open_path, open_scratch};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
@@ -55,17 +56,23 @@ pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
         let fd = match file {
             MappedFile::Existing { file, writable } => open_existing(file, *writable)?,
             MappedFile::Scratch { .. } => open_scratch(file, spare.pages)?,
+            MappedFile::Memory { file, content, .. } => memory::open(file, content, spare.pages)?,
+            MappedFile::ReadOnly { of, .. } => {
+                memory::open_again(spare, *of, OFlag::O_RDONLY).map_err(system("read-only file"))?
+            }
         };
         place(fd, number, true)?;
     }
-    plan.file_steps.iter().try_for_each(perform)
+    plan.file_steps.iter().try_for_each(|step| perform(step, spare))?;
+    // Last, since it may take away the right to open it once more.
+    memory::set_modes(plan)
 }
 
 /// Makes the descriptor table of `task`, after [`open_all`].
 pub(super) fn lay_out(plan: &RestorePlan, task: &TaskPlan) -> Result<(), LaunchError> {
     let exe = open_existing(&task.exe, false)?;
     place(exe, plan.spare.executable, true)?;
-    task.file_steps.iter().try_for_each(perform)
+    task.file_steps.iter().try_for_each(|step| perform(step, plan.spare))
 }
 
 /// The image may have more descriptors than our soft limit allows; what it had itself is set later.
@@ -86,14 +93,14 @@ fn place(fd: OwnedFd, number: i32, close_on_exec: bool) -> Result<(), LaunchErro
     })
 }
 
-fn perform(step: &FileStep) -> Result<(), LaunchError> {
+fn perform(step: &FileStep, spare: SpareFds) -> Result<(), LaunchError> {
     match step {
         FileStep::Open { number, close_on_exec, file } => {
             let failed = |source| LaunchError::Descriptor {
                 object: format!("descriptor {number}: {}", describe(&file.kind)),
                 source,
             };
-            let fd = reopen(file, &failed)?;
+            let fd = reopen(file, spare, &failed)?;
             tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)?;
             finish(*number, file).map_err(failed)
         }
@@ -232,7 +239,11 @@ fn pair_up(a: Placed, b: Placed) -> Result<(), Errno> {
 }
 
 /// Opens a description anew.
-fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<OwnedFd, LaunchError> {
+fn reopen(
+    file: &OpenFile,
+    spare: SpareFds,
+    failed: &dyn Fn(Errno) -> LaunchError,
+) -> Result<OwnedFd, LaunchError> {
     let dropped = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_TRUNC;
     let flags = OFlag::from_bits_retain(file.flags) - dropped;
     let nonblocking = file.flags & libc::O_NONBLOCK;
@@ -250,6 +261,7 @@ fn reopen(file: &OpenFile, failed: &dyn Fn(Errno) -> LaunchError) -> Result<Owne
             }
             Ok(fd)
         }
+        FileKind::Memory { file, .. } => memory::open_again(spare, *file, flags).map_err(failed),
         FileKind::Directory { path, .. } | FileKind::Device { path } => open_path(path, flags),
         FileKind::PathOnly { path } => open_path(path, flags | OFlag::O_PATH),
         FileKind::Kernel { path, .. } => {
@@ -287,7 +299,9 @@ fn finish(number: i32, file: &OpenFile) -> Result<(), Errno> {
     // SAFETY: `number` was placed by our caller and stays open; it is only borrowed here.
     let fd = unsafe { BorrowedFd::borrow_raw(number) };
     match &file.kind {
-        FileKind::Regular { offset_bytes, .. } | FileKind::Deleted { offset_bytes, .. } => {
+        FileKind::Regular { offset_bytes, .. }
+        | FileKind::Memory { offset_bytes, .. }
+        | FileKind::Deleted { offset_bytes, .. } => {
             let offset = i64::try_from(*offset_bytes).map_err(|_| Errno::EOVERFLOW)?;
             lseek(fd, offset, Whence::SeekSet)?;
         }
@@ -321,6 +335,7 @@ fn finish(number: i32, file: &OpenFile) -> Result<(), Errno> {
 fn describe(kind: &FileKind) -> String {
     match kind {
         FileKind::Regular { file, .. } => format!("file {}", file.path),
+        FileKind::Memory { .. } => "memory file".to_owned(),
         FileKind::Directory { path, .. } => format!("directory {path}"),
         FileKind::Device { path } => format!("device {path}"),
         FileKind::Terminal { path } => format!("terminal {path}"),
