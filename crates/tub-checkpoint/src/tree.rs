@@ -7,9 +7,15 @@
 use crate::survey::{parsed, survey_knowing};
 use crate::{Result, Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
+use std::time::Duration;
 use tub_procfs::stat::StatRecord;
 use tub_procfs::status::StatusRecord;
 use tub_units::HostPid;
+
+/// A process that ends is no zombie yet, and has neither memory nor descriptors: how often it is
+/// looked at until that is over, and the pause in between.
+const END_ATTEMPTS: u32 = 50;
+const END_PAUSE: Duration = Duration::from_millis(2);
 
 /// What /proc says about a process and its descendants.
 #[derive(Debug)]
@@ -103,22 +109,24 @@ impl SurveyedTree {
     }
 
     fn add(&mut self, parent: usize, child: HostPid, known: Option<&SurveyedTree>) -> Result<()> {
-        if let Some(zombie) = zombie(child, parent) {
-            self.zombies.push(zombie);
-            return Ok(());
-        }
-        match surveyed(child, known) {
-            Ok(member) => {
-                self.members.push(member);
-                self.parents.push(Some(parent));
+        let mut attempts = 0..END_ATTEMPTS;
+        loop {
+            if let Some(zombie) = zombie(child, parent) {
+                self.zombies.push(zombie);
+                return Ok(());
             }
-            Err(error) => match zombie(child, parent) {
-                Some(zombie) => self.zombies.push(zombie),
-                None if gone(child) => {}
-                None => return Err(error),
-            },
+            match surveyed(child, known) {
+                Ok(member) => {
+                    self.members.push(member);
+                    self.parents.push(Some(parent));
+                    return Ok(());
+                }
+                Err(_) if gone(child) => return Ok(()),
+                Err(error) if attempts.next().is_none() => return Err(error),
+                // It may be about to end.
+                Err(_) => std::thread::sleep(END_PAUSE),
+            }
         }
-        Ok(())
     }
 
     /// Tells each member what the others hold.

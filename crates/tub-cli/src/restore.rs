@@ -163,29 +163,38 @@ fn failure(dir: &Path, error: &RestoreError) -> Failure {
     failure
 }
 
+const LOCKED: &str = "end whoever holds them: another instance, or the original";
+const FILE_CHANGED: &str = "bring the file back as it was, or take a new checkpoint";
+
+fn launch_advice(error: &LaunchError) -> (Code, &'static str) {
+    match error {
+        LaunchError::Member { source, .. } => launch_advice(source),
+        LaunchError::NoPidNamespace { .. } => (
+            Code::HostLacks,
+            "use --pids new, which needs no namespace; `tub check` tells what this host allows",
+        ),
+        LaunchError::Pid { .. } => (
+            Code::HostLacks,
+            "use --pids new, which takes the ids that there are; `tub check` tells why it has to",
+        ),
+        LaunchError::FileChanged { .. } => (Code::BadImage, FILE_CHANGED),
+        LaunchError::Locked { .. } => (Code::HostLacks, LOCKED),
+        LaunchError::Descriptor { .. } => {
+            (Code::HostLacks, "something that the process had open cannot be had here")
+        }
+        _ => (Code::Failed, ""),
+    }
+}
+
 fn advice(error: &RestoreError) -> (Code, &'static str) {
     match error {
         RestoreError::Image(_) => (Code::BadImage, "`tub verify` tells all that is wrong with it"),
         RestoreError::Host(_) => {
             (Code::BadImage, "take the checkpoint on a host like this one, or restore on the other")
         }
-        RestoreError::Launch(LaunchError::NoPidNamespace { .. }) => (
-            Code::HostLacks,
-            "use --pids new, which needs no namespace; `tub check` tells what this host allows",
-        ),
-        RestoreError::Launch(LaunchError::Pid { .. }) => (
-            Code::HostLacks,
-            "use --pids new, which takes the ids that there are; `tub check` tells why it has to",
-        ),
-        RestoreError::Files(_) | RestoreError::Launch(LaunchError::FileChanged { .. }) => {
-            (Code::BadImage, "bring the file back as it was, or take a new checkpoint")
-        }
-        RestoreError::Launch(LaunchError::Descriptor { .. }) => {
-            (Code::HostLacks, "something that the process had open cannot be had here")
-        }
-        RestoreError::Locked(_) | RestoreError::Launch(LaunchError::Locked { .. }) => {
-            (Code::HostLacks, "end whoever holds them: another instance, or the original")
-        }
+        RestoreError::Launch(error) => launch_advice(error),
+        RestoreError::Files(_) => (Code::BadImage, FILE_CHANGED),
+        RestoreError::Locked(_) => (Code::HostLacks, LOCKED),
         RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),
         RestoreError::NoArguments => (Code::Usage, ""),
         RestoreError::Unsupported { .. } => (Code::Usage, "leave it out"),

@@ -9,7 +9,13 @@
 use crate::freeze::raw;
 use crate::{Error, Frozen, Result};
 use nix::sys::signal::{Signal, kill};
+use std::time::Duration;
 use tub_units::HostPid;
+
+/// A process that ends is no zombie yet, cannot be stopped any more, and has no memory: how often
+/// it is looked at until that is over, and the pause in between.
+const END_ATTEMPTS: u32 = 50;
+const END_PAUSE: Duration = Duration::from_millis(2);
 
 /// A process and all its descendants, stopped.
 #[derive(Debug)]
@@ -53,25 +59,27 @@ impl FrozenTree {
     }
 
     fn add(&mut self, parent: usize, child: HostPid) -> Result<bool> {
-        if state(child) == Some('Z') {
-            self.zombies.push((child, parent));
-            return Ok(true);
-        }
-        match Frozen::freeze(child) {
-            Ok(frozen) => {
-                self.members.push(frozen);
-                self.parents.push(Some(parent));
-                Ok(true)
-            }
-            // It ended before it could be stopped: it is a zombie now, or its parent ignores it.
-            Err(error) => match state(child) {
+        let mut attempts = 0..END_ATTEMPTS;
+        loop {
+            match state(child) {
+                // Its parent ignores its end.
+                None => return Ok(false),
                 Some('Z') => {
                     self.zombies.push((child, parent));
-                    Ok(true)
+                    return Ok(true);
                 }
-                Some(_) => Err(error),
-                None => Ok(false),
-            },
+                Some(_) => {}
+            }
+            match Frozen::freeze(child) {
+                Ok(frozen) => {
+                    self.members.push(frozen);
+                    self.parents.push(Some(parent));
+                    return Ok(true);
+                }
+                Err(error) if attempts.next().is_none() => return Err(error),
+                // It may be about to end.
+                Err(_) => std::thread::sleep(END_PAUSE),
+            }
         }
     }
 

@@ -155,6 +155,60 @@ fn a_shell_pipeline_loses_nothing() {
     });
 }
 
+#[test]
+fn a_process_that_never_stops_forking_is_caught_whole() {
+    let line = "while :; do (true | true); /bin/true; echo count $((n = n + 1)); done";
+    let user = User::Ordinary;
+    let dir = Arc::new(Scratch::new(user));
+    let mut command = as_user(user, Path::new("/bin/sh"));
+    command.args(["-c", line]);
+    let mut original =
+        Instance::start("forks", &dir, command, |said| said.contains("count 3\n").then_some(()));
+    for attempt in 0..5 {
+        let image = original.dir().join(format!("image-{attempt}"));
+        original.checkpoint(&image, &["--leave-running"]).succeeds();
+        original.goes_on();
+    }
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    Restore::of(&original, &image, Flavour::USUAL).start().goes_on();
+}
+
+#[test]
+fn a_member_that_cannot_be_made_is_named_and_ends_all() {
+    for pids in [Pids::Keep, Pids::New] {
+        let flavour = Flavour { pids, ..Flavour::USUAL };
+        let dir = Arc::new(Scratch::new(flavour.user));
+        let inside = dir.make_dir("inside");
+        let mut command = as_user(flavour.user, Path::new("/bin/sh"));
+        // The second one of the sleepers is made last, when the first one is there already.
+        let line = "sleep 86421 & cd \"$1\" && sleep 86422 & sleep 0.2; echo ready; wait";
+        command.args(["-c", line, "sh"]).arg(&inside);
+        let mut original = Instance::start("members", &dir, command, |said| {
+            said.contains("ready\n").then_some(())
+        });
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        fs::remove_dir(&inside).unwrap();
+        let restore = Restore::of(&original, &image, flavour);
+        let words = ["of the image could not be made", "working directory"];
+        restore.tub().run().fails_with(tub_testkit::code::HOST_LACKS, &words);
+        let left = || sleepers().is_empty().then_some(());
+        wait_for(PATIENCE, left).unwrap_or_else(|| panic!("{:?} are left", sleepers()));
+    }
+}
+
+/// The sleepers of the test above.
+fn sleepers() -> Vec<i32> {
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.starts_with(b"sleep\08642")
+    })
+    .collect()
+}
+
 /// The children of a process with one thread.
 fn children(of: Process) -> Vec<Process> {
     let path = format!("/proc/{0}/task/{0}/children", of.pid());

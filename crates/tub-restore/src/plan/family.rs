@@ -16,7 +16,7 @@
 //! KERNEL: setpgid(2): a process is put into a group by itself or its parent, and only into one of
 //! its own session that has a member; a zombie counts. A session is only ever inherited or begun.
 
-use super::PlanError;
+use super::{Ids, PlanError, PlanFacts};
 use std::collections::BTreeMap;
 use std::fmt;
 use tub_model::Checkpoint;
@@ -73,11 +73,29 @@ pub enum Role {
     Leader,
 }
 
+/// What each process is born for, with what cannot be had under new ids.
+pub(super) fn births(
+    checkpoint: &Checkpoint,
+    facts: &PlanFacts,
+    ids: Ids,
+    warnings: &mut Vec<String>,
+) -> Result<Vec<Birth>, PlanError> {
+    let several = checkpoint.tasks.len() + checkpoint.zombies.len() > 1;
+    if several && ids == Ids::New {
+        warnings.push(
+            "processes have new ids: a parent that remembers the ids of its children, or of groups, \
+             does not find them by these (waiting for any child works)"
+                .to_owned(),
+        );
+    }
+    plan(checkpoint, several && !facts.terminal)
+}
+
 /// Plans all births: tasks first, under their own indices.
 ///
 /// `own_group` tells whether the main process gets the group that it led; where it is not so, it
 /// stays in that of the restoring process.
-pub(super) fn plan(checkpoint: &Checkpoint, own_group: bool) -> Result<Vec<Birth>, PlanError> {
+fn plan(checkpoint: &Checkpoint, own_group: bool) -> Result<Vec<Birth>, PlanError> {
     let tasks = &checkpoint.tasks;
     let main = &tasks[0];
     // Id, parent, group and session of all.

@@ -376,7 +376,7 @@ pub fn plan(
     wishes: PlanWishes,
 ) -> Result<RestorePlan, PlanError> {
     let mut warnings = Vec::new();
-    let births = births(checkpoint, facts, wishes.ids, &mut warnings)?;
+    let births = family::births(checkpoint, facts, wishes.ids, &mut warnings)?;
     check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
     let clocks = clocks(checkpoint, facts, &mut warnings)?;
@@ -594,24 +594,6 @@ fn free_place(task: &Task, first: u64, bytes: u64) -> Result<AddrRange, PlanErro
             guarded.is_some_and(|guarded| task.vmas.iter().all(|vma| !vma.range.overlaps(guarded)))
         })
         .ok_or(PlanError::NoRoom { bytes })
-}
-
-/// What each process is born for, with what cannot be had under new ids.
-fn births(
-    checkpoint: &Checkpoint,
-    facts: &PlanFacts,
-    ids: Ids,
-    warnings: &mut Vec<String>,
-) -> Result<Vec<Birth>, PlanError> {
-    let several = checkpoint.tasks.len() + checkpoint.zombies.len() > 1;
-    if several && ids == Ids::New {
-        warnings.push(
-            "processes have new ids: a parent that remembers the ids of its children, or of groups, \
-             does not find them by these (waiting for any child works)"
-                .to_owned(),
-        );
-    }
-    family::plan(checkpoint, several && !facts.terminal)
 }
 
 fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
