@@ -9,6 +9,7 @@ mod checks;
 mod criu;
 mod demo;
 mod dist;
+mod endurance;
 mod failure;
 mod fuzz;
 mod layout;
@@ -41,6 +42,8 @@ enum Command {
     Tidy,
     /// Fuzz every parser for a while, or the targets named.
     Fuzz(fuzz::Options),
+    /// Let every system call of a checkpoint and a restore fail, and kill tub at every one (slow).
+    Faults,
     /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
     Prepush,
     /// Everything that must hold: formatting, tidy, lints, documentation, the README's test command.
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Command::Conformance => checks::conformance(),
         Command::Tidy => tidy::run(),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Faults => endurance::faults(),
         Command::Prepush => checks::prepush(),
         Command::Ci => checks::ci(),
         Command::Setup => setup::everything(),

@@ -94,6 +94,14 @@ pub(crate) fn need_maven() -> Result<()> {
     install("Maven", &["maven"])
 }
 
+/// strace is there, or is installed: the tests inject faults with it.
+pub(crate) fn need_strace() -> Result<()> {
+    if exists("strace") {
+        return Ok(());
+    }
+    install("strace", &["strace"])
+}
+
 /// The toolchain's formatter and linter are there, or are installed.
 pub(crate) fn need_rust_components() -> Result<()> {
     if exists("cargo-fmt") && exists("cargo-clippy") {
@@ -110,6 +118,9 @@ pub(crate) fn need_rust_components() -> Result<()> {
 pub(crate) fn everything() -> Result<()> {
     need_rust_components()?;
     need_linker()?;
+    if let Err(error) = need_strace() {
+        progress(&format!("no faults will be injected: {error}"));
+    }
     for outcome in [need_jdk(None).map(drop), need_maven()] {
         if let Err(error) = outcome {
             progress(&format!("the Java part will be left out: {error}"));

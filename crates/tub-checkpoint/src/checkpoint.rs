@@ -175,6 +175,11 @@ pub fn deliver(pid: HostPid, at: RemoteAddr, letter: &[u8]) {
     let Ok(memory) = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem")) else {
         return;
     };
+    deliver_to(&memory, at, letter);
+}
+
+/// Puts a letter into the mailbox at `at` of the process whose `/proc/PID/mem` this is.
+pub fn deliver_to(memory: &std::fs::File, at: RemoteAddr, letter: &[u8]) {
     use std::os::unix::fs::FileExt;
     // The state comes first in the letter, and is written last: it says that the rest is there.
     let (state, rest) = letter.split_at(4.min(letter.len()));

@@ -125,6 +125,8 @@ fn task<'a>(
         let way_home = Some(WayHome { top, registers: resting.at_home });
         let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
         threads.push(thread(survey, *other, &mut calls, resting, scratch)?);
+        // The next one's way home lies in the same place.
+        calls.end().map_err(tracee)?;
     }
     caller.end()?;
     let status = &survey.status;
@@ -410,7 +412,9 @@ impl<'a> Caller<'a> {
     /// Gives the scratch page and the thread back.
     fn end(mut self) -> Result<()> {
         let args = [self.scratch.0, self.scratch_bytes, 0, 0, 0, 0];
-        self.ask("end of the scratch page", libc::SYS_munmap, args).map(drop)
+        self.ask("end of the scratch page", libc::SYS_munmap, args)?;
+        let pid = self.pid;
+        self.calls.end().map_err(|source| Error::Tracee { pid, source })
     }
 
     fn process(&mut self, survey: &Survey) -> Result<ProcessState> {

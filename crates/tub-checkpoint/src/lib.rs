@@ -24,7 +24,7 @@ mod waits;
 mod watched;
 mod write;
 
-pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver};
+pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver, deliver_to};
 pub use error::{Error, Outcome, Result};
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{

@@ -83,6 +83,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             EngineArg::Criu => EngineKind::Criu,
         },
         criu: args.criu.options(),
+        guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
     };
     let report =
         tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;

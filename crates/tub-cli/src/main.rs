@@ -38,6 +38,9 @@ enum Command {
     Train(train::Args),
     Check(check::Args),
     Status(status::Args),
+    /// Wait for a checkpoint on standard input to end, and put right what it leaves if it is killed.
+    #[command(hide = true)]
+    Guard,
 }
 
 fn main() -> ExitCode {
@@ -51,6 +54,10 @@ fn main() -> ExitCode {
         Command::Train(args) => train::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Status(args) => status::main(&args),
+        Command::Guard => {
+            tubthumping::guard(std::io::stdin().lock());
+            Ok(ExitCode::SUCCESS)
+        }
     };
     match outcome {
         Ok(code) => code,

@@ -17,6 +17,7 @@ mod hot;
 mod image;
 mod inventory;
 mod layout;
+mod leftover;
 mod pages;
 mod structure;
 #[cfg(test)]
@@ -28,5 +29,6 @@ pub use error::{Error, ErrorKind, Result};
 pub use hot::HOT_FILE;
 pub use image::Image;
 pub use layout::{INVENTORY_FILE, PAGES_FILE, Version};
+pub use leftover::remove_leftovers;
 pub use pages::{PageRun, PageWriter, Zeros};
 pub use writer::{ImageWriter, Replace, Summary};

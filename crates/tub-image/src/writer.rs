@@ -11,15 +11,18 @@
 //!          rename to NAME, fsync of the parent
 //! ```
 //!
-//! A crash leaves at most the directory with the dot, which no command takes for `NAME`.
+//! A crash leaves at most the directory with the dot, which no command takes for `NAME`, and which
+//! the next writer of the same name removes.
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::hot::HOT_FILE;
 use crate::image::Image;
 use crate::inventory;
 use crate::layout::{
     BODY_BYTES_MAX, HEADER_BYTES, Header, INVENTORY_FILE, MACHINE, MAGIC, PAGE, PAGES_FILE,
     VERSION, hash,
 };
+use crate::leftover::{self, Claim, remove_image};
 use crate::pages::{PageWriter, Pages};
 use crate::structure;
 use nix::errno::Errno;
@@ -53,6 +56,8 @@ pub struct ImageWriter {
     pages: PageWriter,
     replace: Replace,
     finished: bool,
+    /// Says that the temporary directory is no leftover. `None` where the file system has no locks.
+    _lock: Option<Claim>,
 }
 
 /// What was written.
@@ -85,7 +90,7 @@ impl ImageWriter {
     pub fn create(dir: &Path, replace: Replace) -> Result<Self> {
         let Place { parent, dir } = Place::find(dir)?;
         check_vacant(&dir, replace)?;
-        let temporary = make_temporary(&parent, &dir)?;
+        let (temporary, lock) = make_temporary(&parent, &dir)?;
         // From here on a failure has to remove the directory.
         let path = temporary.join(PAGES_FILE);
         let pages = match create_file(&path) {
@@ -95,7 +100,17 @@ impl ImageWriter {
                 return Err(error);
             }
         };
-        Ok(Self { dir, parent, temporary, pages, replace, finished: false })
+        Ok(Self { dir, parent, temporary, pages, replace, finished: false, _lock: lock })
+    }
+
+    /// The directory that is written to, until it is complete.
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Where the image will stand.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// Where the pages go.
@@ -163,7 +178,8 @@ impl ImageWriter {
             &self.dir,
             RenameFlags::RENAME_EXCHANGE,
         ) {
-            // What bears our temporary name now is the old image.
+            // What bears our temporary name now is the old image. What of it cannot be removed is
+            // not worth an error.
             Ok(()) => {
                 remove_image(&self.temporary);
                 Ok(())
@@ -204,25 +220,14 @@ fn is_taken(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOTEMPTY | Errno::EEXIST))
 }
 
-/// Removes the files of an image and its directory.
-///
-/// The image has been replaced already, so what cannot be removed is not worth an error: it bears
-/// a name that nobody takes for an image.
-fn remove_image(dir: &Path) {
-    for name in [INVENTORY_FILE, PAGES_FILE] {
-        let _ = fs::remove_file(dir.join(name));
-    }
-    let _ = fs::remove_dir(dir);
-}
-
 /// Where the image is to stand, with links on the way resolved.
-struct Place {
-    parent: PathBuf,
-    dir: PathBuf,
+pub(crate) struct Place {
+    pub(crate) parent: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Place {
-    fn find(dir: &Path) -> Result<Self> {
+    pub(crate) fn find(dir: &Path) -> Result<Self> {
         // What is there may be a link to an image elsewhere: that one is meant.
         let dir = match fs::canonicalize(dir) {
             Ok(dir) => dir,
@@ -273,7 +278,7 @@ fn check_vacant(dir: &Path, replace: Replace) -> Result<()> {
     let mut empty = true;
     for entry in fs::read_dir(dir).map_err(|error| Error::system(dir, "readdir", error))? {
         let name = entry.map_err(|error| Error::system(dir, "readdir", error))?.file_name();
-        if name != INVENTORY_FILE && name != PAGES_FILE {
+        if ![INVENTORY_FILE, PAGES_FILE, HOT_FILE].iter().any(|known| name == *known) {
             let name = name.display();
             return Err(other(&format!("a directory that holds {name}")));
         }
@@ -320,16 +325,23 @@ fn is_mount_point(dir: &Path) -> bool {
     mounts.lines().any(|line| line.split(' ').nth(4) == Some(&escaped))
 }
 
-fn make_temporary(parent: &Path, dir: &Path) -> Result<PathBuf> {
+fn make_temporary(parent: &Path, dir: &Path) -> Result<(PathBuf, Option<Claim>)> {
     let name = dir.file_name().ok_or_else(|| Error::new(dir, ErrorKind::NoName))?;
+    let _ = leftover::sweep(parent, name);
     for attempt in 0_u32.. {
         let mut temporary = OsString::from(".");
         temporary.push(name);
         temporary.push(format!(".tub-{}-{attempt}", std::process::id()));
         let temporary = parent.join(temporary);
         match DirBuilder::new().mode(0o700).create(&temporary) {
-            Ok(()) => return Ok(temporary),
-            // Somebody else's, or the leftover of a crash: it is not ours to judge.
+            Ok(()) => match leftover::claim(&temporary) {
+                Ok(Some(lock)) if temporary.is_dir() => return Ok((temporary, Some(lock))),
+                // Another writer took it for a leftover, in the instant before it was locked.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(_) => return Ok((temporary, None)),
+            },
+            // Somebody else's, or the leftover of a crash that could not be removed.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 1000 => {}
             Err(error) => {
                 return Err(match error.kind() {

@@ -203,13 +203,32 @@ impl Frozen {
     }
 
     /// Ends the process. It never runs another instruction.
-    pub fn kill(self) {
-        let _ = nix::sys::signal::kill(raw(self.pid), Signal::SIGKILL);
-        // Reap what only we, the tracer, can: the zombie threads of a traced process. Its main
-        // thread is told of only when all others are gone.
-        for thread in self.threads.iter().rev() {
-            let _ = waitpid(raw(thread.tid), Some(WaitPidFlag::__WALL));
+    pub fn kill(mut self) {
+        match nix::sys::signal::kill(raw(self.pid), Signal::SIGKILL) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            // Whoever may trace a process may end it; but if not, it goes on.
+            Err(_) => return,
         }
+        // Reap what only we, the tracer, can: the zombie threads of a traced process. The main one
+        // is told of only when all others are reaped, so each is asked for until it is.
+        let mut left = std::mem::take(&mut self.threads);
+        let deadline = Instant::now() + STOP_TIMEOUT;
+        while !left.is_empty() && Instant::now() < deadline {
+            left.retain(|thread| {
+                let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
+                match waitpid(raw(thread.tid), Some(flags)) {
+                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
+                    | Err(Errno::ECHILD | Errno::ESRCH) => false,
+                    // Nothing yet, or a stop from before the end.
+                    Ok(_) | Err(_) => true,
+                }
+            });
+            if !left.is_empty() {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+        }
+        // Should one of them still be there, letting it go is all that can be done.
+        self.threads = left;
     }
 }
 

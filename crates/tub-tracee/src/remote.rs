@@ -29,6 +29,7 @@ pub struct RemoteCalls<'a> {
     mask: u64,
     /// Address of the frame that leads home, and what was there before.
     frame: Option<(u64, Vec<u8>)>,
+    given_back: bool,
 }
 
 /// What a borrowed thread needs to go home by itself (see [`CallSite`]).
@@ -60,7 +61,7 @@ impl<'a> RemoteCalls<'a> {
         let tid = raw(thread.tid());
         let saved = ptrace::getregs(tid).map_err(|e| thread.failed("registers", e))?;
         let mask = thread.signal_mask()?;
-        let mut calls = Self { frozen, thread, site, saved, mask, frame: None };
+        let mut calls = Self { frozen, thread, site, saved, mask, frame: None, given_back: false };
         if let (Some(way), Some(sigreturn)) = (way_home, site.sigreturn) {
             calls.prepare_way_home(way, sigreturn)?;
         }
@@ -154,6 +155,18 @@ impl<'a> RemoteCalls<'a> {
         }
     }
 
+    /// Gives the thread back.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be told whether it has its registers again. What leads it home must be left
+    /// as it is then.
+    pub fn end(mut self) -> Result<()> {
+        self.give_back().map_err(|e| self.thread.failed("own registers", e))?;
+        self.given_back = true;
+        Ok(())
+    }
+
     /// Puts the thread back into a stop of the kernel's signal path, with its own registers.
     fn give_back(&self) -> std::result::Result<(), Errno> {
         let tid = raw(self.thread.tid());
@@ -184,8 +197,10 @@ impl<'a> RemoteCalls<'a> {
 
 impl Drop for RemoteCalls<'_> {
     fn drop(&mut self) {
-        // The only way this fails is that the thread died, and then there is nothing to restore.
-        let _ = self.give_back();
+        if !self.given_back {
+            // Where this fails, the thread has died, or goes home by itself.
+            let _ = self.give_back();
+        }
     }
 }
 

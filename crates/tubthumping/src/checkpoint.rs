@@ -5,6 +5,7 @@
 //! by its own deadline.
 
 use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, Report, engine};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
@@ -31,6 +32,10 @@ pub struct CheckpointOptions {
     pub engine: EngineKind,
     /// Options for CRIU, if that is who.
     pub criu: CriuOptions,
+    /// A command that calls [`crate::guard`] on its standard input: it puts right what is left
+    /// should this process be killed. None is needed; then the next checkpoint removes what was
+    /// left, and the application notices at its deadline.
+    pub guardian: Option<Vec<OsString>>,
 }
 
 /// Why there is no image.
@@ -93,6 +98,8 @@ impl CheckpointError {
 }
 
 /// Takes a checkpoint of `pid`, with the application's part in it if it takes any.
+///
+/// SIGXFSZ is blocked in the calling thread from then on.
 ///
 /// # Errors
 ///

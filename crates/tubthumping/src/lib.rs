@@ -11,6 +11,7 @@
 
 mod checkpoint;
 mod engine;
+mod guardian;
 mod restore;
 mod train;
 
@@ -19,6 +20,7 @@ pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
     NativeEngine, Report, engine, engine_of,
 };
+pub use guardian::guard;
 pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
 
 pub use train::{TrainError, Training};

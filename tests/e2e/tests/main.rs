@@ -11,6 +11,7 @@ mod containers;
 mod control;
 mod criu;
 mod descriptors;
+mod faults;
 mod http;
 mod images;
 mod jdk;

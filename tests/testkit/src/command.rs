@@ -37,7 +37,7 @@ pub mod code {
 const LIMIT: Duration = Duration::from_secs(40);
 
 /// A command of `tub` to be run to its end.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tub {
     user: User,
     words: Vec<OsString>,
@@ -87,6 +87,18 @@ impl Tub {
             }
         };
         command.args(&self.words);
+        command
+    }
+
+    /// Who runs it.
+    pub const fn user(&self) -> User {
+        self.user
+    }
+
+    /// The command, run by `program` with `words` in front.
+    pub fn command_under(&self, program: &Path, words: &[&str]) -> Command {
+        let mut command = as_user(self.user, program);
+        command.args(words).arg("--").arg(&product().tub).args(&self.words);
         command
     }
 

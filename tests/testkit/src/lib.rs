@@ -10,6 +10,7 @@
 
 mod binaries;
 mod command;
+mod faults;
 mod flavour;
 mod instance;
 mod process;
@@ -19,6 +20,7 @@ mod visible;
 
 pub use binaries::{Product, agent, criu, prober_binary, product, subject_binary};
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
+pub use faults::{Call, Fault, Traced, left_over, strace};
 pub use flavour::{Container, Flavour, Memory, Pids, User, every, is_root};
 pub use instance::{Instance, Restore, Subject};
 pub use process::{Process, wait_for};

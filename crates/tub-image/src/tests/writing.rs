@@ -137,6 +137,39 @@ fn the_leftover_of_a_crash_is_no_obstacle() {
 }
 
 #[test]
+fn what_a_killed_writer_left_is_removed_by_the_next() {
+    let scratch = Scratch::new();
+    let leftover = scratch.path(".image.tub-4194305-0");
+    let other = scratch.path(".image2.tub-4194305-0");
+    for dir in [&leftover, &other] {
+        std::fs::create_dir(dir).unwrap();
+        std::fs::write(dir.join(PAGES_FILE), "half").unwrap();
+    }
+    // What no writer of ours makes is not touched, nor is what somebody writes to.
+    let precious = scratch.path(".image.tub-1-1");
+    std::fs::create_dir(&precious).unwrap();
+    std::fs::write(precious.join("precious"), "").unwrap();
+    let busy = ImageWriter::create(&scratch.path("image"), Replace::Never).unwrap();
+    let still = busy.temporary().file_name().unwrap().to_owned();
+    write(&scratch.path("image"), Replace::Never, &sample::checkpoint()).unwrap();
+    let mut expected =
+        [".image.tub-1-1", ".image2.tub-4194305-0", "image", still.to_str().unwrap()];
+    expected.sort_unstable();
+    assert_eq!(scratch.names(), expected);
+}
+
+#[test]
+fn a_trained_image_is_replaced_as_a_whole() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("image");
+    write(&dir, Replace::Never, &sample::checkpoint()).unwrap();
+    std::fs::write(dir.join(crate::HOT_FILE), "advice").unwrap();
+    write(&dir, Replace::AnyImage, &sample::checkpoint()).unwrap();
+    assert_eq!(scratch.names(), ["image"]);
+    assert!(!dir.join(crate::HOT_FILE).exists());
+}
+
+#[test]
 fn a_place_taken_in_the_meantime_is_not_overwritten() {
     let scratch = Scratch::new();
     let dir = scratch.path("image");

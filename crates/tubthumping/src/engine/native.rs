@@ -2,7 +2,9 @@
 
 use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report};
 use crate::checkpoint::{CheckpointError, CheckpointOptions, open_resource};
+use crate::guardian::Guardian;
 use crate::restore::{self, RestoreError, RestoreOptions, Restoring};
+use nix::sys::signal::{SigSet, Signal};
 use std::path::Path;
 use tub_checkpoint::{Error, Letters, Options, survey};
 use tub_control::mailbox;
@@ -47,7 +49,12 @@ impl Engine for NativeEngine {
             Some(origin) => Replace::ImageWithId(origin.image_id),
             None => Replace::Never,
         };
+        // A limit on the size of files is to be an error of write(2), not our end (setrlimit(2)).
+        let _ = SigSet::from(Signal::SIGXFSZ).thread_block();
+        let mut guardian = Guardian::start(options.guardian.as_deref());
+        guardian.watch_place(&options.dir);
         let writer = ImageWriter::create(&options.dir, replace).map_err(Error::Image)?;
+        guardian.watch_image(writer.temporary(), writer.dir());
         let generation = origin.map_or(0, |origin| origin.generation) + 1;
         let prepared = coordinate()?;
         let letters = prepared.is_some().then(|| letters(options, generation));
@@ -56,6 +63,9 @@ impl Engine for NativeEngine {
             let (runtime, resources) = (prepared.runtime, prepared.resources);
             Some(Coordination { mailbox, runtime, resources })
         });
+        if let (Some(coordination), Some(letters)) = (&coordination, &letters) {
+            guardian.watch_application(pid, coordination, letters.resumed.clone());
+        }
         let leave_running = options.leave_running;
         let engine_options =
             Options { leave_running, tcp: options.tcp, generation, coordination, letters };
