@@ -27,8 +27,8 @@ const DOCKER: Flavour = flavour(Container::Docker, false);
 const PODMAN: Flavour = flavour(Container::Podman, false);
 
 /// One for each kind of thing that a profile could forbid. Not `attributes`, which sets what both
-/// profiles do not let it set, nor `ids` in Podman, which looks at its own ids in the /proc of
-/// outside.
+/// profiles do not let it set, nor `ids` and `tree` in Podman, which look for their own ids in
+/// the /proc of outside.
 const SUBJECTS: [&str; 11] = [
     "dontneed",
     "epoll",
@@ -58,7 +58,7 @@ fn timed_round_trip(name: &str, flavour: Flavour) {
 #[test]
 fn every_kind_of_state_survives_in_default_docker() {
     every(&[DOCKER], |flavour| {
-        for name in SUBJECTS.iter().chain(&["ids"]) {
+        for name in SUBJECTS.iter().chain(&["ids", "tree"]) {
             round_trip(name, flavour);
         }
         for name in TIMED {
