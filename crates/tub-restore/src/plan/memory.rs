@@ -130,18 +130,29 @@ pub(super) fn is_lazy(mode: MemoryMode, task: &Task) -> bool {
         MemoryMode::Auto => {
             let mut known = false;
             for name in mapped_names(task) {
-                if ["jemalloc", "tcmalloc", "mimalloc"].iter().any(|foreign| name.contains(foreign))
-                {
+                if EXACT.iter().any(|exact| name.contains(exact)) {
                     return false;
                 }
-                known |= name == "libjvm.so"
-                    || name.starts_with("libpython3")
-                    || name.starts_with("python3")
-                    || name == "node";
+                known |= name == "libjvm.so" || is_python(name) || name == "node";
             }
             known
         }
     }
+}
+
+/// Allocators that take discarded pages for zeros, libraries that bring one along (Arrow, Polars),
+/// and a JVM of which it is not known (OpenJ9).
+const EXACT: [&str; 7] =
+    ["jemalloc", "tcmalloc", "mimalloc", "snmalloc", "libarrow", "polars", "libj9vm"];
+
+/// CPython, but for builds without the global lock, whose objects are mimalloc's (`python3.13t`).
+fn is_python(name: &str) -> bool {
+    let version = name.strip_prefix("lib").unwrap_or(name).strip_prefix("python3");
+    version.is_some_and(|rest| {
+        !rest
+            .trim_start_matches(['.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
+            .starts_with('t')
+    })
 }
 
 fn mapped_names(task: &Task) -> impl Iterator<Item = &str> {
