@@ -22,7 +22,8 @@ fn image_of_a_counter(flavour: Flavour) -> (Instance, std::path::PathBuf) {
 #[test]
 fn three_generations_deep() {
     // Memory that came from one image must end up whole in the next.
-    for name in ["counter", "memory", "registers", "epoll", "ids"] {
+    let names = ["counter", "memory", "registers", "epoll", "ids", "locks", "paths", "unix"];
+    for name in names {
         every(&Flavour::ALL, |flavour| {
             // Memory of both kinds once as either user; the rest would only repeat it.
             if (flavour.memory == Memory::Eager) != (flavour.pids == Pids::New) {

@@ -222,6 +222,17 @@ fn a_large_file_that_was_deleted() {
 }
 
 #[test]
+fn descriptors_that_no_image_can_hold() {
+    let kinds = ["lease", "rights", "namespace"];
+    is_refused(&kinds, &["/state/leased has a lease", "descriptors under way", "net:["]);
+}
+
+#[test]
+fn what_only_the_process_itself_can_tell() {
+    is_refused(&["events", "named"], &["events not read yet", "senders with names", "in.sock"]);
+}
+
+#[test]
 fn all_reasons_are_told_at_once() {
     is_refused(&["tcp", "child", "pty", "io_uring"], &["127.0.0.1", "sleep", "pt", "io_uring"]);
 }

@@ -37,7 +37,7 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
 
     let mut status = File::open("/proc/self/status")?;
     status.read_exact(&mut [0; 6])?;
-    let own = File::open("/proc/self")?;
+    let own = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self")?;
     let meminfo = File::open("/proc/meminfo")?;
 
     let (mut packets_in, mut packets_out) = sys::pipe(libc::O_DIRECT | libc::O_NONBLOCK)?;

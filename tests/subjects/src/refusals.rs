@@ -8,9 +8,11 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 
-/// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`: holds them and counts.
+/// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`, `lease`, `rights`,
+/// `namespace`, `events`, `named`: holds them and counts.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
@@ -24,6 +26,11 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "pty" => held.push(sys::pty()?),
             "io_uring" => held.push(sys::io_uring()?),
             "deleted" => held.push(deleted(stage)?.into()),
+            "lease" => held.push(leased(stage)?.into()),
+            "rights" => held.extend(rights_under_way()?),
+            "namespace" => held.push(File::open("/proc/self/ns/net")?.into()),
+            "events" => held.push(unread_events(stage)?),
+            "named" => held.extend(named_sender(stage)?),
             _ => return Err(io::Error::other(format!("unknown kind {kind}"))),
         }
     }
@@ -53,6 +60,36 @@ fn connected() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let here = TcpStream::connect(listener.local_addr()?)?;
     Ok((here, listener.accept()?.0))
+}
+
+fn leased(stage: &Stage) -> io::Result<File> {
+    let path = stage.path("leased");
+    fs::write(&path, "whoever writes breaks the lease")?;
+    let file = File::open(&path)?;
+    sys::fcntl(&file, libc::F_SETLEASE, libc::F_RDLCK)?;
+    Ok(file)
+}
+
+/// A pair of sockets with a descriptor on its way through them.
+fn rights_under_way() -> io::Result<[OwnedFd; 2]> {
+    let (from, to) = sys::socketpair(libc::SOCK_STREAM)?;
+    sys::send_descriptor(&from, &to)?;
+    Ok([from, to])
+}
+
+fn unread_events(stage: &Stage) -> io::Result<OwnedFd> {
+    let inotify = sys::inotify()?;
+    sys::watch(&inotify, &stage.path(""), libc::IN_CREATE)?;
+    fs::write(stage.path("event"), "")?;
+    Ok(inotify)
+}
+
+/// A datagram whose sender has a name, which only that sender could send again.
+fn named_sender(stage: &Stage) -> io::Result<[OwnedFd; 2]> {
+    let inbox = UnixDatagram::bind(stage.path("in.sock"))?;
+    let sender = UnixDatagram::bind(stage.path("out.sock"))?;
+    sender.send_to(b"from me", stage.path("in.sock"))?;
+    Ok([inbox.into(), sender.into()])
 }
 
 fn deleted(stage: &Stage) -> io::Result<File> {

@@ -39,7 +39,10 @@ pub(super) fn open_file(
     };
     let outside = || FileKind::Outside { what: what(survey, fd) };
     let kind = if flags & libc::O_PATH != 0 {
-        FileKind::PathOnly { path: fd.link.clone() }
+        match refuse::kernel_file(survey, fd) {
+            Some(path) => FileKind::Kernel { path, offset_bytes: 0 },
+            None => FileKind::PathOnly { path: fd.link.clone() },
+        }
     } else if let Some(file) =
         memory_files.known((fd.dev, fd.ino)).filter(|_| fd.is(SFlag::S_IFREG))
     {

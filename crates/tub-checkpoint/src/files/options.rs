@@ -213,6 +213,17 @@ pub(super) fn read(
     Ok(result.ok().map(|_| memory[8..8 + len].to_vec()))
 }
 
+/// Whether a filter is attached: without room for it, the kernel answers how many instructions it
+/// has (KERNEL(since 3.8): net/core/filter.c, sk_get_filter).
+pub(super) fn has_filter(fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<bool> {
+    let mut memory = [0u8; 8];
+    let (level, name) = (libc::SOL_SOCKET as u64, libc::SO_GET_FILTER as u64);
+    let result = caller.call_on(libc::SYS_getsockopt, &mut memory, |at| {
+        [number(fd), level, name, at + 4, at, 0]
+    })?;
+    Ok(result.is_ok() && word_of(&memory).is_some_and(|instructions| instructions > 0))
+}
+
 /// An option that is an int.
 pub(super) fn option_word(
     fd: &SurveyedFd,

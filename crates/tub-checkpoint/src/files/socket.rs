@@ -26,6 +26,9 @@ pub(super) fn socket(
     tcp_policy: TcpPolicy,
 ) -> Result<std::result::Result<Socket, Problem>> {
     let problem = |reason| Ok(Err((socket_name(survey, fd), reason)));
+    if options::has_filter(fd, caller)? {
+        return problem("has a packet filter, which is not supported yet");
+    }
     match fd.protocol.as_deref().unwrap_or_default() {
         "TCP" | "TCPv6" | "MPTCP" | "MPTCPv6" => tcp(fd, caller, tcp_policy)?
             .map_or_else(|| problem("is connected to a peer outside"), |socket| Ok(Ok(socket))),

@@ -37,9 +37,11 @@ pub(crate) fn descriptor(
         return refuse(RefusalKind::File, fd.link.clone(), reason, "give it up (F_UNLCK)");
     }
     if fd.info.flags.cast_signed() & libc::O_PATH != 0 {
-        return (is_deleted(fd) || !fd.link.starts_with('/'))
-            .then(|| file("is open for its path only, and has none"))
-            .flatten();
+        if is_deleted(fd) || !fd.link.starts_with('/') {
+            return file("is open for its path only, and has none");
+        }
+        let foreign = fd.link.starts_with("/proc/") && kernel_file(survey, fd).is_none();
+        return foreign.then(|| file("is of another process")).flatten();
     }
     if fd.is(SFlag::S_IFSOCK) {
         let (object, problem, remedy) = socket_problem(survey, fd, tcp_policy)?;

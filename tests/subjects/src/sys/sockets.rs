@@ -49,3 +49,24 @@ pub(crate) fn accept_queue(socket: impl AsFd) -> io::Result<u32> {
     check(unsafe { libc::getsockopt(fd, level, name, to.cast(), &raw mut len) })?;
     Ok(u32::from_ne_bytes([info[28], info[29], info[30], info[31]]))
 }
+
+/// sendmsg(2) of one byte over `socket`, and of `descriptor` with it (SCM_RIGHTS).
+pub(crate) fn send_descriptor(socket: &OwnedFd, descriptor: &OwnedFd) -> io::Result<()> {
+    let mut byte = [1_u8];
+    let mut data = libc::iovec { iov_base: byte.as_mut_ptr().cast(), iov_len: 1 };
+    // struct cmsghdr: length, level, type; then the descriptor.
+    let mut control = [0_u64; 3];
+    let (level, kind) = (u64::from(libc::SOL_SOCKET.cast_unsigned()), libc::SCM_RIGHTS);
+    control[0] = 20;
+    control[1] = level | u64::from(kind.cast_unsigned()) << 32;
+    control[2] = u64::from(descriptor.as_raw_fd().cast_unsigned());
+    // SAFETY: zero is a valid msghdr: no name, no data.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut data;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    // SAFETY: the message and all it points to live until the call returns.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
