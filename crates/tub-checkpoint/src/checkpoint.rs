@@ -6,13 +6,14 @@
 use crate::collect::{self, Beforehand};
 use crate::files::FilePolicy;
 use crate::memory_files::MemoryFiles;
-use crate::tree::survey_tree_knowing;
+use crate::tree::{SurveyedTree, survey_tree_knowing};
 use crate::waits::Notes;
-use crate::{Error, Refusal, Result, TcpPolicy, survey_tree, unsupported_tree, write};
+use crate::{Error, Refusal, Result, TcpPolicy, home, survey_tree, unsupported_tree, write};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 use tub_image::{ImageWriter, Summary};
 use tub_model::{Coordination, Provenance};
+use tub_sys::Errno;
 use tub_tracee::FrozenTree;
 use tub_units::{HostPid, RemoteAddr};
 
@@ -121,13 +122,9 @@ fn stages(
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();
-    let frozen = FrozenTree::freeze(pid).map_err(|source| {
-        // Only one can trace a process at a time, and the kernel does not say that it is this.
-        traced(pid).unwrap_or(Error::Tracee { pid, source })
-    })?;
-    *frozen_once = true;
+    let survey = || survey_tree_knowing(pid, Some(&before));
+    let (frozen, tree) = frozen_at_home(pid, survey, frozen_once)?;
     let freeze = start.elapsed();
-    let tree = survey_tree_knowing(pid, Some(&before))?;
     refused(unsupported_tree(&tree, &[], options.tcp), true)?;
     let mut memory_files = MemoryFiles::default();
     let policy = FilePolicy { tcp: options.tcp };
@@ -158,6 +155,36 @@ fn stages(
     };
     let threads = checkpoint.tasks.iter().map(|task| task.threads.len()).sum();
     Ok(Report { image, image_id, processes: checkpoint.tasks.len(), threads, times })
+}
+
+/// How often a process is frozen that is still on its way back from its own restore.
+const FREEZE_ATTEMPTS: u32 = 400;
+
+/// Freezes the process at a moment at which all its threads run its own code. Right after a restore
+/// some may not have left the blob yet, which is no part of an image; they need a moment more.
+fn frozen_at_home(
+    pid: HostPid,
+    survey: impl Fn() -> Result<SurveyedTree>,
+    frozen_once: &mut bool,
+) -> Result<(FrozenTree, SurveyedTree)> {
+    for _ in 0..FREEZE_ATTEMPTS {
+        let frozen = FrozenTree::freeze(pid).map_err(|source| {
+            // Only one can trace a process at a time, and the kernel does not say that it is this.
+            traced(pid).unwrap_or(Error::Tracee { pid, source })
+        })?;
+        *frozen_once = true;
+        let tree = survey()?;
+        let mut members = frozen.members().iter().zip(&tree.members);
+        let back = members.try_fold(true, |back, (frozen, survey)| {
+            home::on_its_way_back(frozen, survey).map(|on_its_way| back && !on_its_way)
+        })?;
+        if back {
+            return Ok((frozen, tree));
+        }
+        frozen.thaw();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(Error::Remote { what: "the end of its restore".to_owned(), pid, source: Errno::EBUSY })
 }
 
 /// Leaves a letter in the mailbox of a process that takes part. It polls for it, and it gives up

@@ -489,7 +489,7 @@ impl<'a> Caller<'a> {
                 notify: record.notify,
                 signal: record.signal,
                 value: record.value,
-                target: NsPid(record.target),
+                target: survey.inner_id(HostPid(record.target)),
                 value_ns: in_s * 1_000_000_000 + in_ns,
                 interval_ns: every_s * 1_000_000_000 + every_ns,
             });

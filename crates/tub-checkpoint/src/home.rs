@@ -70,12 +70,29 @@ impl Resting {
     }
 }
 
-/// The stub of an earlier restore that a thread waits in.
-fn stub(frozen: &Frozen, survey: &Survey, registers: &[u64; 27]) -> Result<Option<Stub>> {
+/// Whether a thread still runs the blob of the restore that the process came from.
+pub(crate) fn on_its_way_back(frozen: &Frozen, survey: &Survey) -> Result<bool> {
+    for stopped in frozen.threads() {
+        let registers =
+            stopped.registers().map_err(|source| Error::Tracee { pid: survey.pid, source })?;
+        if in_blob(survey, &registers)? && stub(frozen, survey, &registers)?.is_none() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn in_blob(survey: &Survey, registers: &[u64; 27]) -> Result<bool> {
     let at = registers[registers::RIP];
     let code = survey.mappings.iter().position(|record| record.map.range.contains(at));
-    let Some(code) = code else { return Ok(None) };
-    if memory::blob_of_earlier_restore(survey.pid, &survey.mappings[code..])?.is_none() {
+    let Some(code) = code else { return Ok(false) };
+    let header = memory::blob_of_earlier_restore(survey.pid, &survey.mappings[code..])?;
+    Ok(header.is_some())
+}
+
+/// The stub of an earlier restore that a thread waits in.
+fn stub(frozen: &Frozen, survey: &Survey, registers: &[u64; 27]) -> Result<Option<Stub>> {
+    if !in_blob(survey, registers)? {
         return Ok(None);
     }
     let mut bytes = [0; STUB_BYTES];

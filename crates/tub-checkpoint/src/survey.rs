@@ -24,7 +24,7 @@ use tub_procfs::status::StatusRecord;
 use tub_procfs::timens::TimensOffsets;
 use tub_procfs::timers::TimerRecord;
 use tub_sys::UnixDiag;
-use tub_units::HostPid;
+use tub_units::{HostPid, NsPid};
 
 /// What /proc says about a process.
 #[derive(Debug)]
@@ -119,6 +119,15 @@ pub struct SurveyedFd {
     pub other_end_closed: bool,
     /// `/proc/PID/fdinfo/N`.
     pub info: FdInfoRecord,
+}
+
+impl Survey {
+    /// The id of one of its threads, as the process itself sees it.
+    pub(crate) fn inner_id(&self, tid: HostPid) -> NsPid {
+        let thread = self.threads.iter().find(|thread| thread.tid == tid);
+        let inner = thread.and_then(|thread| thread.status.ns_pid.last().copied());
+        inner.unwrap_or(NsPid(tid.0))
+    }
 }
 
 impl SurveyedFd {

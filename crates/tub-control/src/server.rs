@@ -346,7 +346,7 @@ fn not_understood(error: &DecodeError) -> Refusal {
     }
 }
 
-/// The peer, if it is the same user or root.
+/// The peer, if it is the same user or root, which may be one that has no name in our user namespace.
 fn admitted_peer(stream: &UnixStream) -> Result<Peer, Refusal> {
     let credentials = getsockopt(stream, PeerCredentials).map_err(|errno| {
         Refusal::new(
@@ -356,7 +356,7 @@ fn admitted_peer(stream: &UnixStream) -> Result<Peer, Refusal> {
     })?;
     let peer = Peer { pid: credentials.pid(), uid: credentials.uid() };
     let ours = Uid::effective().as_raw();
-    if peer.uid == ours || peer.uid == 0 {
+    if peer.uid == ours || peer.uid == 0 || is_nameless(peer.uid) && came_through_our_door(stream) {
         Ok(peer)
     } else {
         Err(Refusal::new(
@@ -364,6 +364,42 @@ fn admitted_peer(stream: &UnixStream) -> Result<Peer, Refusal> {
             format!("user {} may not speak to a process of user {ours}", peer.uid),
         ))
     }
+}
+
+/// Whether `uid` is what the kernel shows for users that our user namespace has no name for: root
+/// outside of a restored instance of an ordinary user is one (user_namespaces(7), "overflowuid").
+fn is_nameless(uid: u32) -> bool {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let overflow = read("/proc/sys/kernel/overflowuid").trim().parse().unwrap_or(65534);
+    uid == overflow && !is_mapped(&read("/proc/self/uid_map"), uid)
+}
+
+/// Whether a `uid_map` has a name for `uid`: each line is a first id inside, one outside, a count.
+fn is_mapped(map: &str, uid: u32) -> bool {
+    map.lines().any(|line| {
+        let mut numbers = line.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(first)), Some(Ok(_)), Some(Ok(count))) =
+            (numbers.next(), numbers.next(), numbers.next())
+        else {
+            return false;
+        };
+        uid.checked_sub(first).is_some_and(|offset| offset < count)
+    })
+}
+
+/// Whether the socket lies in a directory that is ours alone. Then whoever has connected to it without
+/// being us may pass by file permissions (CAP_DAC_OVERRIDE over us), and is root in a namespace around
+/// ours.
+fn came_through_our_door(stream: &UnixStream) -> bool {
+    let Ok(address) = stream.local_addr() else { return false };
+    let directory = address.as_pathname().and_then(Path::parent);
+    directory
+        .is_some_and(|directory| fs::symlink_metadata(directory).is_ok_and(|f| is_ours_alone(&f)))
+}
+
+fn is_ours_alone(directory: &fs::Metadata) -> bool {
+    let open_to_others = directory.mode() & 0o077 != 0;
+    directory.is_dir() && directory.uid() == Uid::effective().as_raw() && !open_to_others
 }
 
 /// Whether an `accept` failed for want of descriptors or memory, which may pass.
@@ -396,7 +432,7 @@ impl Door {
         // Anybody can make a directory of this name in /tmp before us.
         let found = fs::symlink_metadata(directory).map_err(failed(directory, "look at it"))?;
         let mode = found.mode() & 0o7777;
-        if !found.is_dir() || found.uid() != Uid::effective().as_raw() || mode & 0o077 != 0 {
+        if !is_ours_alone(&found) {
             return Err(ServeError::Directory { path: directory.into(), uid: found.uid(), mode });
         }
         // The kernel's randomness and no generator of this process: copies of one image would
@@ -437,5 +473,37 @@ fn remove_stale_sockets(directory: &Path) {
                 let _ = fs::remove_file(&path);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_of_users_names_those_in_its_ranges() {
+        let own = "     65534      65534          1\n";
+        assert!(is_mapped(own, 65534) && !is_mapped(own, 0) && !is_mapped(own, 65535));
+        let all = "         0          0 4294967295\n";
+        assert!(is_mapped(all, 0) && is_mapped(all, 65534));
+        let container = "0 100000 1000\n1000 1000 1\n";
+        assert!(is_mapped(container, 1000) && !is_mapped(container, 1001));
+        assert!(!is_mapped("", 0) && !is_mapped("x y z\n", 0));
+    }
+
+    #[test]
+    fn only_a_directory_of_ours_alone_vouches_for_who_comes_through_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = std::env::temp_dir().join(format!("tub-door-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let listener = UnixListener::bind(dir.join("door.sock")).unwrap();
+        let _peer = UnixStream::connect(dir.join("door.sock")).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        assert!(came_through_our_door(&stream));
+        fs::set_permissions(&dir, PermissionsExt::from_mode(0o711)).unwrap();
+        assert!(!came_through_our_door(&stream));
+        fs::remove_dir_all(&dir).unwrap();
+        let (unnamed, _) = UnixStream::pair().unwrap();
+        assert!(!came_through_our_door(&unnamed));
     }
 }

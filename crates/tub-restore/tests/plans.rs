@@ -549,3 +549,51 @@ fn a_restore_never_gains_a_capability() {
     let expected = PlanOp::SetCapabilities([1 << 10, 1 << 10, 0]);
     assert!(plan.tasks[0].programs.iter().all(|program| program.ops.contains(&expected)));
 }
+
+fn timer(id: i32, target: i32) -> PosixTimer {
+    PosixTimer {
+        id,
+        clock: 1,
+        notify: 4,
+        signal: 34,
+        value: 0,
+        target: NsPid(target),
+        value_ns: 5,
+        interval_ns: 0,
+    }
+}
+
+/// Operations on timers in the plan of a process with these.
+fn timer_ops(timers: &[PosixTimer], ids: Ids, timer_ids: bool) -> Vec<String> {
+    let mut checkpoint = checkpoint();
+    checkpoint.tasks[0].posix_timers = timers.to_vec();
+    let facts = PlanFacts { timer_ids, ..facts() };
+    let wishes = PlanWishes { ids, ..PlanWishes::default() };
+    let plan = plan(&checkpoint, &runs(), &facts, wishes).unwrap();
+    // It also has room for all of them.
+    lower(&plan, &plan.tasks[0]);
+    let text = plan.to_string();
+    text.lines().map(str::trim).filter(|line| line.contains("timer-")).map(str::to_owned).collect()
+}
+
+#[test]
+fn older_kernels_count_up_to_the_id_of_a_timer() {
+    let ops = timer_ops(&[timer(0, 100), timer(2, 101)], Ids::Keep, false);
+    let expected = [
+        "timer-create   0 clock 1 signal 34",
+        "timer-create   1 clock 1 signal 34",
+        "timer-delete   1",
+        "timer-create   2 clock 1 signal 34",
+        "timer-arm      0 in 5 ns every 0 ns",
+        "timer-arm      2 in 5 ns every 0 ns",
+    ];
+    assert_eq!(ops, expected);
+    timer_ops(&[timer(4000, 100)], Ids::Keep, false);
+}
+
+#[test]
+fn a_thread_says_itself_which_id_its_timer_is_to_signal() {
+    let ops = timer_ops(&[timer(0, 101), timer(1, 999)], Ids::New, true);
+    assert_eq!(ops.iter().filter(|op| op.starts_with("timer-aim")).count(), 1, "{ops:?}");
+    assert_eq!(ops.last().unwrap(), "timer-aim      0");
+}

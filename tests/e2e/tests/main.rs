@@ -22,6 +22,7 @@ mod jvm_random;
 mod lives;
 mod mappings;
 mod memory;
+mod namespaces;
 mod process;
 mod refusals;
 mod registers;

@@ -34,6 +34,27 @@ fn two_hundred_threads_survive() {
     round_trips("threads-200", &Flavour::LAZY);
 }
 
+/// And checkpointed at once again, when the last of them may hardly be back.
+#[test]
+fn a_thousand_threads_survive_twice() {
+    every(&[Flavour::LAZY[1], Flavour::LAZY[2]], |flavour| {
+        let mut life = Subject::new("threads-1000", flavour.user).start();
+        for generation in 1..=2 {
+            let image = life.dir().join(format!("image-{generation}"));
+            life.checkpoint_and_end(&image);
+            life = Restore::of(&life, &image, flavour).start();
+        }
+        life.go(&flavour.promises());
+        life.verdict();
+    });
+}
+
+/// Their owners' ids stand in them, so ids must be kept.
+#[test]
+fn mutexes_that_know_their_owner_survive_where_ids_are_kept() {
+    round_trips("mutexes", &[Flavour::LAZY[0], Flavour::LAZY[1]]);
+}
+
 #[test]
 fn a_busy_program_loses_no_step() {
     every(&Flavour::ALL, |flavour| {

@@ -27,6 +27,7 @@ mod inet;
 mod locks;
 mod mappings;
 mod memory;
+mod mutexes;
 mod paths;
 mod pattern;
 mod pipes;
@@ -72,6 +73,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("inet", inet::inet),
     ("locked", mappings::locked),
     ("locks", locks::locks),
+    ("mutexes", mutexes::mutexes),
     ("memory", memory::memory),
     ("memory-tls", threads::memory_tls),
     ("odd-memory", mappings::odd_memory),
@@ -87,6 +89,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("signals", signals::signals),
     ("sockets", sockets::sockets),
     ("tcp-closed", inet::tcp_closed),
+    ("threads-1000", threads::threads_1000),
     ("threads-200", threads::threads_200),
     ("timers", timers::timers),
     ("tree", tree::tree),

@@ -56,10 +56,18 @@ pub(crate) fn memory_tls(stage: &'static Stage) -> io::Result<()> {
 /// Two hundred threads, waiting in several ways; each gives back what it was given, and new ones
 /// can be made.
 pub(crate) fn threads_200(stage: &'static Stage) -> io::Result<()> {
-    const THREADS: u64 = 200;
+    many_threads(stage, 200)
+}
+
+/// The same with a thousand.
+pub(crate) fn threads_1000(stage: &'static Stage) -> io::Result<()> {
+    many_threads(stage, 1000)
+}
+
+fn many_threads(stage: &'static Stage, count: u32) -> io::Result<()> {
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let ready = Arc::new(AtomicU32::new(0));
-    let threads: Vec<JoinHandle<u64>> = (0..THREADS)
+    let threads: Vec<JoinHandle<u64>> = (0..u64::from(count))
         .map(|number| {
             let (gate, ready) = (Arc::clone(&gate), Arc::clone(&ready));
             let named = thread::Builder::new().name(format!("worker-{number}"));
@@ -96,7 +104,7 @@ pub(crate) fn threads_200(stage: &'static Stage) -> io::Result<()> {
             })
         })
         .collect::<io::Result<_>>()?;
-    while ready.load(Ordering::SeqCst) < 200 {
+    while ready.load(Ordering::SeqCst) < count {
         thread::yield_now();
     }
     stage.across()?;

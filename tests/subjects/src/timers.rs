@@ -7,6 +7,7 @@ use crate::stage::{Promise, Stage, say};
 use crate::sys::{self, PosixTimer};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -89,7 +90,9 @@ const fn seconds(n: u64) -> Duration {
 pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let (first, last) = (libc::SIGRTMIN() + 5, libc::SIGRTMIN() + 7);
     let signals: Vec<i32> = (first..=last).collect();
+    let directed = libc::SIGRTMIN() + 10;
     sys::block(&signals);
+    sys::block(&[directed]);
     sys::handle(libc::SIGALRM, alarm, libc::SA_RESTART, &[])?;
     let (clock, clock_thread) = RunningClock::start();
 
@@ -100,8 +103,13 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let once = PosixTimer::new(libc::CLOCK_MONOTONIC, first, 101)?;
     let gap = PosixTimer::new(libc::CLOCK_MONOTONIC, first, 0)?;
     let far = PosixTimer::new(libc::CLOCK_REALTIME, first + 1, 102)?;
+    let (tell, told) = mpsc::channel();
+    let target = thread::spawn(move || wait_for_own_timer(&tell, directed));
     let idle = PosixTimer::new(libc::CLOCK_BOOTTIME, last, 103)?;
     gap.delete()?;
+    let tid = told.recv().map_err(io::Error::other)?;
+    let thread_timer = PosixTimer::for_thread(libc::CLOCK_MONOTONIC, directed, 104, tid)?;
+    thread_timer.set(seconds(3), Duration::ZERO)?;
     once.set(seconds(3), Duration::ZERO)?;
     far.set(seconds(1000), seconds(7))?;
     let armed_at = clock.now();
@@ -154,6 +162,9 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     fd_ticked.read_exact(&mut ticks)?;
     stage.same("ticks unread at the checkpoint", &1, &u64::from_ne_bytes(ticks));
 
+    let taken = target.join().map_err(|_| io::Error::other("a thread panicked"))??;
+    stage.same("timer of a thread", &Some(104), &taken.map(|taken| taken.value));
+    stage.same("its remaining time", &seconds(0), &thread_timer.get()?.0);
     far_away(stage, "POSIX timer", far.get()?, 1000, seconds(7));
     far_away(stage, "timerfd", sys::timerfd_remaining(&fd_far)?, 1000, seconds(11));
     far_away(stage, "ITIMER_VIRTUAL", sys::interval_timer(libc::ITIMER_VIRTUAL)?, 2000, seconds(9));
@@ -178,6 +189,17 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     clock.stop();
     stage.holds("clock could be joined", clock_thread.join().is_ok());
     Ok(())
+}
+
+/// Tells its id, and waits for the signal that only it can take.
+fn wait_for_own_timer(tell: &mpsc::Sender<i32>, signal: i32) -> io::Result<Option<sys::Taken>> {
+    tell.send(sys::gettid()).map_err(io::Error::other)?;
+    for _ in 0..200 {
+        if let Some(taken) = sys::take(&[signal], Duration::from_millis(100))? {
+            return Ok(Some(taken));
+        }
+    }
+    Ok(None)
 }
 
 /// A timer set to `set` seconds is a little below that, and keeps its period.

@@ -20,6 +20,7 @@ pub use tree::unsupported_tree;
 use crate::{Survey, SurveyedFd};
 use std::fmt;
 use tub_procfs::smaps::SmapsRecord;
+use tub_procfs::status::StatusRecord;
 
 /// One thing that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,12 +111,16 @@ fn process(survey: &Survey, all: &mut Vec<Refusal>) {
         let what = if status.state == 'T' { "is stopped" } else { "has ended" };
         refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
     }
-    if status.seccomp.is_some_and(|mode| mode != 0) {
+    if survey.threads.iter().any(|thread| thread.status.seccomp.is_some_and(|mode| mode != 0)) {
         let own = std::fs::read("/proc/self/status").ok();
         let own = own.and_then(|bytes| tub_procfs::status::parse(&bytes).ok());
-        let same = own.is_some_and(|own| {
-            own.seccomp == status.seccomp && own.seccomp_filters == status.seccomp_filters
-        });
+        let ours = |status: &StatusRecord| {
+            own.as_ref().is_some_and(|own| {
+                own.seccomp == status.seccomp && own.seccomp_filters == status.seccomp_filters
+            })
+        };
+        // A filter is a thread's: another one of the process may have more.
+        let same = survey.threads.iter().all(|thread| ours(&thread.status));
         if !same {
             refuse(
                 "seccomp filter".to_owned(),
@@ -124,9 +129,40 @@ fn process(survey: &Survey, all: &mut Vec<Refusal>) {
             );
         }
     }
+    // setuid(2) and its like change a thread; a C library sees to it that all follow.
+    let rights = |status: &StatusRecord| {
+        let groups = (status.uids, status.gids, status.groups.clone());
+        let capabilities = (status.cap_eff, status.cap_prm, status.cap_inh);
+        (groups, capabilities)
+    };
+    // The main thread's no_new_privs becomes everybody's, so only to have it alone would be lost.
+    let differs = |thread: &StatusRecord| {
+        rights(thread) != rights(status) || thread.no_new_privs && !status.no_new_privs
+    };
+    for thread in survey.threads.iter().filter(|thread| differs(&thread.status)) {
+        refuse(
+            format!("thread {} ({})", thread.tid, thread.stat.comm),
+            "has other users, groups or capabilities than the main thread",
+            "let all threads have the same",
+        );
+    }
+    for timer in survey.timers.iter().filter(|timer| measures_a_thread(timer.clock)) {
+        refuse(
+            format!("timer {}", timer.id),
+            "measures the processor time of one thread, and the kernel does not tell of which",
+            "stop the profiler or whoever made it",
+        );
+    }
     if survey.root != "/" {
         refuse(format!("root directory {}", survey.root), "is not /", "run tub inside of it");
     }
+}
+
+/// KERNEL: linux/posix-timers.h: negative clocks measure processor time, and this bit says whether a
+/// thread's rather than a process's.
+fn measures_a_thread(clock: i32) -> bool {
+    const CPUCLOCK_PERTHREAD: i32 = 4;
+    clock < 0 && clock & CPUCLOCK_PERTHREAD != 0
 }
 
 fn memory(mapping: &SmapsRecord) -> Option<Refusal> {

@@ -5,6 +5,7 @@
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
 use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
+use std::collections::BTreeMap;
 use tub_model::{PosixTimer, RemainingWait, Task, Thread};
 use tub_restorer_abi as abi;
 use tub_restorer_abi::{AFTER_CALL, RawOp, RawReport, Stub};
@@ -18,6 +19,8 @@ const SYS_ARCH_PRCTL: i64 = 158;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
+/// Offset of `sigev_notify_thread_id` in `struct sigevent` (asm-generic/siginfo.h), which has 64 bytes.
+const EVENT_THREAD: u64 = 16;
 /// Index of `rip` in `struct user_regs_struct` (sys/user.h).
 const RIP: usize = 16;
 
@@ -68,12 +71,15 @@ pub(super) fn data_bytes_bound(
     let threads = task.threads.len() as u64;
     let pending: usize = task.threads.iter().map(|thread| thread.pending_signals.len()).sum();
     let pending = (pending + task.pending_signals.len()) as u64;
-    let timers = task.posix_timers.len() as u64;
+    // With everything that a kernel before 6.15 has to make and to delete in between.
+    let timers = task.posix_timers.iter().map(|timer| timer.id.unsigned_abs() + 1).max();
+    let timers = u64::from(timers.unwrap_or(0)).min(super::TIMER_ID_MAX.unsigned_abs().into())
+        + task.posix_timers.len() as u64;
     let xsave = task.threads.iter().map(|thread| thread.registers.xsave.len()).max().unwrap_or(0);
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
     let cpus = task.threads.iter().map(|thread| thread.scheduling.affinity.len()).max();
     let cpus = cpus.unwrap_or(0) as u64 * 8;
-    let ops = memory_ops as u64 + file_ops as u64 * 2 + 256 + threads * 32 + pending + timers * 4;
+    let ops = memory_ops as u64 + file_ops as u64 * 2 + 256 + threads * 32 + pending + timers * 5;
     let per_thread = SignalFrame::bytes(xsave) as u64
         + SIGNAL_FRAME_ALIGN as u64
         + STACK_BYTES
@@ -104,6 +110,7 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
         counters,
         stacks_at,
         stubs: Vec::new(),
+        events: BTreeMap::new(),
         ops: Vec::new(),
         origins: Vec::new(),
     };
@@ -190,6 +197,7 @@ struct Lowering<'a> {
     counters: u64,
     stacks_at: u64,
     stubs: Vec<u8>,
+    events: BTreeMap<i32, u64>,
     ops: Vec<RawOp>,
     origins: Vec<u32>,
 }
@@ -401,6 +409,11 @@ impl Lowering<'_> {
                 let at = self.arena.put(&words(&value), 8);
                 self.call(libc::SYS_setitimer, &[number(t.which), at, 0]);
             }
+            PlanOp::AimPosixTimer(timer) => {
+                let at = self.event(timer) + EVENT_THREAD;
+                self.raw(abi::STORE_TID, &[at]);
+            }
+            PlanOp::DeletePosixTimer(id) => self.call(libc::SYS_timer_delete, &[number(*id)]),
             PlanOp::CreatePosixTimer(timer) => self.create_timer(timer),
             PlanOp::ArmPosixTimer(t) => {
                 let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
@@ -564,16 +577,28 @@ impl Lowering<'_> {
         self.raw(abi::SPAWN, &[at, args.len() as u64 * 8, thread as u64]);
     }
 
-    /// `struct sigevent` (64 bytes) and the id wished for.
+    /// Makes a timer with the id wished for.
     fn create_timer(&mut self, timer: &PosixTimer) {
+        let event = self.event(timer);
+        let id = self.arena.put(&timer.id.to_ne_bytes(), 8);
+        self.call(libc::SYS_timer_create, &[number(timer.clock), event, id]);
+        // Fails unless that is the id which it got.
+        self.call(libc::SYS_timer_getoverrun, &[number(timer.id)]);
+    }
+
+    /// Address of a timer's `struct sigevent`, which a thread may have to put its id into.
+    fn event(&mut self, timer: &PosixTimer) -> u64 {
+        if let Some(at) = self.events.get(&timer.id) {
+            return *at;
+        }
         let mut event = timer.value.to_ne_bytes().to_vec();
         event.extend(timer.signal.to_ne_bytes());
         event.extend(timer.notify.to_ne_bytes());
         event.extend(timer.target.0.to_ne_bytes());
         event.resize(64, 0);
-        let event = self.arena.put(&event, 8);
-        let id = self.arena.put(&timer.id.to_ne_bytes(), 8);
-        self.call(libc::SYS_timer_create, &[number(timer.clock), event, id]);
+        let at = self.arena.put(&event, 8);
+        self.events.insert(timer.id, at);
+        at
     }
 }
 

@@ -181,6 +181,10 @@ pub enum PlanOp {
     SetLimit(Limit),
     /// Starts an interval timer.
     SetIntervalTimer(IntervalTimer),
+    /// Says which thread the POSIX timer that is about to be made signals: the calling one.
+    AimPosixTimer(PosixTimer),
+    /// Deletes a POSIX timer.
+    DeletePosixTimer(i32),
     /// Makes a POSIX timer with its id.
     CreatePosixTimer(PosixTimer),
     /// Arms the POSIX timer made last, or disarms it.
@@ -337,6 +341,8 @@ impl fmt::Display for PlanOp {
             Self::CreatePosixTimer(t) => {
                 write!(f, "timer-create   {} clock {} signal {}", t.id, t.clock, t.signal)
             }
+            Self::AimPosixTimer(t) => write!(f, "timer-aim      {}", t.id),
+            Self::DeletePosixTimer(id) => write!(f, "timer-delete   {id}"),
             Self::ArmPosixTimer(t) => {
                 write!(f, "timer-arm      {} in {} ns every {} ns", t.id, t.value_ns, t.interval_ns)
             }

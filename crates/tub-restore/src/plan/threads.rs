@@ -11,7 +11,7 @@
 //! them resets dumpable and the parent-death signal), then the registers.
 
 use super::{Ids, Meeting, PlanOp, Program, SpareFds};
-use tub_model::{Credentials, Limit, Scheduling, SignalAction, Task, Thread};
+use tub_model::{Credentials, Limit, PosixTimer, Scheduling, SignalAction, Task, Thread};
 use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
@@ -24,6 +24,9 @@ const PR_SET_CHILD_SUBREAPER: i32 = 36;
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 const PR_SET_THP_DISABLE: i32 = 41;
 const PR_SET_MDWE: i32 = 65;
+// asm-generic/siginfo.h.
+const SIGEV_NONE: i32 = 1;
+const SIGEV_THREAD_ID: i32 = 4;
 const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
 
 /// What the programs depend on besides the image.
@@ -43,6 +46,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) credentials: &'a CredentialChange,
     /// The limits to set.
     pub(super) limits: &'a [Limit],
+    /// Whether timers can be made with ids of our choice.
+    pub(super) timer_ids: bool,
     /// The signal that the process gets when its parent ends; 0 for none.
     pub(super) parent_death_signal: i32,
     /// What descriptors need once all threads are there and the launcher's own files are closed.
@@ -70,6 +75,7 @@ pub(super) fn plan(task: &Task, wishes: &ThreadWishes<'_>) -> Vec<Program> {
             main_program(&mut ops, task, wishes);
         } else {
             own_state(&mut ops, task, thread);
+            ops.extend(aim_timers(task, thread, wishes.ids));
             scheduling(&mut ops, thread);
             if index == 1 {
                 ops.extend(helpers_share(wishes.hot, task).1.iter().copied().map(PlanOp::Populate));
@@ -103,6 +109,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         }
     }
     own_state(ops, task, main);
+    ops.extend(aim_timers(task, main, wishes.ids));
     for (thread, other) in task.threads.iter().enumerate().skip(1) {
         let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
         ops.push(PlanOp::Spawn { thread, tid });
@@ -112,6 +119,9 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.push(PlanOp::Meet(Meeting::AllExist));
     // What is needed no more: page store, executable, mapped files.
     ops.push(PlanOp::Close { first: wishes.spare.pages, last: wishes.spare.last });
+    // A standard stream that was closed stays closed, whatever the restoring process has there.
+    let closed = (0..=2).filter(|number| task.fds.iter().all(|fd| fd.number.0 != *number));
+    ops.extend(closed.map(|number| PlanOp::Close { first: number, last: number }));
     ops.extend(wishes.files.iter().cloned());
     ops.push(PlanOp::SetPersonality(task.personality));
     if task.thp_disable {
@@ -128,13 +138,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         let value = u64::from(task.controls.no_write_execute);
         ops.push(prctl("no-write-execute", PR_SET_MDWE, value, true));
     }
-    for timer in &task.posix_timers {
-        // KERNEL(since 6.15): while this mode is on, timer_create takes the id from its result
-        // argument. Older kernels refuse the mode and hand out ids in order from 0.
-        ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 1, true));
-        ops.push(PlanOp::CreatePosixTimer(*timer));
-        ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 0, true));
-    }
+    make_timers(ops, task, wishes.timer_ids);
     ops.extend(task.pending_signals.iter().map(|info| queue(true, info)));
     ops.extend(wishes.limits.iter().map(|limit| PlanOp::SetLimit(*limit)));
     take_on_credentials(ops, task, wishes.credentials);
@@ -228,6 +232,47 @@ fn take_on_credentials(ops: &mut Vec<PlanOp>, task: &Task, change: &CredentialCh
         ops.push(prctl("keep-caps", PR_SET_KEEPCAPS, 1, true));
     }
     ops.push(PlanOp::SetCapabilities(change.capabilities));
+}
+
+/// Makes the POSIX timers with their ids.
+fn make_timers(ops: &mut Vec<PlanOp>, task: &Task, timer_ids: bool) {
+    let alive = |timer: &PosixTimer| task.threads.iter().any(|thread| thread.tid == timer.target);
+    let timers = task.posix_timers.iter().map(|timer| match timer.notify {
+        // It was to signal a thread that has ended since: it signals nobody.
+        SIGEV_THREAD_ID if !alive(timer) => PosixTimer { notify: SIGEV_NONE, ..*timer },
+        _ => *timer,
+    });
+    if timer_ids {
+        for timer in timers {
+            // KERNEL(since 6.15): while this mode is on, timer_create takes the id from its result
+            // argument.
+            ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 1, false));
+            ops.push(PlanOp::CreatePosixTimer(timer));
+            ops.push(prctl("timer-restore-ids", PR_TIMER_CREATE_RESTORE_IDS, 0, false));
+        }
+        return;
+    }
+    // KERNEL: older ones hand out ids in order from 0 and never go back (posix_timer_add,
+    // kernel/time/posix-timers.c): what lies between is made and deleted.
+    let mut next = 0;
+    for timer in timers {
+        for id in next..timer.id {
+            let filler = PosixTimer { id, notify: SIGEV_NONE, ..timer };
+            ops.push(PlanOp::CreatePosixTimer(filler));
+            ops.push(PlanOp::DeletePosixTimer(id));
+        }
+        ops.push(PlanOp::CreatePosixTimer(timer));
+        next = timer.id + 1;
+    }
+}
+
+/// The timers that signal `thread`, whose new id they must be made with.
+fn aim_timers<'a>(task: &'a Task, thread: &Thread, ids: Ids) -> impl Iterator<Item = PlanOp> + 'a {
+    let tid = thread.tid;
+    let aimed = move |timer: &&PosixTimer| {
+        ids == Ids::New && timer.notify == SIGEV_THREAD_ID && timer.target == tid
+    };
+    task.posix_timers.iter().filter(aimed).map(|timer| PlanOp::AimPosixTimer(*timer))
 }
 
 /// The bits of a set of membarrier commands, each a command.

@@ -155,6 +155,28 @@ impl PosixTimer {
         Ok(Self(id))
     }
 
+    /// A timer on `clock` that sends `signal` with `value` to the thread `tid` (SIGEV_THREAD_ID).
+    pub(crate) fn for_thread(
+        clock: libc::clockid_t,
+        signal: i32,
+        value: usize,
+        tid: i32,
+    ) -> io::Result<Self> {
+        let event = MaybeUninit::<libc::sigevent>::zeroed();
+        // SAFETY: all fields of a sigevent are integers and pointers, for which zeros are valid.
+        let mut event = unsafe { event.assume_init() };
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_notify_thread_id = tid;
+        event.sigev_signo = signal;
+        event.sigev_value.sival_ptr = std::ptr::without_provenance_mut(value);
+        let mut id: i32 = 0;
+        // SAFETY: the kernel reads the sigevent and writes one int.
+        check_long(unsafe {
+            libc::syscall(libc::SYS_timer_create, clock, &raw mut event, &raw mut id)
+        })?;
+        Ok(Self(id))
+    }
+
     /// timer_settime(2), relative.
     pub(crate) fn set(self, value: Duration, every: Duration) -> io::Result<()> {
         let spec = libc::itimerspec { it_value: timespec(value), it_interval: timespec(every) };
