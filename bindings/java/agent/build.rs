@@ -59,6 +59,7 @@ fn build() -> Result<(), String> {
         .args(["--create", "--no-manifest", "--date", "2026-01-01T00:00:00Z", "--file"])
         .arg(&jar)
         .args([OsStr::new("-C"), shim.join("resources").as_os_str(), OsStr::new("META-INF")])
+        .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("javax")])
         .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("jdk")])
         .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("tubthumping")]))
 }

@@ -1,10 +1,19 @@
 import com.sun.management.HotSpotDiagnosticMXBean;
 import java.io.BufferedReader;
+import java.io.Closeable;
 import java.io.FileOutputStream;
+import java.io.IOException;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
 import java.lang.management.RuntimeMXBean;
+import java.net.DatagramSocket;
 import java.net.InetAddress;
+import java.net.InetSocketAddress;
+import java.net.ServerSocket;
+import java.nio.channels.FileChannel;
+import java.nio.channels.ServerSocketChannel;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.security.SecureRandom;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -25,6 +34,8 @@ import jdk.jfr.Recording;
 /** A process whose resources do what its standard input says, and which tells all on stdout. */
 public class Subject {
     static final Map<String, Named> RESOURCES = new ConcurrentHashMap<>();
+    static final List<Old> JAVAX = new ArrayList<>();
+    static final List<Closeable> LEFT = new ArrayList<>();
     static final List<FileOutputStream> OPEN = new ArrayList<>();
     static volatile boolean released;
 
@@ -81,6 +92,58 @@ public class Subject {
                     random.setSeed(42);
                     say("seed " + random.nextLong());
                 }
+                case "register-null" -> {
+                    try {
+                        Core.getGlobalContext().register(null);
+                        say("accepted");
+                    } catch (NullPointerException e) {
+                        say("refused");
+                    }
+                }
+                case "register-equal" -> {
+                    for (String name : words) {
+                        Named named = new Equal(name);
+                        RESOURCES.put(name, named);
+                        Core.getGlobalContext().register(named);
+                    }
+                    say("registered");
+                }
+                case "register-javax" -> {
+                    Old old = new Old(first, words.size() > 1);
+                    JAVAX.add(old);
+                    javax.crac.Core.getGlobalContext().register(old);
+                    say("registered " + first);
+                }
+                case "checkpoint-javax" -> {
+                    try {
+                        javax.crac.Core.checkpointRestore();
+                        say("ok");
+                    } catch (javax.crac.CheckpointException e) {
+                        say("javax " + Arrays.toString(e.getSuppressed()));
+                    }
+                }
+                case "register-aside" -> {
+                    Named named = RESOURCES.computeIfAbsent(first, Named::new);
+                    Thread aside =
+                            new Thread(
+                                    () -> {
+                                        Core.getGlobalContext().register(named);
+                                        say("registered aside");
+                                    });
+                    aside.setDaemon(true);
+                    aside.start();
+                }
+                case "leave" -> {
+                    LEFT.add(
+                            switch (first) {
+                                case "Stream" -> leaveStream(words.get(1));
+                                case "Channel" -> leaveChannel(words.get(1));
+                                case "Server" -> leaveServer();
+                                case "ServerChannel" -> leaveServerChannel();
+                                default -> leaveDatagram();
+                            });
+                    say("left");
+                }
                 case "property" -> say("property " + first + "=" + System.getProperty(first));
                 case "uptime" -> {
                     RuntimeMXBean runtime = ManagementFactory.getRuntimeMXBean();
@@ -115,6 +178,38 @@ public class Subject {
         }
     }
 
+    static Closeable leaveStream(String path) throws IOException {
+        return new FileOutputStream(path);
+    }
+
+    static Closeable leaveChannel(String path) throws IOException {
+        return FileChannel.open(
+                Path.of(path), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+    }
+
+    static Closeable leaveServer() throws IOException {
+        return new ServerSocket(0, 5, InetAddress.getLoopbackAddress());
+    }
+
+    static Closeable leaveServerChannel() throws IOException {
+        return ServerSocketChannel.open()
+                .bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
+    }
+
+    static Closeable leaveDatagram() throws IOException {
+        return new DatagramSocket(0, InetAddress.getLoopbackAddress());
+    }
+
+    /** Where an exception came about, as far as it was here. */
+    static String source(Throwable cause) {
+        for (StackTraceElement frame : cause.getStackTrace()) {
+            if (frame.getClassName().equals("Subject")) {
+                return " <- " + cause.getMessage() + ", in Subject." + frame.getMethodName();
+            }
+        }
+        return " <- " + cause.getMessage();
+    }
+
     static void checkpoint(String name) {
         String result;
         try {
@@ -125,6 +220,10 @@ public class Subject {
             for (Throwable reason : e.getSuppressed()) {
                 text.append(" | ").append(reason.getClass().getSimpleName());
                 text.append(": ").append(String.valueOf(reason.getMessage()).replace('\n', ' '));
+                if (reason.getClass().getSimpleName().startsWith("CheckpointOpen")
+                        && reason.getCause() != null) {
+                    text.append(source(reason.getCause()));
+                }
             }
             result = text.toString();
         } catch (Throwable e) {
@@ -138,6 +237,42 @@ public class Subject {
         System.out.println(line);
     }
 
+    /** All of these are equal, which must make no difference. */
+    static final class Equal extends Named {
+        Equal(String name) {
+            super(name);
+        }
+
+        @Override
+        public boolean equals(Object other) {
+            return other instanceof Equal;
+        }
+
+        @Override
+        public int hashCode() {
+            return 1;
+        }
+    }
+
+    /** One that knows the first name of the API only. */
+    record Old(String name, boolean objects) implements javax.crac.Resource {
+        @Override
+        public void beforeCheckpoint(javax.crac.Context<? extends javax.crac.Resource> context)
+                throws Exception {
+            say("before " + name + " " + (context == javax.crac.Core.getGlobalContext()));
+            if (objects) {
+                javax.crac.CheckpointException nested = new javax.crac.CheckpointException();
+                nested.addSuppressed(new IllegalStateException(name + " objects"));
+                throw nested;
+            }
+        }
+
+        @Override
+        public void afterRestore(javax.crac.Context<? extends javax.crac.Resource> context) {
+            say("after " + name);
+        }
+    }
+
     /** Another main class, for a copy. */
     static final class Other {
         public static void main(String[] arguments) {
@@ -149,7 +284,7 @@ public class Subject {
         }
     }
 
-    static final class Named implements Resource {
+    static class Named implements Resource {
         final String name;
         volatile String before = "";
         volatile String after = "";

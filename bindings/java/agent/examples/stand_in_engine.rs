@@ -2,14 +2,15 @@
 //! the conversation and leaves the letter, but takes no image.
 //!
 //! `TUB_TEST_ENGINE` says how it ends: `resumed`, `restored` (with the words of
-//! `TUB_TEST_ARGUMENTS`), `refused`, or `broken` (before it has begun).
+//! `TUB_TEST_ARGUMENTS`), `refused`, `left-open` (each descriptor that the JVM does not call its own
+//! is named), or `broken` (before it has begun).
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::process::ExitCode;
 use std::time::Duration;
 use tub_control::mailbox::{Restored, Resumed, encode_restored, encode_resumed, join_block};
-use tub_control::{Client, OpenResource, OpenResourceKind};
+use tub_control::{Client, OpenResource, OpenResourceKind, Prepared};
 use tub_units::HostPid;
 
 const SOON: Duration = Duration::from_secs(20);
@@ -51,6 +52,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         client.abort("3 descriptors are open", &failures)?;
         return Ok(());
     }
+    if ending == "left-open" {
+        client.abort("descriptors are open", &left_open(pid, &prepared)?)?;
+        return Ok(());
+    }
     client.commit(SOON)?;
     let letter = if ending == "restored" {
         let restored = Restored {
@@ -69,4 +74,26 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     memory.write_all_at(&letter[4..], prepared.mailbox.address + 4)?;
     memory.write_all_at(&letter[..4], prepared.mailbox.address)?;
     Ok(())
+}
+
+fn left_open(pid: HostPid, prepared: &Prepared) -> std::io::Result<Vec<OpenResource>> {
+    let mut open = Vec::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let entry = entry?;
+        let fd = entry.file_name().to_str().and_then(|name| name.parse().ok()).unwrap_or(0);
+        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
+        let is_allowed = prepared.allowed_paths.iter().any(|path| target.starts_with(path));
+        // What the test has handed down to the JVM.
+        let is_inherited =
+            target.starts_with("/dev/null") || target.to_string_lossy().starts_with("pipe:");
+        if fd > 2 && !is_inherited && !prepared.private_fds.contains(&fd) && !is_allowed {
+            let detail = target.to_string_lossy().into_owned();
+            let is_socket = detail.starts_with("socket:");
+            let kind = if is_socket { OpenResourceKind::Socket } else { OpenResourceKind::File };
+            open.push(OpenResource { kind, fd: Some(fd), detail });
+        }
+    }
+    // In the order in which they were opened, since none has been closed.
+    open.sort_by_key(|resource| resource.fd);
+    Ok(open)
 }

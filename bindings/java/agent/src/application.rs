@@ -132,16 +132,19 @@ fn open_rule() -> OpenRule {
     }
 }
 
-/// The rules that `TUB_POLICY` names.
+/// The rules of the file that `TUB_POLICY` names, or CRaC's property. The property is asked for each
+/// time, since a restore can change it.
 fn policy() -> Result<Policy, Refusal> {
-    let Some(path) = std::env::var_os("TUB_POLICY").filter(|path| !path.is_empty()) else {
-        return Ok(Policy::default());
-    };
-    let path = PathBuf::from(path);
+    let named = std::env::var_os("TUB_POLICY").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let property = || upcall(c"policies", c"()[B", &[]).ok()?.into_iter().next().map(PathBuf::from);
+    let Some(path) = named.or_else(property) else { return Ok(Policy::default()) };
     let refused = |problem: String| {
         Refusal::new(RefusalKind::Runtime, format!("{}: {problem}", path.display()))
     };
-    let text = std::fs::read_to_string(&path).map_err(|error| refused(error.to_string()))?;
+    let text = std::fs::read_to_string(&path).map_err(|error| {
+        let by = "used by TUB_POLICY or in property jdk.crac.resource-policies";
+        refused(format!("the file {by} cannot be read: {error}"))
+    })?;
     Policy::parse(&text).map_err(|error| refused(error.to_string()))
 }
 

@@ -11,6 +11,7 @@
 //! and stay as they are; what counts from the start of the code moves by four
 //! (JVM: The Java Virtual Machine Specification, §4.7.3 and following).
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// A method that shall begin with a call.
@@ -18,7 +19,7 @@ use std::fmt;
 pub(crate) struct Prologue<'a> {
     /// Name of the method.
     pub(crate) method: &'a str,
-    /// Its descriptor, `([B)V`.
+    /// Its descriptor, `([B)V`, or as much of it as all releases share.
     pub(crate) descriptor: &'a str,
     /// Name of the static method to call, which takes an `Object` and returns nothing.
     pub(crate) calls: &'a str,
@@ -65,32 +66,33 @@ pub(crate) fn with_prologues(
     skip_fields(&mut input)?;
     rest.extend_from_slice(consumed(interfaces_at, &input));
 
-    let mut found = 0;
+    let mut found = BTreeSet::new();
     let count = input.u16()?;
     rest.extend_from_slice(&count.to_be_bytes());
     for _ in 0..count {
         let start = input.rest;
         input.take(2)?;
         let (name, descriptor) = (pool.text(input.u16()?)?, pool.text(input.u16()?)?);
-        let wanted = prologues
-            .iter()
-            .find(|p| p.method.as_bytes() == name && p.descriptor.as_bytes() == descriptor);
+        let wanted = prologues.iter().position(|p| {
+            p.method.as_bytes() == name && descriptor.starts_with(p.descriptor.as_bytes())
+        });
         let head = consumed(start, &input);
         let attributes = input.rest;
         skip_attributes(&mut input)?;
         rest.extend_from_slice(head);
         match wanted {
             None => rest.extend_from_slice(consumed(attributes, &input)),
-            Some(prologue) => {
-                found += 1;
-                let method = growing.method(owner, prologue.calls)?;
+            Some(which) => {
+                found.insert(which);
+                let method = growing.method(owner, prologues[which].calls)?;
                 let attributes = consumed(attributes, &input);
                 rest.extend(method_attributes(attributes, &pool, method)?);
             }
         }
     }
-    if found != prologues.len() {
-        return error(format!("{found} of {} methods are there", prologues.len()));
+    if found.len() != prologues.len() {
+        let (found, all) = (found.len(), prologues.len());
+        return error(format!("{found} of {all} methods are there"));
     }
     rest.extend_from_slice(input.rest);
 
@@ -424,7 +426,7 @@ mod tests {
     #[test]
     fn a_method_that_is_not_there_leaves_the_class_as_it_was() {
         let Some(class) = class() else { return };
-        let absent = Prologue { method: "prepare", descriptor: "()V", calls: "called" };
+        let absent = Prologue { method: "prepare", descriptor: "(Q)V", calls: "called" };
         let error = with_prologues(&class, "a/B", &[PREPARE, absent]).unwrap_err();
         assert_eq!(error.to_string(), "1 of 2 methods are there");
     }

@@ -47,14 +47,46 @@ const HOOKED: &[Hooked] = &[
     },
 ];
 
+/// Where descriptors are opened. The calls are put in where a property asks for it, since each costs
+/// an exception. JVM(since 17): same names on 25.
+const OPENINGS: &[Hooked] = &[
+    // Streams and random access files, once they are open.
+    Hooked { class: c"java/io/FileCleanable", prologues: &[opening("register", "(Ljava/io/Fi")] },
+    Hooked {
+        class: c"sun/nio/ch/FileChannelImpl",
+        prologues: &[opening("open", "(Ljava/io/FileDescriptor;Ljava/lang/String;")],
+    },
+    Hooked { class: c"sun/nio/ch/NioSocketImpl", prologues: &[opening("create", "(Z)V")] },
+    Hooked {
+        class: c"sun/nio/ch/ServerSocketChannelImpl",
+        prologues: &[opening("bind", "(Ljava/net/SocketAddress;I)")],
+    },
+    Hooked {
+        class: c"sun/nio/ch/SocketChannelImpl",
+        prologues: &[opening("connect", "(Ljava/net/SocketAddress;)Z")],
+    },
+    Hooked {
+        class: c"sun/nio/ch/DatagramChannelImpl",
+        prologues: &[
+            opening("bindInternal", "(Ljava/net/SocketAddress;)V"),
+            opening("connect", "(Ljava/net/SocketAddress;Z)"),
+        ],
+    },
+];
+
+const fn opening(method: &'static str, descriptor: &'static str) -> Prologue<'static> {
+    Prologue { method, descriptor, calls: "descriptorOpened" }
+}
+
 /// What the event has to say to [`install`], on the same thread but through the JVM.
 static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Puts the calls in. `unnamed` is the module of the shim.
 pub(crate) fn install(jvm: &Jvm, env: Env<'_>, unnamed: &Object<'_>) -> Result<(), JvmError> {
     allow_changes(jvm)?;
-    let classes =
-        HOOKED.iter().map(|hooked| find(env, hooked.class)).collect::<Result<Vec<_>, _>>()?;
+    let openings = if traces_openings(env)? { OPENINGS } else { &[] };
+    let hooked = HOOKED.iter().chain(openings);
+    let classes = hooked.map(|hooked| find(env, hooked.class)).collect::<Result<Vec<_>, _>>()?;
     let base = env.module(&classes[0])?;
     add_reads(jvm, &base, unnamed)?;
     jvm.set_event(true, EVENT_CLASS_FILE_LOAD_HOOK)?;
@@ -63,6 +95,20 @@ pub(crate) fn install(jvm: &Jvm, env: Env<'_>, unnamed: &Object<'_>) -> Result<(
     changed?;
     let problems = std::mem::take(&mut *PROBLEMS.lock().unwrap_or_else(PoisonError::into_inner));
     if problems.is_empty() { Ok(()) } else { Err(JvmError::new(&problems.join("; "))) }
+}
+
+/// Whether CRaC's property asks for where descriptors were opened.
+fn traces_openings(env: Env<'_>) -> Result<bool, JvmError> {
+    let name = env.string(c"jdk.crac.collect-fd-stacktraces")?;
+    let system = env.class(c"java/lang/System")?;
+    let no = env.string(c"")?;
+    let value = env.call_static(
+        &system,
+        c"getProperty",
+        c"(Ljava/lang/String;Ljava/lang/String;)Ljava/lang/String;",
+        &[Argument::Object(&name), Argument::Object(&no)],
+    )?;
+    Ok(env.text(&value).eq_ignore_ascii_case("true"))
 }
 
 /// A class that the boot loader finds, as it is: to start the generators would cost 10 ms.
@@ -136,7 +182,9 @@ pub(crate) unsafe extern "C" fn class_file_load_hook(
     }
     // SAFETY: not null, so that it is a string with an end that lives during the event.
     let name = unsafe { CStr::from_ptr(name) };
-    let Some(hooked) = HOOKED.iter().find(|hooked| hooked.class == name) else { return };
+    let Some(hooked) = HOOKED.iter().chain(OPENINGS).find(|hooked| hooked.class == name) else {
+        return;
+    };
     let Ok(size) = usize::try_from(length) else { return };
     // SAFETY: the JVM passes the address of as many bytes as it says, for the time of the event.
     let class = unsafe { std::slice::from_raw_parts(bytes, size) };

@@ -445,6 +445,18 @@ impl<'frame> Env<'frame> {
         self.outcome("string", jni!(self.raw, v1_2.NewStringUTF, text.as_ptr()))
     }
 
+    /// The text of an object that is a string, as far as it is ASCII.
+    pub(crate) fn text(self, string: &Object<'_>) -> String {
+        let characters = jni!(self.raw, v1_2.GetStringLength, string.raw);
+        let length = jni!(self.raw, v1_2.GetStringUTFLength, string.raw);
+        // GetStringUTFRegion ends what it writes with NUL.
+        let mut bytes = vec![0_u8; usize::try_from(length).unwrap_or(0) + 1];
+        let target = bytes.as_mut_ptr().cast();
+        jni!(self.raw, v1_2.GetStringUTFRegion, string.raw, 0, characters, target);
+        bytes.pop();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// An array of bytes.
     pub(crate) fn byte_array(self, bytes: &[u8]) -> Result<Object<'frame>, JvmError> {
         let length = jsize::try_from(bytes.len())

@@ -13,10 +13,13 @@ use tub_control::{Client, RefusalKind};
 fn facade(version: &str, scratch: &Scratch) -> Option<PathBuf> {
     // Through a file, since a goal's own parameters change their names from release to release.
     let pom = scratch.0.join("pom.xml");
+    // The first releases went by another name.
+    let (group, artifact) =
+        if version == "0.1.3" { ("io.github.crac", "org-crac") } else { ("org.crac", "crac") };
     let text = format!(
         "<project><modelVersion>4.0.0</modelVersion><groupId>t</groupId><artifactId>t</artifactId>\
-         <version>1</version><dependencies><dependency><groupId>org.crac</groupId>\
-         <artifactId>crac</artifactId><version>{version}</version></dependency></dependencies>\
+         <version>1</version><dependencies><dependency><groupId>{group}</groupId>\
+         <artifactId>{artifact}</artifactId><version>{version}</version></dependency></dependencies>\
          </project>"
     );
     std::fs::write(&pom, text).unwrap();
@@ -24,7 +27,7 @@ fn facade(version: &str, scratch: &Scratch) -> Option<PathBuf> {
         .args(["-q", "-B", "-f"])
         .arg(&pom)
         .args(["dependency:copy-dependencies", "-DoutputDirectory=."]));
-    let jar = scratch.0.join(format!("crac-{version}.jar"));
+    let jar = scratch.0.join(format!("{artifact}-{version}.jar"));
     if fetched.is_none() || !jar.is_file() {
         println!("skipped: org.crac {version} cannot be had: no Maven, or no repository");
         return None;
@@ -34,7 +37,7 @@ fn facade(version: &str, scratch: &Scratch) -> Option<PathBuf> {
 
 #[test]
 fn the_facade_finds_the_implementation() {
-    for version in ["1.4.0", "1.5.0"] {
+    for version in ["0.1.3", "1.3.0", "1.4.0", "1.5.0"] {
         let fetched = Scratch::new(&format!("facade-{version}"));
         let Some(jar) = facade(version, &fetched) else { continue };
         for jdk in jdks() {

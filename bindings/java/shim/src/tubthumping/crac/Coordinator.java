@@ -199,7 +199,7 @@ public final class Coordinator {
         if (ended.isAwaited()) {
             return;
         }
-        ended.logAfterFailures();
+        ended.logFailures();
         if (ended.hasNewMain()) {
             // Nobody waits for the round, and the JVM must not end before the class has begun.
             Thread main = new Thread(ended::runNewMainAlone, "CRaC new main");
@@ -282,6 +282,12 @@ public final class Coordinator {
         }
         mine.awaitOver(REFUSAL_PATIENCE_MS);
         return refused(mine.beforeFailures().list());
+    }
+
+    /** The file with rules for open descriptors that a property names, or nothing. */
+    private static byte[] policies() {
+        String file = System.getProperty("jdk.crac.resource-policies");
+        return file == null ? new byte[0] : new Strings().add(file).pack();
     }
 
     /** Waits for the end of the round: nothing; or the name of the resource that hangs. */

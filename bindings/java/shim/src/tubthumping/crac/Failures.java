@@ -2,6 +2,7 @@ package tubthumping.crac;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Set;
 import jdk.crac.CheckpointException;
 import jdk.crac.Resource;
 import jdk.crac.RestoreException;
@@ -11,16 +12,21 @@ final class Failures {
     /** One throwable, and the resource that threw it where there is one. */
     record Failure(Throwable thrown, String resource) {}
 
+    /** What contexts throw, whose reasons are its suppressed exceptions. */
+    private static final Set<Class<?>> NESTED =
+            Set.of(
+                    CheckpointException.class,
+                    RestoreException.class,
+                    javax.crac.CheckpointException.class,
+                    javax.crac.RestoreException.class);
+
     private final List<Failure> failures = new ArrayList<>();
 
     /** Adds what a resource threw; of a nested context's exception only the reasons. */
     synchronized void add(Throwable thrown, Resource resource) {
         String name = describe(resource);
         Throwable[] reasons = thrown.getSuppressed();
-        boolean nested =
-                (thrown.getClass() == CheckpointException.class
-                                || thrown.getClass() == RestoreException.class)
-                        && reasons.length > 0;
+        boolean nested = NESTED.contains(thrown.getClass()) && reasons.length > 0;
         if (nested) {
             for (Throwable reason : reasons) {
                 failures.add(new Failure(reason, name));
@@ -51,7 +57,7 @@ final class Failures {
     }
 
     /** A name for people. A resource's own {@code toString} may throw, or say far too much. */
-    static String describe(Resource resource) {
+    static String describe(Object resource) {
         String name;
         try {
             name = resource.toString();

@@ -20,13 +20,50 @@ public final class GlobalContext extends Context<Resource> {
     /** The only one. */
     public static final GlobalContext INSTANCE = new GlobalContext();
 
+    /**
+     * Whether a thread that registers during a checkpoint waits for its end, as it did in the CRaC
+     * JDKs of 17 and 21.
+     */
+    private static final boolean BLOCKING =
+            "BlockingOrderedContext".equals(System.getProperty("jdk.crac.globalContext.impl"));
+
     private final WeakIdentityMap<Resource, Boolean> registrations = new WeakIdentityMap<>();
+
+    /** The thread that tells of a checkpoint, from the snapshot until after-hooks may run. */
+    private Thread telling;
 
     private GlobalContext() {}
 
     @Override
     public void register(Resource resource) {
-        registrations.put(Objects.requireNonNull(resource, "resource"), true);
+        Objects.requireNonNull(resource, "resource");
+        if (BLOCKING) {
+            awaitEnd(resource);
+        }
+        registrations.put(resource, true);
+    }
+
+    private synchronized void awaitEnd(Resource resource) {
+        // The telling thread itself would wait for ever.
+        while (telling != null && telling != Thread.currentThread()) {
+            String name = Failures.describe(resource);
+            if (Thread.currentThread().isInterrupted()) {
+                throw new RuntimeException(
+                        "Interrupted thread tried to block in registration of " + name + " in " + this);
+            }
+            try {
+                wait();
+            } catch (InterruptedException e) {
+                Thread.currentThread().interrupt();
+                throw new RuntimeException("Interrupted while trying to register " + name, e);
+            }
+        }
+    }
+
+    /** Says which thread tells of a checkpoint now; {@code null} for none. */
+    synchronized void telling(Thread thread) {
+        telling = thread;
+        notifyAll();
     }
 
     /** The living resources in order of registration, held strongly by the result. */

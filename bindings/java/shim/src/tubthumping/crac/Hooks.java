@@ -33,4 +33,17 @@ public final class Hooks {
             // As above. It counts as one that has seeded itself then.
         }
     }
+
+    /**
+     * A descriptor has been opened, or is about to be.
+     *
+     * @param owner the descriptor, or what has it
+     */
+    public static void descriptorOpened(Object owner) {
+        try {
+            Openings.opened(owner);
+        } catch (Throwable e) {
+            // Nobody will be told where this one came from.
+        }
+    }
 }

@@ -82,6 +82,7 @@ final class Round implements Runnable {
     @Override
     public void run() {
         log(Level.INFO, "Starting checkpoint", null);
+        GlobalContext.INSTANCE.telling(thread);
         tellBefore();
         if (isClean() && !hasEngine) {
             beforeFailures.add(new RuntimeException("C/R is not configured"));
@@ -93,7 +94,9 @@ final class Round implements Runnable {
             quiescence.end(afterFailures);
         }
         enter(Phase.RESUMING);
+        GlobalContext.INSTANCE.telling(null);
         tellAfter(leftToTell());
+        trace("restore-finish");
         RestoreInput given = input();
         if (given != null) {
             quiescence.restartManagement(given, afterFailures);
@@ -115,6 +118,7 @@ final class Round implements Runnable {
                 running = resource;
                 told++;
             }
+            debug("beforeCheckpoint ", resource);
             try {
                 resource.beforeCheckpoint(context);
             } catch (Throwable e) {
@@ -130,6 +134,7 @@ final class Round implements Runnable {
             synchronized (this) {
                 running = resource;
             }
+            debug("afterRestore ", resource);
             try {
                 resource.afterRestore(context);
             } catch (Throwable e) {
@@ -197,7 +202,15 @@ final class Round implements Runnable {
             for (int i = 2; i + 2 < verdict.size(); i += 3) {
                 String fd = Strings.text(verdict.get(i + 1));
                 String detail = Strings.text(verdict.get(i + 2));
-                beforeFailures.add(openResource(Strings.text(verdict.get(i)), fd, detail));
+                Exception open = openResource(Strings.text(verdict.get(i)), fd, detail);
+                if (!fd.isEmpty()) {
+                    open.initCause(Openings.of(Integer.parseInt(fd)));
+                }
+                beforeFailures.add(open);
+            }
+            if (!beforeFailures.isEmpty() && !Openings.areCollected()) {
+                String hint = "Use -D" + Openings.PROPERTY + "=true to find the source.";
+                log(Level.INFO, hint, null);
             }
             if (beforeFailures.isEmpty()) {
                 beforeFailures.add(new RuntimeException(Strings.text(verdict.get(1))));
@@ -214,6 +227,7 @@ final class Round implements Runnable {
                 input = restored.input();
             }
             quiescence.restored(restored, afterFailures);
+            trace("restore");
         }
     }
 
@@ -390,10 +404,29 @@ final class Round implements Runnable {
     }
 
     /** Logs what would be lost because nobody waits for the end of the round. */
-    void logAfterFailures() {
+    void logFailures() {
+        for (Failures.Failure failure : beforeFailures.list()) {
+            // The engine tells what is open, but not where it was opened.
+            if (failure.resource() == null && failure.thrown().getCause() != null) {
+                log(Level.WARNING, "left open", failure.thrown());
+            }
+        }
         for (Failures.Failure failure : afterFailures.list()) {
             String text = failure.resource() + ": failed to go on after a checkpoint";
             log(Level.ERROR, text, failure.thrown());
+        }
+    }
+
+    private static void debug(String what, Resource resource) {
+        if (LOGGER.isLoggable(Level.DEBUG)) {
+            log(Level.DEBUG, what + Failures.describe(resource), null);
+        }
+    }
+
+    /** What scripts that measure a CRaC JDK look for, where they ask for it. */
+    private void trace(String stage) {
+        if (input() != null && Boolean.getBoolean("jdk.crac.trace-startup-time")) {
+            System.out.println("STARTUPTIME " + System.nanoTime() + " " + stage);
         }
     }
 
