@@ -9,6 +9,9 @@ mod check;
 mod checkpoint;
 mod criu;
 mod inspect;
+mod java;
+mod java_options;
+mod jdk;
 mod report;
 mod restore;
 mod run;
@@ -41,6 +44,13 @@ enum Command {
     /// Wait for a checkpoint on standard input to end, and put right what it leaves if it is killed.
     #[command(hide = true)]
     Guard,
+    Jdk(jdk::Args),
+    /// What `bin/java` of a `tub jdk` runs.
+    #[command(hide = true)]
+    LaunchJava(java::Args),
+    /// What `bin/jcmd` of a `tub jdk` runs.
+    #[command(hide = true)]
+    LaunchJcmd(java::Args),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +68,9 @@ fn main() -> ExitCode {
             tubthumping::guard(std::io::stdin().lock());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Jdk(args) => jdk::main(&args),
+        Command::LaunchJava(args) => java::java(&args),
+        Command::LaunchJcmd(args) => java::jcmd(&args),
     };
     match outcome {
         Ok(code) => code,

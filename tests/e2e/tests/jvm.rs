@@ -117,7 +117,7 @@ fn classes(jdk: &Jdk) -> PathBuf {
 }
 
 /// A copy of them in `dir`, where the user can reach them wherever the checkout is.
-fn copied_classes(jdk: &Jdk, dir: &Scratch) -> PathBuf {
+pub(crate) fn copied_classes(jdk: &Jdk, dir: &Scratch) -> PathBuf {
     let copies = dir.make_dir("classes");
     for entry in fs::read_dir(classes(jdk)).unwrap().flatten() {
         let copy = copies.join(entry.file_name());

@@ -18,6 +18,7 @@ mod jdk;
 mod jobs;
 mod jvm;
 mod jvm_input;
+mod jvm_jdk;
 mod jvm_random;
 mod lives;
 mod mappings;

@@ -1,7 +1,7 @@
 //! Starts the engine from inside, for `Core.checkpointRestore()`.
 //!
-//! In: `TUB_COMMAND` and `TUB_IMAGE`. Out: a `tub checkpoint` of this process, and where it
-//! leaves its messages.
+//! In: `TUB_COMMAND`, `TUB_IMAGE` and `TUB_CHECKPOINT_OPTIONS`. Out: a `tub checkpoint` of this
+//! process, and where it leaves its messages.
 //! Invariant: the engine is no child of this process, which could not be restored with one; and
 //! no descriptor of this process leads to it.
 //! Not here: waiting for it (`Coordinator.java`).
@@ -36,6 +36,12 @@ fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// More options of the command: those that whoever started this process wishes for.
+fn options() -> Vec<String> {
+    let options = env::var("TUB_CHECKPOINT_OPTIONS").unwrap_or_default();
+    options.split_whitespace().map(str::to_owned).collect()
+}
+
 fn run(command: OsString, image: OsString) -> io::Result<Started> {
     let (mut pid_end, child_end) = io::pipe()?;
     let messages = messages_path()?;
@@ -47,6 +53,7 @@ fn run(command: OsString, image: OsString) -> io::Result<Started> {
         .arg(std::process::id().to_string())
         .arg("--image")
         .arg(image)
+        .args(options())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log);

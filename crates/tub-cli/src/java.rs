@@ -1,0 +1,173 @@
+//! The `java` and `jcmd` of a directory that `tub jdk` has made.
+//!
+//! In: a command line as a CRaC JDK takes it. Out: `tub run`, `tub restore`, `tub checkpoint` or the
+//! stock program, in the place of this process.
+//! Invariant: a command line without CRaC's options goes to the stock program as it is; an option
+//! that cannot be had is refused with a sentence, never dropped.
+//! Not here: how the options are found and read (`java_options`).
+
+use crate::java_options::{CommandLine, OptionError, expand, with_variable};
+use crate::report::{Code, Failure};
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use tub_image::Image;
+
+/// Start Java as a CRaC JDK does.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The stock JDK.
+    java_home: PathBuf,
+    /// What stood behind `java` or `jcmd`.
+    #[arg(last = true)]
+    words: Vec<OsString>,
+}
+
+/// `java`.
+pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
+    let stock = args.java_home.join("bin/java");
+    let (words, used_variable) = with_variable(&args.words, env::var_os("JDK_JAVA_OPTIONS"));
+    let words = expand(words).map_err(|error| usage(&error))?;
+    let line = CommandLine::parse(&words).map_err(|error| usage(&error))?;
+    if !line.is_crac() {
+        return Err(become_program(Command::new(&stock).args(&args.words)));
+    }
+    let mut command = tub()?;
+    if used_variable {
+        // Its options are on the command line now.
+        command.env_remove("JDK_JAVA_OPTIONS");
+    }
+    if let Some(image) = line.restore_from() {
+        let settable = line.restore_words();
+        let reason =
+            settable.as_ref().err().map(ToString::to_string).or_else(|| unavailable(image));
+        match (settable, reason) {
+            (Ok(words), None) => {
+                command.arg("restore").arg(image).args(line.restore_options()).arg("--");
+                return Err(become_program(command.args(words)));
+            }
+            (_, Some(reason)) if line.may_start_instead() => {
+                eprintln!("tub: {reason}; starting anew");
+            }
+            (Err(error), _) => return Err(Failure { code: Code::Failed, ..usage(&error) }),
+            // `tub restore` has better words for it.
+            (Ok(words), Some(_)) => {
+                command.arg("restore").arg(image).args(line.restore_options()).arg("--");
+                return Err(become_program(command.args(words)));
+            }
+        }
+    }
+    let Some(pattern) = line.checkpoint_to() else {
+        return Err(become_program(Command::new(&stock).args(line.stock_words())));
+    };
+    let image = crate::java_options::place(pattern, std::process::id()).map_err(|e| usage(&e))?;
+    command.env("TUB_CHECKPOINT_OPTIONS", line.checkpoint_options().join(" "));
+    command.args(["run", "--image", &image, "--"]).arg(stock).args(line.stock_words());
+    Err(become_program(&mut command))
+}
+
+/// `jcmd`.
+pub(crate) fn jcmd(args: &Args) -> Result<ExitCode, Failure> {
+    let stock = args.java_home.join("bin/jcmd");
+    let is_checkpoint = args.words.get(1).is_some_and(|word| word == "JDK.checkpoint");
+    if !is_checkpoint {
+        return Err(become_program(Command::new(&stock).args(&args.words)));
+    }
+    if let Some(word) = args.words.get(2) {
+        let word = word.to_string_lossy();
+        return Err(usage(&OptionError::new(format!(
+            "JDK.checkpoint: {word}: metrics and labels are not kept in an image"
+        ))));
+    }
+    let pid = process(&stock, &args.words[0])?;
+    let mut command = tub()?;
+    command.args(["checkpoint", &pid]).args(options_of(&pid));
+    Err(become_program(&mut command))
+}
+
+/// What the launcher has said about checkpoints of a process when it started it.
+fn options_of(pid: &str) -> Vec<String> {
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+    environment
+        .split(|&byte| byte == 0)
+        .find_map(|line| line.strip_prefix(b"TUB_CHECKPOINT_OPTIONS="))
+        .map(|options| String::from_utf8_lossy(options).into_owned())
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// A process id, or that of the one JVM whose main class is named so.
+fn process(stock: &Path, word: &OsStr) -> Result<String, Failure> {
+    let name = word.to_string_lossy().into_owned();
+    if name.bytes().all(|byte| byte.is_ascii_digit()) && !name.is_empty() {
+        return Ok(name);
+    }
+    let listed = Command::new(stock).arg("-l").output().map_err(|error| {
+        Failure::new(format!("{}: cannot run", stock.display()), &error, Code::Failed)
+    })?;
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let of_name = |line: &str| {
+        let (pid, command) = line.split_once(' ')?;
+        let main = command.split_whitespace().next()?;
+        // As jcmd does it: a part of the main class's name, or of the jar's.
+        (main.contains(&name) && main != "jdk.jcmd/sun.tools.jcmd.JCmd").then(|| pid.to_owned())
+    };
+    let mut found: Vec<String> = listed.lines().filter_map(of_name).collect();
+    match found.len() {
+        1 => Ok(found.remove(0)),
+        0 => Err(Failure {
+            code: Code::NoSuchProcess,
+            ..usage(&OptionError::new(format!("{name}: no JVM has such a main class")))
+        }),
+        _ => Err(usage(&OptionError::new(format!(
+            "{name}: more than one JVM has such a main class: {}",
+            found.join(", ")
+        )))),
+    }
+}
+
+/// Why an image cannot be used, as far as that is known before anything is done.
+fn unavailable(image: &OsStr) -> Option<String> {
+    let reason =
+        |text: String| Some(format!("image {} cannot be used: {text}", Path::new(image).display()));
+    let opened = match Image::open(Path::new(image)) {
+        Ok(opened) => opened,
+        Err(error) => return reason(error.to_string()),
+    };
+    let here = match tub_host::facts() {
+        Ok(here) => here,
+        Err(error) => return reason(error.to_string()),
+    };
+    let first = tub_host::compare(&opened.checkpoint.host, &here).into_iter().next()?;
+    reason(first.to_string())
+}
+
+fn tub() -> Result<Command, Failure> {
+    let ourselves = env::current_exe().map_err(|error| {
+        Failure::new("cannot find the path of tub itself", &error, Code::Failed)
+    })?;
+    Ok(Command::new(ourselves))
+}
+
+/// Returns only if that fails.
+fn become_program(command: &mut Command) -> Failure {
+    let error: io::Error = command.exec();
+    let program = Path::new(command.get_program()).display().to_string();
+    Failure::new(format!("{program}: cannot run"), &error, Code::Failed)
+}
+
+fn usage(error: &OptionError) -> Failure {
+    Failure {
+        what: error.to_string(),
+        causes: Vec::new(),
+        state: String::new(),
+        hint: "docs/java.md lists what can be had".into(),
+        code: Code::Failed,
+    }
+}
