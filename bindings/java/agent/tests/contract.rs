@@ -1,5 +1,4 @@
 //! The corners of the API that applications and their tests rely on.
-#![expect(clippy::unwrap_used, reason = "the helpers of a test panic as its body does")]
 
 mod support;
 
