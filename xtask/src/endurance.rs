@@ -1,4 +1,4 @@
-//! `cargo xtask faults`: tests that are worth their time now and then, but not each time.
+//! `cargo xtask faults` and `soak`: tests that are worth their time now and then, but not each time.
 //!
 //! In: the checkout. Out: success, or the failed test's own words.
 //! Invariant: these are tests of `tests/e2e`, of which a sample runs each time; here they run in full.
@@ -14,6 +14,19 @@ use std::process::Command;
 pub(crate) fn faults() -> Result<()> {
     setup::need_strace()?;
     run(e2e("faults::a_fault")?.env("TUB_FAULTS", "all"))
+}
+
+/// How long it is to go on.
+#[derive(clap::Args)]
+pub(crate) struct Soak {
+    /// Cycles of checkpoint and restore.
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    cycles: u32,
+}
+
+/// Many cycles of one busy program; many instances of one image.
+pub(crate) fn soak(options: &Soak) -> Result<()> {
+    run(e2e("soak::")?.env("TUB_SOAK_CYCLES", options.cycles.to_string()))
 }
 
 /// The end-to-end tests whose names begin with `filter`, one after another, with all they say.

@@ -44,6 +44,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Let every system call of a checkpoint and a restore fail, and kill tub at every one (slow).
     Faults,
+    /// Let a busy program go through many checkpoints and restores, and many instances live at once.
+    Soak(endurance::Soak),
     /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
     Prepush,
     /// Everything that must hold: formatting, tidy, lints, documentation, the README's test command.
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Faults => endurance::faults(),
+        Command::Soak(options) => endurance::soak(&options),
         Command::Prepush => checks::prepush(),
         Command::Ci => checks::ci(),
         Command::Setup => setup::everything(),

@@ -29,6 +29,7 @@ mod refusals;
 mod registers;
 mod round_trip;
 mod signals;
+mod soak;
 mod spring;
 mod time;
 mod train;

@@ -36,6 +36,7 @@ mod registers;
 mod restless;
 mod shared;
 mod signals;
+mod soak;
 mod sockets;
 mod stage;
 mod sys;
@@ -67,6 +68,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("eventfd", eventfd::eventfd),
     ("exit", exits::exit),
     ("files", files::files),
+    ("fill", soak::fill),
     ("futexes", futexes::futexes),
     ("identity", identity::identity),
     ("ids", ids::ids),
@@ -87,6 +89,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("shared-memory", shared::shared_memory),
     ("signal-echo", exits::signal_echo),
     ("signals", signals::signals),
+    ("soak", soak::soak),
     ("sockets", sockets::sockets),
     ("tcp-closed", inet::tcp_closed),
     ("threads-1000", threads::threads_1000),
