@@ -5,63 +5,36 @@
 //! lowered without any other input.
 //! Not here: doing it (see [`crate::launch()`]).
 
+mod display;
+mod error;
 mod family;
 mod files;
+mod inputs;
 mod locks;
 mod lower;
 mod memory;
 mod op;
+mod places;
+mod rights;
 mod threads;
 mod vdso;
 
+pub use error::PlanError;
 pub use family::{Birth, Group, Role};
 pub use files::{End, FileStep, Placed};
+pub use inputs::{Ids, MemoryMode, PlanFacts, PlanWishes, Stdio};
 pub use lower::{Lowered, lower};
 pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
 pub use threads::CredentialChange;
 
+use places::{BLOB_PLACE, TASK_SIZE, VDSO_PLACE, free_place};
+use rights::{credentials, limits};
 use std::collections::BTreeSet;
-use std::fmt;
 use tub_image::PageRun;
-use tub_model::{
-    Checkpoint, FileIdentity, FileKind, Limit, MemoryFile, MmFields, Task, Thread, VdsoFacts,
-};
+use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MemoryFile, MmFields, Task, Thread};
 use tub_restorer_abi::STUB_BYTES;
 use tub_units::{AddrRange, NsPid, PAGE_BYTES};
-
-/// Whether the restored process has the ids of the original.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Ids {
-    /// The same ids, in a PID namespace of its own.
-    #[default]
-    Keep,
-    /// Whatever ids the kernel gives; C library caches are put right.
-    New,
-}
-
-/// How memory is brought back.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemoryMode {
-    /// Lazy for runtimes known to bear it, exact for all others.
-    #[default]
-    Auto,
-    /// Private memory is mapped from the page store: pages on demand, shared between instances.
-    /// MADV_DONTNEED then brings back the image's content, not zeros.
-    Lazy,
-    /// Private memory is read into anonymous memory: exact in every respect.
-    Eager,
-}
-
-/// Where descriptors 0 to 2 come from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Stdio {
-    /// From the restoring process.
-    #[default]
-    Inherit,
-    /// From the image, like all others.
-    Image,
-}
 
 /// Whether the clocks go on where they stood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,58 +48,6 @@ pub enum ClockPlan {
     },
     /// They jump to this host's.
     Jump,
-}
-
-/// What was wished for.
-#[derive(Clone, Debug, Default)]
-pub struct PlanWishes {
-    /// Same ids or new ones.
-    pub ids: Ids,
-    /// How memory is brought back.
-    pub memory: MemoryMode,
-    /// Where the standard streams come from.
-    pub stdio: Stdio,
-    /// Whether the instance outlives the restoring process.
-    pub detach: bool,
-    /// Pages known to be written to first: ascending, disjoint.
-    pub hot: Vec<AddrRange>,
-    /// What the coordinated application finds in its mailbox.
-    pub mailbox: Vec<u8>,
-}
-
-/// What this host and this caller allow, as far as the plan depends on it.
-#[derive(Clone, Debug)]
-pub struct PlanFacts {
-    /// Whether the caller gets a user namespace of its own (and is privileged in it).
-    pub user_namespace: bool,
-    /// Whether a time namespace can be had.
-    pub time_namespace: bool,
-    /// Whether `/proc/PID/exe` can be set: needs CAP_CHECKPOINT_RESTORE in the user namespace.
-    pub set_executable: bool,
-    /// Whether clone3 works (default Docker: it does not).
-    pub clone3: bool,
-    /// Whether the page store's file system forbids executable mappings.
-    pub store_is_noexec: bool,
-    /// Whether the image was taken since this host booted.
-    pub same_boot: bool,
-    /// Effective user id of the caller.
-    pub uid: u32,
-    /// Effective group id of the caller.
-    pub gid: u32,
-    /// Capabilities of the caller, before any user namespace.
-    pub capabilities: [u64; 3],
-    /// Limits of the caller.
-    pub limits: Vec<Limit>,
-    /// Whether timers can be made with ids of our choice (KERNEL(since 6.15)).
-    pub timer_ids: bool,
-    /// This kernel's vdso, where it is not the image's.
-    pub other_vdso: Option<VdsoFacts>,
-    /// Kinds of memory that this kernel has.
-    pub memory: MemoryFacts,
-    /// Bytes of the blob's code.
-    pub blob_bytes: u64,
-    /// Whether standard input is a terminal: who leaves its group cannot read from it.
-    pub terminal: bool,
 }
 
 /// A file that the process maps.
@@ -284,87 +205,6 @@ pub struct TaskPlan {
     pub threads: Vec<Thread>,
     /// What each thread does.
     pub programs: Vec<Program>,
-}
-
-/// Why there is no plan. The image and the host are untouched.
-#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PlanError {
-    /// The clocks would run backwards.
-    #[error(
-        "monotonic clock would jump: the image is of another boot and no time namespace can be had"
-    )]
-    ClockBackwards,
-    /// A main process without the privilege its image asks for.
-    #[error("image is of user {image}, and user {caller} may not become that user")]
-    ForeignUser {
-        /// User id in the image.
-        image: u32,
-        /// User id of the caller.
-        caller: u32,
-    },
-    /// The mailbox is too small for the environment and arguments.
-    #[error("mailbox of {have} bytes is too small for {need} bytes of environment and arguments")]
-    MailboxTooSmall {
-        /// Bytes there are.
-        have: u64,
-        /// Bytes needed.
-        need: u64,
-    },
-    /// No room in the address space.
-    #[error("address space has no free range of {bytes} bytes")]
-    NoRoom {
-        /// Bytes needed.
-        bytes: u64,
-    },
-    /// A standard stream that only the original's surroundings could provide.
-    #[error("descriptor {number} ({what}) cannot be restored from the image")]
-    Stdio {
-        /// Its number.
-        number: i32,
-        /// What it is.
-        what: &'static str,
-    },
-    /// Guards, on a kernel that has none.
-    #[error("mapping {range} has guard pages: Linux 6.13 or later is needed")]
-    Guards {
-        /// The first mapping that has some.
-        range: AddrRange,
-    },
-    /// A process group whose leader lives on in another one.
-    #[error("process {pid} belongs to process group {group}, whose leader has left it")]
-    Group {
-        /// The process.
-        pid: i32,
-        /// The group.
-        group: i32,
-    },
-    /// A session that the process can neither inherit nor begin.
-    #[error("process {pid} belongs to session {session}, which it can only inherit")]
-    Session {
-        /// The process.
-        pid: i32,
-        /// The session.
-        session: i32,
-    },
-    /// A thread that was stopped in the vdso of another kernel.
-    #[error("thread {tid} was in the middle of the vdso, and this kernel's is another one")]
-    InsideVdso {
-        /// Its id.
-        tid: NsPid,
-    },
-    /// A function of the image's vdso that cannot be led anywhere.
-    #[error("vdso of the image's kernel has a function {function} that this kernel lacks")]
-    Vdso {
-        /// Its name.
-        function: String,
-    },
-    /// A POSIX timer with an id that is far from 0, on a kernel that cannot make it.
-    #[error("timer {id} cannot be made with that id: Linux 6.15 or later is needed")]
-    TimerIds {
-        /// Its id.
-        id: i32,
-    },
 }
 
 /// Plans the restore of `checkpoint`.
@@ -576,30 +416,6 @@ fn parent_death_signal(task: &Task, wishes: &PlanWishes) -> i32 {
     }
 }
 
-/// End of the user's half of the address space on x86-64 with four-level page tables
-/// (Documentation/arch/x86/x86_64/mm.rst): the last page is never mapped.
-const TASK_SIZE: u64 = 0x7fff_ffff_f000;
-
-/// Where places for the blob are looked for, and for a vdso: never the same, since the distance
-/// between them is no multiple of the step.
-const BLOB_PLACE: u64 = 0x1000_0000_0000;
-const VDSO_PLACE: u64 = BLOB_PLACE + (1 << 35);
-
-/// A range that the image does not use, where programs and kernel place nothing either: between
-/// the low mappings and the half where position-independent executables live.
-fn free_place(task: &Task, first: u64, bytes: u64) -> Result<AddrRange, PlanError> {
-    const STEP: u64 = 1 << 36;
-    let bytes = bytes.next_multiple_of(PAGE_BYTES);
-    (0..64u64)
-        .filter_map(|step| AddrRange::with_len(first + step * STEP, bytes))
-        .find(|range| {
-            // A page to spare on both sides, so that nothing merges with it.
-            let guarded = AddrRange::new(range.start() - PAGE_BYTES, range.end() + PAGE_BYTES);
-            guarded.is_some_and(|guarded| task.vmas.iter().all(|vma| !vma.range.overlaps(guarded)))
-        })
-        .ok_or(PlanError::NoRoom { bytes })
-}
-
 fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
     let highest = checkpoint.tasks.iter().filter_map(|task| task.fds.last());
     let above = highest.map(|fd| fd.number.0).max().unwrap_or(2).max(2) + 1;
@@ -635,60 +451,6 @@ fn clocks(
     }
     warnings.push("clocks jump forward: no time namespace can be had here".to_owned());
     Ok(ClockPlan::Jump)
-}
-
-/// Decides whose the restored process is: never anybody's that the caller could not become, never
-/// with a capability that the caller lacks (design decision E11, SECURITY.md).
-fn credentials(
-    task: &Task,
-    facts: &PlanFacts,
-    warnings: &mut Vec<String>,
-) -> Result<CredentialChange, PlanError> {
-    let image = &task.credentials;
-    let same = image.uids.iter().all(|&uid| uid == facts.uid)
-        && image.gids.iter().all(|&gid| gid == facts.gid);
-    // linux/capability.h: CAP_SETGID 6, CAP_SETUID 7.
-    const SET_IDS: u64 = 1 << 6 | 1 << 7;
-    let may_change = !facts.user_namespace && facts.capabilities[0] & SET_IDS == SET_IDS;
-    let identity = if same {
-        None
-    } else if may_change {
-        Some(image.clone())
-    } else if image.uids[1] == 0 {
-        // A root process restored by an ordinary user would have to run as that user, who lacks
-        // what the process counts on.
-        return Err(PlanError::ForeignUser { image: 0, caller: facts.uid });
-    } else {
-        warnings.push(format!("runs as user {}, not as {}", facts.uid, image.uids[1]));
-        None
-    };
-    let bounded = |which: usize| image.capabilities[which] & facts.capabilities[1];
-    let permitted = bounded(1);
-    let capabilities =
-        [bounded(0) & permitted, permitted, image.capabilities[2] & facts.capabilities[2]];
-    Ok(CredentialChange { identity, capabilities })
-}
-
-/// Limits of the restoring side win: what the original had is set as far as it stays below them.
-fn limits(task: &Task, facts: &PlanFacts, warnings: &mut Vec<String>) -> Vec<Limit> {
-    let mut wanted = Vec::new();
-    for saved in &task.limits {
-        let Some(here) = facts.limits.iter().find(|here| here.resource == saved.resource) else {
-            continue;
-        };
-        let hard = saved.hard.min(here.hard);
-        let soft = saved.soft.min(hard);
-        if soft < saved.soft {
-            warnings.push(format!(
-                "limit {} shrinks from {} to {soft}: the restoring side allows no more",
-                saved.resource, saved.soft
-            ));
-        }
-        if (soft, hard) != (here.soft, here.hard) {
-            wanted.push(Limit { resource: saved.resource, soft, hard });
-        }
-    }
-    wanted
 }
 
 fn check_guards(task: &Task, facts: &PlanFacts) -> Result<(), PlanError> {
@@ -729,47 +491,4 @@ fn check_stdio(checkpoint: &Checkpoint, stdio: Stdio) -> Result<(), PlanError> {
         return Err(PlanError::Stdio { number: fd.number.0, what });
     }
     Ok(())
-}
-
-impl fmt::Display for RestorePlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.ids {
-            Ids::Keep => writeln!(f, "ids     keep")?,
-            Ids::New => writeln!(f, "ids     new")?,
-        }
-        writeln!(f, "clocks  {:?}", self.clocks)?;
-        for (index, file) in self.mapped_files.iter().enumerate() {
-            writeln!(f, "file {index:<3} {}", file.path())?;
-        }
-        for step in &self.file_steps {
-            writeln!(f, "fd      {step:?}")?;
-        }
-        for (index, birth) in self.births.iter().enumerate() {
-            writeln!(f, "birth {index} {birth}")?;
-        }
-        self.tasks.iter().try_for_each(|task| write!(f, "{task}"))?;
-        for warning in &self.warnings {
-            writeln!(f, "warning {warning}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for TaskPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "process {}", self.pid)?;
-        writeln!(f, "memory  {}", if self.lazy { "lazy" } else { "exact" })?;
-        writeln!(f, "blob    {}", self.blob)?;
-        writeln!(f, "cwd     {}", self.cwd)?;
-        for step in &self.file_steps {
-            writeln!(f, "fd      {step:?}")?;
-        }
-        for (index, program) in self.programs.iter().enumerate() {
-            writeln!(f, "thread {index} (tid {}, {:?})", program.tid, program.name)?;
-            for op in &program.ops {
-                writeln!(f, "  {op}")?;
-            }
-        }
-        Ok(())
-    }
 }

@@ -4,11 +4,16 @@
 //! Invariant: every address in the result lies in the blob's range, or is one that the plan names.
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
+mod arena;
+mod threads;
+
 use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
+use arena::{Arena, number, op_bytes, words};
 use std::collections::BTreeMap;
-use tub_model::{PosixTimer, RemainingWait, Task, Thread};
+use threads::signal_frame;
+use tub_model::{PosixTimer, Task};
 use tub_restorer_abi as abi;
-use tub_restorer_abi::{AFTER_CALL, RawOp, RawReport, Stub};
+use tub_restorer_abi::{RawOp, RawReport};
 use tub_sys::{SIGNAL_FRAME_ALIGN, SignalFrame};
 
 /// Bytes of stack for each thread while it runs the blob: its deepest call needs about 300.
@@ -21,20 +26,6 @@ const ARCH_SET_FS: u64 = 0x1002;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
 /// Offset of `sigev_notify_thread_id` in `struct sigevent` (asm-generic/siginfo.h), which has 64 bytes.
 const EVENT_THREAD: u64 = 16;
-/// Index of `rip` in `struct user_regs_struct` (sys/user.h).
-const RIP: usize = 16;
-
-/// From which the kernel loads the state of `thread`, with the registers `general`.
-fn signal_frame(thread: &Thread, general: [u64; 27]) -> SignalFrame<'_> {
-    let stack = thread.alternate_stack;
-    SignalFrame {
-        return_address: 0, // never used
-        general,
-        xsave: &thread.registers.xsave,
-        signal_mask: thread.signal_mask,
-        alternate_stack: (stack.address, stack.flags, stack.size_bytes),
-    }
-}
 
 /// A plan in the form in which the blob runs it.
 #[derive(Clone, Debug)]
@@ -143,50 +134,6 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
         header: base,
         stack: stacks_at + STACK_BYTES,
         origins,
-    }
-}
-
-fn op_bytes(op: &RawOp) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64);
-    bytes.extend(op.code.to_ne_bytes());
-    bytes.extend(op.flags.to_ne_bytes());
-    bytes.extend(words(&op.args));
-    bytes
-}
-
-fn words(values: &[u64]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_ne_bytes()).collect()
-}
-
-/// A C int as a system call's argument.
-fn number(value: i32) -> u64 {
-    i64::from(value).cast_unsigned()
-}
-
-/// Operands, placed one after the other at addresses known in advance.
-struct Arena {
-    base: u64,
-    bytes: Vec<u8>,
-}
-
-impl Arena {
-    fn reserve(&mut self, bytes: u64, align: usize) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
-        let at = self.base + self.bytes.len() as u64;
-        let bytes = usize::try_from(bytes).expect("operands are small");
-        self.bytes.resize(self.bytes.len() + bytes, 0);
-        at
-    }
-
-    fn put(&mut self, bytes: &[u8], align: usize) -> u64 {
-        let at = self.reserve(bytes.len() as u64, align);
-        self.write(at, bytes);
-        at
-    }
-
-    fn write(&mut self, at: u64, bytes: &[u8]) {
-        let offset = usize::try_from(at - self.base).expect("the arena is smaller than memory");
-        self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 }
 
@@ -490,32 +437,6 @@ impl Lowering<'_> {
         }
     }
 
-    /// The registers that a thread goes on with: its own, or those by which it makes an interrupted
-    /// wait again for what is left of it (see [`Stub`]).
-    fn resumed_registers(&mut self, thread: &Thread, wait: Option<RemainingWait>) -> [u64; 27] {
-        let mut general = thread.registers.general;
-        let Some(wait) = wait else { return general };
-        let register = wait.register as usize;
-        let stub = Stub {
-            register: wait.register,
-            original: general[register],
-            return_to: general[RIP].wrapping_add(AFTER_CALL),
-        };
-        // An image may hold anything; a register that no call takes its time from is passed over, and
-        // the call made with the whole time.
-        let Some(code) = stub.to_bytes() else { return general };
-        let split = |ns: u64| [ns / 1_000_000_000, ns % 1_000_000_000];
-        general[register] = if wait.milliseconds {
-            // Not shorter than it was: a started millisecond counts.
-            wait.remaining_ns.div_ceil(1_000_000)
-        } else {
-            self.arena.put(&words(&split(wait.remaining_ns)), 8)
-        };
-        general[RIP] = self.task.stubs_at + self.stubs.len() as u64;
-        self.stubs.extend(code);
-        general
-    }
-
     /// `struct prctl_mm_map` (linux/prctl.h).
     fn set_mm(&mut self, executable: bool) {
         const PR_SET_MM_MAP: i32 = 14;
@@ -542,39 +463,6 @@ impl Lowering<'_> {
         let at = self.arena.put(&map, 8);
         let args = [number(libc::PR_SET_MM), number(PR_SET_MM_MAP), at, map.len() as u64, 0];
         self.call(libc::SYS_prctl, &args);
-    }
-
-    fn spawn(&mut self, thread: usize, tid: Option<i32>) {
-        let saved = &self.task.threads[thread];
-        let mut flags = libc::CLONE_VM
-            | libc::CLONE_FS
-            | libc::CLONE_FILES
-            | libc::CLONE_SIGHAND
-            | libc::CLONE_THREAD
-            | libc::CLONE_SYSVSEM
-            | libc::CLONE_SETTLS;
-        let child_tid = saved.clear_child_tid.0;
-        if child_tid != 0 {
-            flags |= libc::CLONE_CHILD_CLEARTID;
-            if tid.is_none() {
-                // The C library caches the id in the word that the kernel clears at the end
-                // (glibc and musl: the thread's descriptor); the kernel corrects it for us.
-                flags |= libc::CLONE_CHILD_SETTID;
-            }
-        }
-        let flags = number(flags);
-        let tls = saved.registers.general[super::threads::FS_BASE];
-        let stack = self.stacks_at + thread as u64 * STACK_BYTES;
-        if !self.plan.clone3 && tid.is_none() {
-            let args = [flags, stack + STACK_BYTES, thread as u64, child_tid, tls];
-            self.raw(abi::SPAWN_CLONE, &args);
-            return;
-        }
-        let set_tid = tid.map(|tid| self.arena.put(&tid.to_ne_bytes(), 8));
-        let (set_tid, count) = set_tid.map_or((0, 0), |at| (at, 1));
-        let args = [flags, 0, child_tid, 0, 0, stack, STACK_BYTES, tls, set_tid, count, 0];
-        let at = self.arena.put(&words(&args), 8);
-        self.raw(abi::SPAWN, &[at, args.len() as u64 * 8, thread as u64]);
     }
 
     /// Makes a timer with the id wished for.
