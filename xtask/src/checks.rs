@@ -6,7 +6,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
-use crate::process::{run, step};
+use crate::process::{exists, run, run_quietly, step};
 use crate::{criu, fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -128,6 +128,7 @@ impl Tally {
 pub(crate) fn ci() -> Result<()> {
     setup::everything()?;
     lint()?;
+    dependencies()?;
     let test = test_command()?;
     eprintln!("  {test}   (the README's test command)");
     run(Command::new("sh").arg("-c").arg(&test).current_dir(root()))?;
@@ -153,6 +154,22 @@ fn lint() -> Result<()> {
         // Private items are documented too, so links to them lead somewhere.
         let strict = "-D warnings -A rustdoc::private_intra_doc_links";
         run(cargo().arg("doc").args(flags).env("RUSTDOCFLAGS", strict))
+    })
+}
+
+/// Licences, sources and bans of outside dependencies (`deny.toml`), where the tool is there.
+fn dependencies() -> Result<()> {
+    if !exists("cargo-deny") {
+        println!("skipped: licences of dependencies: cargo-deny is not installed");
+        return Ok(());
+    }
+    step("dependencies", || {
+        for manifest in ["Cargo.toml", "crates/tub-restorer/Cargo.toml", fuzz::MANIFEST] {
+            let mut command = cargo();
+            command.args(["deny", "--log-level", "error", "--manifest-path", manifest]);
+            run_quietly(command.args(["check", "licenses", "bans", "sources"]))?;
+        }
+        Ok(())
     })
 }
 

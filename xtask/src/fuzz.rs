@@ -47,6 +47,9 @@ const INPUT_BYTES: u32 = 16 << 10;
 const KEPT_INPUTS: usize = 40;
 const KEPT_BYTES: u64 = 8 << 10;
 
+/// Of the engine, which is no member of the workspace.
+pub(crate) const MANIFEST: &str = "tests/fuzz/engine/Cargo.toml";
+
 const FLAGS: [&str; 6] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -106,7 +109,7 @@ impl Engine {
         step("building the fuzz targets", || {
             let mut command = cargo();
             command.args(["build", "--release", "--quiet", "--locked", "--target", TARGET]);
-            command.args(["--manifest-path", "tests/fuzz/engine/Cargo.toml", "--target-dir"]);
+            command.args(["--manifest-path", MANIFEST, "--target-dir"]);
             command.arg(&dir);
             // `--target` keeps the flags away from build scripts.
             command.env("RUSTFLAGS", FLAGS.join(" "));

@@ -1,7 +1,10 @@
 //! `tub verify`: is an image whole, and would it restore here.
 //!
-//! In: a directory. Out: every reason why not, at once.
+//! In: a directory. Out: every reason why not, at once; and what may have passed by then (ports that
+//! are taken now), as warnings.
 //! Invariant: nothing is started, and the image is only read.
+
+mod addresses;
 
 use crate::criu;
 use crate::inspect::bad_image;
@@ -40,11 +43,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             "image": args.dir.display().to_string(),
             "restorable": outcome.is_ok(),
             "reasons": causes,
+            "warnings": outcome.as_ref().map_or_else(|_| Vec::new(), addresses::taken),
         });
         println!("{object}");
     }
     let image = outcome?;
     if !args.json {
+        for warning in addresses::taken(&image) {
+            eprintln!("tub: warning: {warning}");
+        }
         let pages = crate::inspect::size(image.pages_bytes);
         println!("image {} is whole ({pages} of pages checked)", args.dir.display());
         println!("and would restore here");
@@ -127,7 +134,7 @@ mod tests {
         std::fs::write(&pages, bytes).unwrap();
         let failure = main(&Args { dir: copy.0.clone(), json: false }).unwrap_err();
         assert_eq!(failure.code, Code::BadImage);
-        for expected in ["altered", "vdso", "/app/app.jar", "/data/log", "/srv/app"] {
+        for expected in ["altered", "xsave", "/app/app.jar", "/data/log", "/srv/app"] {
             let found = failure.causes.iter().any(|cause| cause.contains(expected));
             assert!(found, "{expected} is not among {:#?}", failure.causes);
         }

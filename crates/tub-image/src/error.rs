@@ -1,6 +1,6 @@
 //! The one error: which file, what is wrong with it, and the system's word where it had one.
 
-use crate::layout::Version;
+use crate::layout::{FLAG_NAMES, Version};
 use std::path::{Path, PathBuf};
 use std::{error, fmt, io};
 use tub_units::AddrRange;
@@ -101,6 +101,11 @@ pub enum ErrorKind {
         found_bytes: u64,
         /// Bytes that should be.
         expected_bytes: u64,
+    },
+    /// A newer release wrote the image in a way that must be understood and is not.
+    UnknownFlags {
+        /// The flags of the header.
+        flags: u32,
     },
     /// A newer release wrote a part that must be understood and is not.
     UnknownRecord {
@@ -205,6 +210,14 @@ impl fmt::Display for ErrorKind {
             Self::System { call } => write!(f, "{call} failed"),
             Self::Truncated { found_bytes, expected_bytes } => {
                 write!(f, "truncated: {found_bytes} of {expected_bytes} bytes are there")
+            }
+            Self::UnknownFlags { flags } => {
+                write!(f, "image is written in a way that this release does not read: ")?;
+                let named = FLAG_NAMES.iter().filter(|(bit, _)| flags & bit != 0);
+                for (_, name) in named {
+                    write!(f, "{name}, ")?;
+                }
+                write!(f, "flags {flags:#x}; a newer release wrote it")
             }
             Self::UnknownRecord { kind, version } => write!(
                 f,

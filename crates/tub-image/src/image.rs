@@ -53,7 +53,7 @@ impl Image {
     /// # Errors
     /// [`ErrorKind::NotFound`], [`ErrorKind::NotAnImage`], [`ErrorKind::NotOurs`] where directory
     /// or files belong to another user than us and root, or others may write to them;
-    /// [`ErrorKind::UnknownVersion`], [`ErrorKind::UnknownRecord`],
+    /// [`ErrorKind::UnknownVersion`], [`ErrorKind::UnknownFlags`], [`ErrorKind::UnknownRecord`],
     /// [`ErrorKind::OtherArchitecture`], [`ErrorKind::OtherPageSize`], [`ErrorKind::Truncated`],
     /// [`ErrorKind::Altered`], [`ErrorKind::Malformed`], [`ErrorKind::System`].
     pub fn open(dir: &Path) -> Result<Self> {
@@ -100,12 +100,7 @@ impl Image {
     /// [`ErrorKind::PagesAltered`] with every run that does not match; [`ErrorKind::System`].
     pub fn verify_pages(&self) -> Result<()> {
         let path = self.dir.join(PAGES_FILE);
-        let mut ranges = Vec::new();
-        for run in self.runs.iter().flatten() {
-            if !pages::is_intact(&self.pages, run, &path)? {
-                ranges.push(run.range);
-            }
-        }
+        let ranges = pages::altered(&self.pages, self.runs.iter().flatten(), &path)?;
         if ranges.is_empty() {
             Ok(())
         } else {
@@ -206,10 +201,7 @@ fn read_inventory(path: &Path, mut file: File, file_bytes: u64) -> Result<(Heade
         return Err(error(ErrorKind::OtherPageSize { found_bytes, here_bytes: PAGE }));
     }
     if header.flags != 0 {
-        return Err(Error::malformed(
-            path,
-            format!("header has unknown flags {:#x}", header.flags),
-        ));
+        return Err(error(ErrorKind::UnknownFlags { flags: header.flags }));
     }
     if header.body_bytes > BODY_BYTES_MAX {
         return Err(Error::malformed(path, format!("{} bytes of records", header.body_bytes)));

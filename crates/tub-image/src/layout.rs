@@ -28,6 +28,10 @@ pub(crate) const BODY_BYTES_MAX: u64 = 256 << 20;
 /// What this release writes, and the newest that it reads.
 pub(crate) const VERSION: Version = Version { major: 1, minor: 0 };
 
+/// What the flags of the header are reserved for. This release sets none, and reads none.
+pub(crate) const FLAG_NAMES: [(u32, &str); 3] =
+    [(1, "compressed pages"), (1 << 1, "encryption"), (1 << 2, "layers")];
+
 /// A record with this bit in its kind may be passed over by who does not know it.
 pub(crate) const OPTIONAL: u32 = 1 << 31;
 
@@ -72,7 +76,7 @@ pub(crate) struct Header {
     pub(crate) version: Version,
     pub(crate) machine: u32,
     pub(crate) page_bytes: u32,
-    /// None is defined: a set one is a reason to refuse.
+    /// None is in use: a set one is a reason to refuse.
     pub(crate) flags: u32,
     /// Length of what follows the header.
     pub(crate) body_bytes: u64,

@@ -12,6 +12,7 @@
 #![doc = include_str!("../FORMAT.md")]
 #![forbid(unsafe_code)]
 
+mod bounds;
 mod error;
 mod hot;
 mod image;

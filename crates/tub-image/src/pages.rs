@@ -335,18 +335,37 @@ fn is_zero(page: &[u8; PAGE]) -> bool {
     *page == ZERO_PAGE
 }
 
-/// Hashes the run's bytes in `file` and compares.
-pub(crate) fn is_intact(file: &File, run: &PageRun, path: &Path) -> Result<bool> {
+/// Hashes the run's bytes in `file`, through `buffer`, and compares.
+fn is_intact(file: &File, run: &PageRun, buffer: &mut [u8], path: &Path) -> Result<bool> {
     let mut hash = Xxh3::new();
-    let mut buffer = vec![0; BUFFER_BYTES];
     let mut done = 0;
     while done < run.range.len() {
         let left = usize::try_from(run.range.len() - done).unwrap_or(usize::MAX);
-        let piece = &mut buffer[..left.min(BUFFER_BYTES)];
+        let length = left.min(buffer.len());
+        let piece = &mut buffer[..length];
         let read = file.read_exact_at(piece, run.offset_bytes + done);
         read.map_err(|error| Error::system(path, "read", error))?;
         hash.update(piece);
         done += piece.len() as u64;
     }
     Ok(hash.digest() == run.hash)
+}
+
+/// The runs whose bytes in `file` are not what they were.
+///
+/// One thread: the kernel reads ahead while we hash, and hashing is faster than any disk. The
+/// caller may want to enter a namespace afterwards, which only a process with one thread can.
+pub(crate) fn altered<'a>(
+    file: &File,
+    runs: impl Iterator<Item = &'a PageRun>,
+    path: &Path,
+) -> Result<Vec<AddrRange>> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut ranges = Vec::new();
+    for run in runs {
+        if !is_intact(file, run, &mut buffer, path)? {
+            ranges.push(run.range);
+        }
+    }
+    Ok(ranges)
 }

@@ -3,8 +3,9 @@
 //! In: a checkpoint, its runs, and the length of `pages.tub`. Out: nothing, or what cannot be.
 //! Invariant: what passes here can be planned without a second look at indices, order or bounds.
 //! The same check guards both ends: the writer refuses to finish what the reader would refuse.
-//! Not here: whether the host fits (`tub-host`).
+//! Not here: whether single values can be (`bounds`), and whether the host fits (`tub-host`).
 
+use crate::bounds;
 use crate::pages::PageRun;
 use std::collections::BTreeSet;
 use tub_model::{
@@ -37,7 +38,6 @@ pub(crate) fn check(
     }
     let mut tids = BTreeSet::new();
     for (task, runs) in checkpoint.tasks.iter().zip(task_runs) {
-        check_paths(task)?;
         check_threads(&task.threads, task.pid.0, &mut tids)?;
         check_fds(task, checkpoint.files.len())?;
         check_vmas(&task.vmas, checkpoint.memory_files.len())?;
@@ -48,7 +48,7 @@ pub(crate) fn check(
         check_tid(zombie.pid.0, &mut tids)?;
         check_name(zombie.pid.0, &zombie.name)?;
     }
-    Ok(())
+    bounds::check(checkpoint)
 }
 
 /// Each task after its parent, and one that has none: what comes first is the main task.
@@ -70,17 +70,6 @@ fn check_tree(checkpoint: &Checkpoint) -> Result<(), String> {
     }
 }
 
-/// Paths become C strings, and relative ones would mean another file at restore.
-fn check_paths(task: &Task) -> Result<(), String> {
-    let backings = task.vmas.iter().filter_map(|vma| match &vma.backing {
-        Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => Some(&file.path),
-        Backing::SharedScratchFile { path, .. } => Some(path),
-        Backing::Anonymous | Backing::MemoryFile { .. } | Backing::Vdso => None,
-    });
-    let paths = [&task.exe.path, &task.cwd];
-    paths.into_iter().chain(backings).try_for_each(|path| check_path(path))
-}
-
 fn check_files(files: &[OpenFile], memory_files: usize) -> Result<(), String> {
     // Positions are signed in every call that takes a lock.
     let fits = |lock: &FileLock| {
@@ -92,13 +81,6 @@ fn check_files(files: &[OpenFile], memory_files: usize) -> Result<(), String> {
             return Err("a file lock has an impossible range".to_owned());
         }
         match &file.kind {
-            FileKind::Regular { file, .. } => check_path(&file.path)?,
-            FileKind::Directory { path, .. }
-            | FileKind::Device { path }
-            | FileKind::Deleted { path, .. }
-            | FileKind::PathOnly { path }
-            | FileKind::Kernel { path, .. }
-            | FileKind::Pipe { path: Some(path), .. } => check_path(path)?,
             FileKind::Memory { file, .. } if *file >= memory_files => {
                 return Err(format!("a description is of memory file {file} of {memory_files}"));
             }
@@ -112,14 +94,6 @@ fn check_files(files: &[OpenFile], memory_files: usize) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-fn check_path(path: &str) -> Result<(), String> {
-    if is_absolute(path) { Ok(()) } else { Err(format!("path {path:?} is not absolute")) }
-}
-
-fn is_absolute(path: &str) -> bool {
-    path.starts_with('/') && !path.contains('\0')
 }
 
 fn check_threads(threads: &[Thread], pid: i32, tids: &mut BTreeSet<i32>) -> Result<(), String> {
@@ -148,10 +122,13 @@ fn check_threads(threads: &[Thread], pid: i32, tids: &mut BTreeSet<i32>) -> Resu
     Ok(())
 }
 
+/// KERNEL(since 2.6): `linux/threads.h`, PID_MAX_LIMIT.
+const PID_MAX: i32 = 4 << 20;
+
 /// Ids of threads differ across processes, too.
 fn check_tid(tid: i32, tids: &mut BTreeSet<i32>) -> Result<(), String> {
-    if tid <= 0 {
-        return Err(format!("thread id {tid} is not positive"));
+    if !(1..=PID_MAX).contains(&tid) {
+        return Err(format!("{tid} is no thread id"));
     }
     if tids.insert(tid) { Ok(()) } else { Err(format!("two threads have the id {tid}")) }
 }
@@ -174,6 +151,9 @@ const COMM_BYTES_MAX: usize = 15;
 
 /// KERNEL: CONFIG_NR_CPUS is at most 8192 on every architecture.
 const AFFINITY_WORDS_MAX: usize = 128;
+/// No limit allows this many (KERNEL: fs/file.c, `sysctl_nr_open`, 2^20 by default), and the
+/// launcher needs some numbers above.
+const FD_MAX: i32 = 1 << 30;
 
 fn check_fds(task: &Task, files: usize) -> Result<(), String> {
     let mut previous = -1;
@@ -182,6 +162,9 @@ fn check_fds(task: &Task, files: usize) -> Result<(), String> {
             return Err(format!("descriptor {} follows {previous}", fd.number));
         }
         previous = fd.number.0;
+        if previous >= FD_MAX {
+            return Err(format!("descriptor {} is beyond any table", fd.number));
+        }
         if fd.file >= files {
             return Err(format!("descriptor {} is file {} of {files}", fd.number, fd.file));
         }
@@ -199,7 +182,7 @@ fn check_memory_file(file: &MemoryFile, runs: &[PageRun], pages_bytes: u64) -> R
         {
             return Err(format!("memory file has the impossible name {name:?}"));
         }
-        MemoryFileKind::Deleted { path } => check_path(path)?,
+        MemoryFileKind::Deleted { path } => bounds::check_path(path)?,
         MemoryFileKind::Memfd { .. } | MemoryFileKind::SharedAnonymous => {}
     }
     let what = || file.kind.describe();
@@ -221,7 +204,7 @@ fn check_vmas(vmas: &[Vma], memory_files: usize) -> Result<(), String> {
     let mut end = 0;
     for Vma { range, saved, guards, backing, .. } in vmas {
         check_next("mapping", *range, end)?;
-        if range.end() > ADDRESS_MAX {
+        if range.end() > bounds::USER_END {
             return Err(format!("mapping {range} lies beyond user addresses"));
         }
         end = range.end();
@@ -267,9 +250,6 @@ fn check_vmas(vmas: &[Vma], memory_files: usize) -> Result<(), String> {
     }
     Ok(())
 }
-
-/// Five-level page tables: 57 bits, the upper half of which is the kernel's.
-const ADDRESS_MAX: u64 = 1 << 56;
 
 fn check_next(what: &str, range: AddrRange, end: u64) -> Result<(), String> {
     if !range.is_page_aligned() || range.is_empty() {

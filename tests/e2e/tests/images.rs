@@ -255,3 +255,48 @@ fn inspecting_and_verifying_a_good_image() {
     let copy = Restore::of(&made.original, &made.image, Flavour::USUAL).start();
     copy.goes_on();
 }
+
+#[test]
+fn inspect_names_secrets_and_never_their_values() {
+    let mut original = Subject::new("counter", User::Ordinary)
+        .env("DB_PASSWORD", "hunter2")
+        .env("SERVICE_URL", "https://app:hunter2@example.org/")
+        .env("MODE", "hunter2")
+        .start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let page = Tub::new(User::Ordinary, "inspect").arg(&image).run().succeeds();
+    let json = Tub::new(User::Ordinary, "inspect").arg(&image).arg("--json").run().succeeds();
+    for told in [&page, &json] {
+        assert!(told.stdout.contains("DB_PASSWORD"), "{told}");
+        assert!(told.stdout.contains("SERVICE_URL"), "{told}");
+        assert!(!told.stdout.contains("MODE"), "{told}");
+        assert!(!told.stdout.contains("hunter2"), "{told}");
+    }
+    let object: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    let task = &object["tasks"][0];
+    assert_eq!(task["secret_variables"].as_array().unwrap().len(), 2, "{json}");
+    // What is stored is in some mapping, and all of it is on the disk.
+    let stored = |of: &serde_json::Value| of["stored_bytes"].as_u64().unwrap();
+    let kinds: u64 = task["memory"].as_object().unwrap().values().map(stored).sum();
+    assert!(kinds > 0 && kinds <= stored(&object), "{json}");
+}
+
+#[test]
+fn an_instance_holds_no_descriptor_of_the_restoring_process() {
+    let made = Made::new();
+    // Without FD_CLOEXEC, so that whatever we start inherits it: a careless parent.
+    let secret = made.original.dir().join("secret");
+    fs::write(&secret, "secret").unwrap();
+    let file = fs::File::open(&secret).unwrap();
+    let careless = nix::unistd::dup(&file).unwrap();
+    for pids in [Pids::Keep, Pids::New] {
+        let flavour = Flavour { pids, ..Flavour::USUAL };
+        let copy = Restore::of(&made.original, &made.image, flavour).start();
+        copy.goes_on();
+        let visible = copy.visible();
+        let leaked = visible.descriptors.values().find(|target| target.ends_with("/secret"));
+        assert_eq!(leaked, None, "{visible:?}");
+    }
+    drop(careless);
+}

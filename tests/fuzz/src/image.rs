@@ -8,6 +8,7 @@
 //! Checksums are no obstacle to a forger, so they are none here: `image-records` takes the records
 //! and seals them itself. The sealing is written from FORMAT.md, and so checks that as well.
 
+use crate::inspect::anatomy::Anatomy;
 use crate::scratch::Scratch;
 use crate::{Target, fixtures};
 use std::cell::RefCell;
@@ -238,6 +239,10 @@ fn be_planned(image: &Image) {
         (&mean, Ids::Keep, MemoryMode::Lazy, Stdio::Inherit),
         (&mean, Ids::New, MemoryMode::Auto, Stdio::Image),
     ];
+    for index in 0..image.checkpoint.tasks.len() {
+        let anatomy = Anatomy::of(image, index);
+        assert_eq!(anatomy.mappings.len(), image.checkpoint.tasks[index].vmas.len());
+    }
     for (facts, ids, memory, stdio) in ways {
         let wishes = PlanWishes {
             ids,

@@ -10,6 +10,7 @@
 
 mod control;
 mod image;
+mod inspect;
 mod policy;
 mod procfs;
 mod scratch;

@@ -123,7 +123,28 @@ fn another_version_architecture_or_page_size_is_named() {
     let kind = victim.open_with(&victim.with_header(header));
     assert!(matches!(kind.unwrap_err(), ErrorKind::OtherPageSize { found_bytes: 16384, .. }));
     let kind = victim.open_with(&victim.with_header(Header { flags: 4, ..victim.header() }));
-    assert!(matches!(kind.unwrap_err(), ErrorKind::Malformed { .. }));
+    assert_eq!(kind.unwrap_err(), ErrorKind::UnknownFlags { flags: 4 });
+}
+
+#[test]
+fn what_a_newer_release_wrote_is_called_so() {
+    let found = Version { major: 2, minor: 1 };
+    let understood = Version { major: 1, minor: 0 };
+    let texts = [
+        ErrorKind::UnknownVersion { found, understood },
+        ErrorKind::UnknownRecord { kind: 99, version: 1 },
+        ErrorKind::UnknownRecord { kind: 5, version: 2 },
+        ErrorKind::UnknownFlags { flags: 0x41 },
+    ]
+    .map(|kind| kind.to_string());
+    let expected = [
+        "format version 2.1 is not understood; this release reads 1.0 to 1.0",
+        "record of kind 99 and version 1 is not understood; a newer release wrote it",
+        "record of kind 5 and version 2 is not understood; a newer release wrote it",
+        "image is written in a way that this release does not read: compressed pages, flags 0x41; \
+         a newer release wrote it",
+    ];
+    assert_eq!(texts, expected);
 }
 
 #[test]
@@ -217,7 +238,8 @@ fn a_page_file_of_another_length_or_content_is_noticed() {
     let image = open().unwrap();
     let error = image.verify_pages().unwrap_err();
     let ErrorKind::PagesAltered { ranges } = error.kind() else { panic!("{error}") };
-    assert_eq!(*ranges, [image.runs[0][0].range, image.runs[1].last().unwrap().range]);
+    let last = image.runs.iter().flatten().max_by_key(|run| run.offset_bytes).unwrap();
+    assert_eq!(*ranges, [image.runs[0][0].range, last.range]);
 
     std::fs::remove_file(&path).unwrap();
     assert!(matches!(open().unwrap_err(), ErrorKind::NotAnImage { .. }));

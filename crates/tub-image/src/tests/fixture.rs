@@ -2,9 +2,10 @@
 
 use super::{Scratch, sample, write};
 use crate::layout::{HEADER_BYTES, hash};
-use crate::{INVENTORY_FILE, Image, PAGES_FILE, Replace};
+use crate::{HOT_FILE, INVENTORY_FILE, Image, PAGES_FILE, Replace};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use tub_units::AddrRange;
 
 fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/images/v1")
@@ -14,7 +15,7 @@ fn fixture() -> PathBuf {
 fn the_image_of_version_1_is_still_understood() {
     // A checkout has the modes of the user's umask, so the files go where they can be safe.
     let scratch = Scratch::new();
-    for name in [INVENTORY_FILE, PAGES_FILE] {
+    for name in [INVENTORY_FILE, PAGES_FILE, HOT_FILE] {
         std::fs::copy(fixture().join(name), scratch.path(name)).unwrap();
         std::fs::set_permissions(scratch.path(name), PermissionsExt::from_mode(0o600)).unwrap();
     }
@@ -22,6 +23,11 @@ fn the_image_of_version_1_is_still_understood() {
     let image = Image::open(&scratch.0).unwrap();
     image.verify_pages().unwrap();
     assert_eq!(image.checkpoint, sample::checkpoint());
+    assert_eq!(image.hot(), hot());
+}
+
+fn hot() -> Vec<AddrRange> {
+    vec![sample::pages(4, 5), sample::pages(93, 94)]
 }
 
 #[test]
@@ -72,4 +78,5 @@ const FORMAT: &str = include_str!("../../FORMAT.md");
 #[ignore = "writes the fixture that the other tests compare with"]
 fn keep_an_image_of_this_version() {
     write(&fixture(), Replace::AnyImage, &sample::checkpoint()).unwrap();
+    Image::open_foreign(&fixture()).unwrap().record_hot(&hot()).unwrap();
 }

@@ -2,6 +2,7 @@
 
 mod corruption;
 mod fixture;
+mod hostile;
 mod round_trip;
 mod sample;
 mod writing;

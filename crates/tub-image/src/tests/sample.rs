@@ -87,9 +87,9 @@ fn task() -> Task {
         umask: 0o22,
         credentials: Credentials {
             uids: [1000, 1001, 1002, 1003],
-            gids: [1, 2, 3, u32::MAX],
+            gids: [1, 2, 3, u32::MAX - 1],
             groups: vec![4, 24],
-            capabilities: [1 << 40, 2, 3],
+            capabilities: [1 << 40, 1 << 40 | 2, 3],
         },
         dumpable: 1,
         no_new_privs: true,
@@ -128,7 +128,7 @@ fn task() -> Task {
             restorer: 5,
             mask: u64::MAX,
         }],
-        pending_signals: vec![SigInfo([7; 128])],
+        pending_signals: vec![pending(7)],
         interval_timers: vec![IntervalTimer { which: 2, value_us: 3, interval_us: 4 }],
         posix_timers: vec![PosixTimer {
             id: 0,
@@ -157,7 +157,8 @@ fn child() -> Task {
         session: NsPid(4242),
         stopped: Some(19),
         parent_death_signal: 0,
-        vmas: vec![vma(pages(1, 3), Backing::Anonymous, vec![pages(1, 3)])],
+        posix_timers: vec![],
+        vmas: vec![vma(pages(1, 3), Backing::Anonymous, vec![pages(1, 3)]), vdso()],
         fds: vec![Fd { number: FdNumber(7), close_on_exec: false, file: 0 }],
         threads: vec![thread(4250, "worker")],
         ..task()
@@ -183,7 +184,7 @@ fn vma(range: AddrRange, backing: Backing, saved: Vec<AddrRange>) -> Vma {
 fn vmas() -> Vec<Vma> {
     let private = Backing::PrivateFile { file: file("/lib/a b\n.so"), offset_bytes: 4096 };
     let shared = Backing::SharedFile { file: file("/data/log"), offset_bytes: 0, may_write: true };
-    let scratch = Backing::SharedScratchFile { path: "/tmp/hsperfdata/1".into(), mode: 0o600 };
+    let scratch = Backing::SharedScratchFile { path: "/tmp/hsperfdata_app/1".into(), mode: 0o600 };
     let mut stack = vma(pages(200, 210), Backing::Anonymous, vec![pages(204, 210)]);
     stack.grows_down = true;
     let mut odd = vma(pages(212, 216), Backing::Anonymous, vec![pages(212, 213)]);
@@ -191,8 +192,6 @@ fn vmas() -> Vec<Vma> {
     odd.sealed = true;
     odd.lock = Lock::Resident;
     odd.guards = vec![pages(213, 214), pages(215, 216)];
-    let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![pages(226, 228)]);
-    vdso.protection = Protection { read: true, write: false, execute: true };
     let view =
         |shared| Backing::MemoryFile { file: 0, offset_bytes: 8192, shared, may_write: shared };
     vec![
@@ -207,7 +206,7 @@ fn vmas() -> Vec<Vma> {
         vma(pages(120, 121), shared, vec![]),
         stack,
         odd,
-        vdso,
+        vdso(),
         vma(pages(230, 234), view(true), vec![]),
         vma(pages(234, 236), view(false), vec![pages(235, 236)]),
     ]
@@ -221,6 +220,12 @@ fn memory_files() -> Vec<MemoryFile> {
         file(MemoryFileKind::SharedAnonymous, vec![]),
         file(MemoryFileKind::Deleted { path: "/var/tmp/x".into() }, vec![pages(4, 6)]),
     ]
+}
+
+fn vdso() -> Vma {
+    let mut vdso = vma(pages(220, 228), Backing::Vdso, vec![pages(226, 228)]);
+    vdso.protection = Protection { read: true, write: false, execute: true };
+    vdso
 }
 
 fn files() -> Vec<OpenFile> {
@@ -325,21 +330,39 @@ fn files() -> Vec<OpenFile> {
     kinds.into_iter().chain(unix).map(open).collect()
 }
 
+/// A `siginfo_t`: its first field is the number of the signal.
+fn pending(signal: u8) -> SigInfo {
+    let mut bytes = [signal; 128];
+    bytes[1..4].fill(0);
+    SigInfo(bytes)
+}
+
+/// Registers full of differing bytes, as far as a processor takes them.
+fn registers() -> Registers {
+    let mut general = std::array::from_fn(|word| word as u64 * 0x0101_0101_0101_0101);
+    // rip, in the vdso; cs; ss; fs_base; gs_base.
+    for (at, value) in [(16, 0x4d_d123), (17, 0x33), (20, 0x2b), (21, 0x7f00_0000_0700), (22, 0)] {
+        general[at] = value;
+    }
+    let mut xsave: Vec<u8> = (0..832_u32).map(|at| at.to_le_bytes()[0]).collect();
+    xsave[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+    xsave[512..576].fill(0);
+    xsave[512] = 7;
+    Registers { general, xsave }
+}
+
 pub(super) fn thread(tid: i32, name: &str) -> Thread {
     Thread {
         tid: NsPid(tid),
         name: name.into(),
-        registers: Registers {
-            general: std::array::from_fn(|word| word as u64 * 0x0101_0101_0101_0101),
-            xsave: (0..832_u32).map(|at| at.to_le_bytes()[0]).collect(),
-        },
+        registers: registers(),
         signal_mask: 1 << 63,
-        pending_signals: vec![SigInfo([1; 128]), SigInfo([2; 128])],
+        pending_signals: vec![pending(1), pending(64)],
         alternate_stack: AlternateStack { address: 1, flags: 2, size_bytes: 8192 },
         clear_child_tid: RemoteAddr(0x7f00_0000_09d0),
         robust_list: (RemoteAddr(0x7f00_0000_09e0), 24),
         rseq: (tid != 4300).then_some(Rseq {
-            address: RemoteAddr(0x7f00_0000_0a00),
+            address: RemoteAddr(if tid == 4250 { 0x40_1a00 } else { 0x46_4a00 }),
             size_bytes: 32,
             signature: 0x5305_3053,
         }),

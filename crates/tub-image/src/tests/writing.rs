@@ -63,11 +63,14 @@ fn an_image_is_replaced_only_when_asked_for() {
     assert_eq!(refusal(&dir, Replace::Never), exists);
     assert_eq!(refusal(&dir, Replace::ImageWithId([9; 16])), exists);
 
-    // Somebody has the old image mapped.
+    // Somebody has the old image mapped, and it has been trained.
     let old = Image::open(&dir).unwrap();
+    old.record_hot(&[sample::pages(4, 5)]).unwrap();
     checkpoint.provenance.image_id = [9; 16];
     write(&dir, Replace::ImageWithId(old_id), &checkpoint).unwrap();
-    assert_eq!(Image::open(&dir).unwrap().checkpoint.provenance.image_id, [9; 16]);
+    let new = Image::open(&dir).unwrap();
+    assert_eq!(new.checkpoint.provenance.image_id, [9; 16]);
+    assert_eq!(new.hot(), []);
     let mut page = [0; 4096];
     old.pages.read_exact_at(&mut page, old.runs[0][0].offset_bytes).unwrap();
     assert!(page == *sample::memory(old.runs[0][0].range).first_chunk().unwrap());
@@ -210,7 +213,7 @@ fn parts_that_do_not_fit_together_are_never_finished() {
         ("no thread", |c| c.tasks[0].threads.clear()),
         ("main thread", |c| c.tasks[0].pid = NsPid(7)),
         ("two threads", |c| c.tasks[0].threads[1].tid = NsPid(4300)),
-        ("not positive", |c| c.tasks[0].threads[1].tid = NsPid(0)),
+        ("0 is no thread id", |c| c.tasks[0].threads[1].tid = NsPid(0)),
         ("xsave", |c| c.tasks[0].threads[1].registers.xsave.truncate(100)),
         ("impossible name", |c| c.tasks[0].threads[1].name = "sixteen bytes long".into()),
         ("descriptor 5 is file 99", |c| c.tasks[0].fds[1].file = 99),

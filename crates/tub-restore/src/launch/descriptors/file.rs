@@ -73,16 +73,21 @@ pub(super) fn open_scratch(file: &MappedFile, pages: i32) -> Result<OwnedFd, Lau
         return Err(LaunchError::System { what: "scratch file", source: Errno::EINVAL });
     };
     let failed = |source| LaunchError::Descriptor { object: format!("file {path}"), source };
-    let made = std::fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(*mode)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path);
-    let fd = match made {
-        Ok(file) => file,
-        Err(_) => File::from(
+    let make = || {
+        std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(*mode)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(path)
+    };
+    // One that had no name in an earlier life has none in this one: the kernel's name for it looks
+    // like a path, and root could create it.
+    let named = !path.starts_with("/memfd:");
+    let fd = match named.then(make) {
+        Some(Ok(file)) => file,
+        _ => File::from(
             nix::sys::memfd::memfd_create(c"tub-scratch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
                 .map_err(failed)?,
         ),

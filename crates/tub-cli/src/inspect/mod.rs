@@ -1,30 +1,29 @@
-//! `tub inspect`: what an image holds.
+//! `tub inspect`: what an image holds, why it is as big as it is, and what in it is delicate.
 //!
 //! In: a directory. Out: a page for people, or one JSON object.
 //! Invariant: only looks; an image of anybody will do, and nothing in it is believed beyond its
-//! checksums.
+//! checksums. Values of variables and arguments are never shown.
 //! Not here: whether it would restore (`verify`).
+
+mod anatomy;
+mod json;
+mod page;
+mod secrets;
 
 use crate::criu;
 use crate::report::{Code, Failure};
-use serde_json::{Value, json};
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tub_image::{ErrorKind, Image};
-use tub_model::{
-    Backing, Checkpoint, FileKind, OpenFile, Protection, Socket, Task, TcpState, UnixSocket,
-    UnixState, Vma,
-};
+use tub_model::{Backing, FileKind, OpenFile, Protection, Socket, TcpState, UnixSocket, UnixState};
 
-/// Tell what an image holds: threads, memory by kind, descriptors, resources, host, origin.
+/// Tell what an image holds: memory by purpose, threads, descriptors, secrets, host, origin.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The image.
     dir: PathBuf,
-    /// Print one JSON object, with everything but registers and pages.
+    /// Print one JSON object, with everything but registers and pages (docs/inspect.md).
     #[arg(long)]
     json: bool,
 }
@@ -37,9 +36,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         bad_image(format!("image {} cannot be inspected", args.dir.display()), &error)
     })?;
     if args.json {
-        println!("{}", describe_json(&image));
+        println!("{}", json::describe(&image));
     } else {
-        print!("{}", describe(&image));
+        print!("{}", page::describe(&image));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -54,9 +53,9 @@ pub(crate) fn bad_image(what: String, error: &tub_image::Error) -> Failure {
         ErrorKind::Truncated { .. } | ErrorKind::Altered { .. } | ErrorKind::Malformed { .. } => {
             "the image was damaged after it was written: copy it again, or take a new checkpoint"
         }
-        ErrorKind::UnknownVersion { .. } | ErrorKind::UnknownRecord { .. } => {
-            "use the release that wrote it, or a newer one"
-        }
+        ErrorKind::UnknownVersion { .. }
+        | ErrorKind::UnknownFlags { .. }
+        | ErrorKind::UnknownRecord { .. } => "use the release that wrote it, or a newer one",
         ErrorKind::OtherArchitecture { .. } | ErrorKind::OtherPageSize { .. } => {
             "take the checkpoint on a host like this one"
         }
@@ -69,211 +68,12 @@ pub(crate) fn bad_image(what: String, error: &tub_image::Error) -> Failure {
     Failure::new(what, error, Code::BadImage).hint(hint)
 }
 
-/// The page for people.
-fn describe(image: &Image) -> String {
-    let checkpoint = &image.checkpoint;
-    let origin = &checkpoint.provenance;
-    let host = &checkpoint.host;
-    let mut page = String::new();
-    let mut line = |label: &str, text: String| {
-        let _ = writeln!(page, "{label:<14}{}", safe(&text));
-    };
-    line("image", image.dir.display().to_string());
-    line("id", format!("{}, generation {}", hex(&origin.image_id), origin.generation));
-    let when = utc(origin.created_unix_ns / 1_000_000_000);
-    line("taken", format!("{when} by tub {}", origin.tool_version));
-    line("size", sizes(image));
-    for task in &checkpoint.tasks {
-        line("process", format!("{} (pid {})", task.exe.path, task.pid));
-        let [uid, ..] = task.credentials.uids;
-        let [gid, ..] = task.credentials.gids;
-        line("", format!("in {} as uid {uid}, gid {gid}", task.cwd));
-        if checkpoint.tasks.len() > 1 {
-            line("", relations(checkpoint, task));
-        }
-    }
-    for zombie in &checkpoint.zombies {
-        let parent = checkpoint.tasks.get(zombie.parent).map_or(0, |parent| parent.pid.0);
-        let how = format!("{} (pid {}), child of {parent}", zombie.name, zombie.pid);
-        line("zombie", format!("{how}, ended with status {:#x}", zombie.status));
-    }
-    match &checkpoint.coordination {
-        None => line("coordination", "none: the application was not told".into()),
-        Some(coordination) => {
-            line("runtime", coordination.runtime.clone());
-            line("resources", list(coordination.resources.iter().map(String::as_str)));
-        }
-    }
-    for task in &checkpoint.tasks {
-        line("threads", list(task.threads.iter().map(|thread| thread.name.as_str())));
-        for (index, (kind, sum)) in memory_by_kind(task).into_iter().enumerate() {
-            let label = if index == 0 { "memory" } else { "" };
-            let (count, size, saved) = (sum.mappings, size(sum.bytes), size(sum.saved_bytes));
-            line(label, format!("{kind:<14}{count:>5} mappings {size:>10}, {saved:>10} saved"));
-        }
-        for (index, fd) in task.fds.iter().enumerate() {
-            let label = if index == 0 { "descriptors" } else { "" };
-            let what = checkpoint.files.get(fd.file).map_or_else(String::new, describe_file);
-            line(label, format!("{:>4}  {what}", fd.number.0));
-        }
-    }
-    line("host", format!("{} Linux {}", host.arch, host.kernel_release));
-    line("", format!("{}, xsave area {} bytes", host.cpu_model, host.xsave_bytes));
-    if !image.unread.is_empty() {
-        line("unread", format!("{} optional records of a newer release", image.unread.len()));
-    }
-    page
-}
-
-/// Whose child a process is, and in which group and session.
-fn relations(checkpoint: &Checkpoint, task: &Task) -> String {
-    let parent = task.parent.and_then(|parent| checkpoint.tasks.get(parent));
-    let mut text = match parent {
-        Some(parent) => format!("parent {}", parent.pid),
-        None => "the main process".to_owned(),
-    };
-    if task.leads_session() {
-        text.push_str(", leads a session");
-    } else if task.group == task.pid {
-        text.push_str(", leads a process group");
-    } else {
-        let _ = write!(text, ", process group {}", task.group);
-    }
-    if let Some(signal) = task.stopped {
-        let _ = write!(text, ", stopped by signal {signal}");
-    }
-    text
-}
-
-/// Everything but registers and pages, as one object.
-fn describe_json(image: &Image) -> Value {
-    let checkpoint = &image.checkpoint;
-    let origin = &checkpoint.provenance;
-    let host = &checkpoint.host;
-    let tasks = checkpoint.tasks.iter().map(|task| task_json(task, &checkpoint.files));
-    json!({
-        "image": image.dir.display().to_string(),
-        "id": hex(&origin.image_id),
-        "generation": origin.generation,
-        "tool_version": origin.tool_version,
-        "created_unix_ns": origin.created_unix_ns,
-        "inventory_bytes": image.inventory_bytes,
-        "pages_bytes": image.pages_bytes,
-        "stored_bytes": stored_bytes(image),
-        "runs": image.runs.iter().map(Vec::len).sum::<usize>(),
-        "coordination": checkpoint.coordination.as_ref().map(|coordination| json!({
-            "runtime": coordination.runtime,
-            "resources": coordination.resources,
-        })),
-        "tasks": tasks.collect::<Vec<_>>(),
-        "zombies": checkpoint.zombies.iter().map(|zombie| json!({
-            "pid": zombie.pid.0,
-            "parent": zombie.parent,
-            "name": zombie.name,
-            "status": zombie.status,
-        })).collect::<Vec<_>>(),
-        "host": {
-            "arch": host.arch,
-            "kernel_release": host.kernel_release,
-            "boot_id": host.boot_id,
-            "page_bytes": host.page_bytes,
-            "cpu_model": host.cpu_model,
-            "cpu_features": host.cpu_features,
-            // Words of 64 bits do not survive readers that have only doubles.
-            "xsave_features": format!("{:#x}", host.xsave_features),
-            "xsave_bytes": host.xsave_bytes,
-            "vdso_hash": format!("{:#x}", host.vdso.hash),
-        },
-        "unread_records": image.unread.len(),
-    })
-}
-
-fn task_json(task: &Task, files: &[OpenFile]) -> Value {
-    let thread = |thread: &tub_model::Thread| json!({"tid": thread.tid.0, "name": thread.name});
-    let vma = |vma: &Vma| {
-        json!({
-            "range": vma.range.to_string(),
-            "protection": protection(vma.protection),
-            "kind": kind(vma),
-            "path": path(&vma.backing),
-            "bytes": vma.range.len(),
-            "saved_bytes": saved_bytes(vma),
-        })
-    };
-    let fd = |fd: &tub_model::Fd| {
-        json!({
-            "fd": fd.number.0,
-            "description": fd.file,
-            "close_on_exec": fd.close_on_exec,
-            "what": files.get(fd.file).map(describe_file),
-        })
-    };
-    let by_kind = memory_by_kind(task).into_iter().map(|(kind, sum)| {
-        let Sum { mappings, bytes, saved_bytes } = sum;
-        let sum = json!({"mappings": mappings, "bytes": bytes, "saved_bytes": saved_bytes});
-        (kind.to_owned(), sum)
-    });
-    json!({
-        "pid": task.pid.0,
-        "parent": task.parent,
-        "group": task.group.0,
-        "session": task.session.0,
-        "stopped_by": task.stopped,
-        "exe": task.exe.path,
-        "cwd": task.cwd,
-        "uids": task.credentials.uids,
-        "gids": task.credentials.gids,
-        "groups": task.credentials.groups,
-        "threads": task.threads.iter().map(thread).collect::<Vec<_>>(),
-        "memory": by_kind.collect::<serde_json::Map<_, _>>(),
-        "mappings": task.vmas.iter().map(vma).collect::<Vec<_>>(),
-        "descriptors": task.fds.iter().map(fd).collect::<Vec<_>>(),
-        "posix_timers": task.posix_timers.len(),
-        "pending_signals": task.pending_signals.len(),
-    })
-}
-
-#[derive(Default)]
-struct Sum {
-    mappings: u64,
-    bytes: u64,
-    saved_bytes: u64,
-}
-
-fn memory_by_kind(task: &Task) -> BTreeMap<&'static str, Sum> {
-    let mut kinds: BTreeMap<_, Sum> = BTreeMap::new();
-    for vma in &task.vmas {
-        let sum = kinds.entry(kind(vma)).or_default();
-        sum.mappings += 1;
-        sum.bytes += vma.range.len();
-        sum.saved_bytes += saved_bytes(vma);
-    }
-    kinds
-}
-
-fn kind(vma: &Vma) -> &'static str {
-    match vma.backing {
-        Backing::Anonymous if vma.grows_down => "stack",
-        Backing::Anonymous => "anonymous",
-        Backing::PrivateFile { .. } => "private file",
-        Backing::SharedFile { .. } => "shared file",
-        Backing::SharedScratchFile { .. } => "scratch file",
-        Backing::MemoryFile { shared: true, .. } => "shared memory",
-        Backing::MemoryFile { .. } => "private memory file",
-        Backing::Vdso => "vdso",
-    }
-}
-
 fn path(backing: &Backing) -> Option<&str> {
     match backing {
         Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => Some(&file.path),
         Backing::SharedScratchFile { path, .. } => Some(path),
         Backing::Anonymous | Backing::MemoryFile { .. } | Backing::Vdso => None,
     }
-}
-
-fn saved_bytes(vma: &Vma) -> u64 {
-    vma.saved.iter().map(|range| range.len()).sum()
 }
 
 fn protection(protection: Protection) -> String {
@@ -461,7 +261,7 @@ mod tests {
     #[test]
     fn the_page_names_what_the_fixture_holds() {
         let copy = fixture::Copy::new("inspect-page");
-        let page = describe(&Image::open(&copy.0).unwrap());
+        let page = page::describe(&Image::open(&copy.0).unwrap());
         for expected in [
             "id            30313233343536373839616263646566, generation 3\n",
             "taken         2025-10-09 08:53:20 UTC by tub 0.1.0\n",
@@ -470,7 +270,9 @@ mod tests {
             "runtime       OpenJDK 64-Bit Server VM 17\n",
             "resources     2: com.acme.Pool@1f, \n",
             "threads       3: java, a) b (c, \n",
-            "              stack             1 mappings   40.0 KiB,   24.0 KiB saved\n",
+            "memory        anonymous         3 mappings  380.0 KiB, ",
+            " stored of  328.0 KiB saved\n",
+            " stored, 360.0 KiB of anonymous, 40a000-464000 rw-\n",
             "                 5  file /app/app.jar at 18446744073709551615\n",
             "descriptors      0  terminal /dev/pts/0\n",
             "host          x86_64 Linux 6.18.0\n",
@@ -482,13 +284,18 @@ mod tests {
     #[test]
     fn the_object_counts_the_same() {
         let copy = fixture::Copy::new("inspect-json");
-        let object = describe_json(&Image::open(&copy.0).unwrap());
+        let object = json::describe(&Image::open(&copy.0).unwrap());
         assert_eq!(object["generation"], 3);
         let task = &object["tasks"][0];
         assert_eq!(task["threads"].as_array().unwrap().len(), 3);
         assert_eq!(task["descriptors"][1]["what"], "file /app/app.jar at 18446744073709551615");
         assert_eq!(task["memory"]["private file"]["mappings"], 2);
         assert_eq!(task["memory"]["private file"]["saved_bytes"], 5 * 4096);
+        let stored = |of: &serde_json::Value| of["stored_bytes"].as_u64().unwrap();
+        let kinds = task["memory"].as_object().unwrap().values().map(stored).sum::<u64>();
+        let mappings = task["mappings"].as_array().unwrap().iter().map(stored).sum::<u64>();
+        assert!(kinds > 0 && kinds == mappings);
+        assert_eq!(object["format"], 1);
         assert_eq!(object["coordination"]["resources"][0], "com.acme.Pool@1f");
     }
 
