@@ -16,12 +16,14 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// The suite that has it.
 const SUITE: &str = "sid";
 /// The first version that does what the tests need.
 const OLDEST: (u32, u32) = (4, 2);
+/// Seconds, longer than the probe can take.
+const SLEEPS: &str = "60";
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The CRIU that `TUB_CRIU` names, or that was unpacked before, or one unpacked now.
@@ -32,7 +34,7 @@ pub(crate) fn need_criu() -> Result<PathBuf> {
     if let Some(named) = env::var_os("TUB_CRIU").map(PathBuf::from) {
         return works(&named).map(|()| named);
     }
-    let dir = target_dir().join("criu");
+    let dir = unpacked();
     let program = dir.join("criu");
     if !program.exists() {
         if !exists("apt-get") || !exists("dpkg-deb") || !Path::new(KEYRING).exists() {
@@ -44,7 +46,12 @@ pub(crate) fn need_criu() -> Result<PathBuf> {
     works(&program).map(|()| program)
 }
 
-/// Whether it is new enough, and says itself that this host has what it needs.
+fn unpacked() -> PathBuf {
+    target_dir().join("criu")
+}
+
+/// Whether it is new enough, says itself that this host has what it needs, and takes and brings back
+/// the simplest of processes without us: where it cannot, nothing can be learned about us.
 fn works(program: &Path) -> Result<()> {
     let version = run_quietly(Command::new(program).arg("--version"))?;
     let found = version.lines().find_map(|line| line.strip_prefix("Version: ")).unwrap_or("none");
@@ -52,7 +59,44 @@ fn works(program: &Path) -> Result<()> {
         let (major, minor) = OLDEST;
         return Err(Failure::new(format!("CRIU {found}: {major}.{minor} or later is needed")));
     }
-    run_quietly(Command::new(program).arg("check")).map(drop)
+    run_quietly(Command::new(program).arg("check"))?;
+    takes_a_sleeper(program)
+}
+
+/// A `sleep` in a session of its own, whom it is to dump and to bring back.
+fn takes_a_sleeper(program: &Path) -> Result<()> {
+    let images = target_dir().join("criu-probe");
+    let _ = fs::remove_dir_all(&images);
+    fs::create_dir_all(&images).map_err(|error| Failure::io("make", &images, &error))?;
+    let mut sleeper = Command::new("setsid")
+        .args(["sleep", SLEEPS])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| Failure::new(format!("setsid: cannot run: {error}")))?;
+    let pid = sleeper.id().to_string();
+    let criu = |verb: &[&str]| {
+        // A dump or restore of one small process takes milliseconds.
+        let mut command = Command::new("timeout");
+        command.arg("20").arg(program).args(verb).arg("--images-dir").arg(&images);
+        run_quietly(&mut command).map(drop)
+    };
+    let dumped = criu(&["dump", "--tree", &pid]);
+    // Dead if it was dumped. If not, it must not outlive us.
+    let _ = sleeper.kill();
+    let _ = sleeper.wait();
+    let outcome = dumped.and_then(|()| {
+        let pidfile = images.join("pid");
+        let restored =
+            criu(&["restore", "--restore-detached", "--pidfile", &pidfile.display().to_string()]);
+        if let Ok(pid) = fs::read_to_string(&pidfile) {
+            run_quietly(Command::new("kill").args(["-KILL", pid.trim()]))?;
+        }
+        restored
+    });
+    let _ = fs::remove_dir_all(&images);
+    outcome
 }
 
 fn parsed(version: &str) -> Option<(u32, u32)> {
