@@ -19,6 +19,8 @@ mod jobs;
 mod jvm;
 mod jvm_input;
 mod jvm_jdk;
+mod jvm_policies;
+mod jvm_program;
 mod jvm_random;
 mod lives;
 mod mappings;

@@ -11,7 +11,6 @@
 mod control;
 mod image;
 mod inspect;
-mod policy;
 mod procfs;
 mod scratch;
 
@@ -47,7 +46,6 @@ impl Target {
 pub fn targets() -> Vec<Target> {
     let mut all = procfs::targets();
     all.extend(control::targets());
-    all.extend(policy::targets());
     all.extend(image::targets());
     all.sort_by_key(|target| target.name);
     all

@@ -99,6 +99,12 @@ impl Restore {
         self
     }
 
+    /// What the instance itself is given: the words after `--`.
+    pub fn new_args(mut self, words: &[&str]) -> Self {
+        self.new_args.extend(words.iter().map(|&word| word.to_owned()));
+        self
+    }
+
     /// Lets a shell do something first: `ulimit -l 64`.
     pub fn after(mut self, shell: &str) -> Self {
         self.shell = Some(shell.to_owned());
@@ -113,6 +119,10 @@ impl Restore {
 
     /// The command with all its options, but for `--pidfile`.
     pub fn tub(&self) -> Tub {
+        self.tub_with(None)
+    }
+
+    fn tub_with(&self, pidfile: Option<&Path>) -> Tub {
         let mut tub = Tub::new(self.flavour.user, "restore")
             .arg(&self.image)
             .args(&["--pids", self.flavour.pids.word()])
@@ -122,6 +132,9 @@ impl Restore {
         }
         if let Some(shell) = &self.shell {
             tub = tub.after(shell);
+        }
+        if let Some(pidfile) = pidfile {
+            tub = tub.arg("--pidfile").arg(pidfile);
         }
         if !self.new_args.is_empty() {
             tub = tub.arg("--");
@@ -149,7 +162,7 @@ impl Restore {
         let _ = fs::remove_file(self.dir.join("state/go"));
         let number = NEXT_LIFE.fetch_add(1, Ordering::Relaxed);
         let pidfile = self.dir.join(format!("pid.{number}"));
-        let mut command = self.tub().arg("--pidfile").arg(&pidfile).command();
+        let mut command = self.tub_with(Some(&pidfile)).command();
         command.env("RUST_BACKTRACE", "0");
         if self.own_group {
             command.process_group(0);

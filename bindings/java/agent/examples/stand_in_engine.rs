@@ -44,11 +44,15 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     let prepared = client.prepare(SOON)?;
     if ending == "refused" {
         let failures = [
-            (OpenResourceKind::File, "/var/log/app.log"),
-            (OpenResourceKind::Socket, "tcp 127.0.0.1:1 -> 127.0.0.1:2"),
-            (OpenResourceKind::Resource, "anon_inode:[io_uring]"),
+            (OpenResourceKind::File, 901, "/var/log/app.log"),
+            (OpenResourceKind::Socket, 902, "tcp 127.0.0.1:1 -> 127.0.0.1:2"),
+            (OpenResourceKind::Resource, 903, "anon_inode:[io_uring]"),
         ]
-        .map(|(kind, detail)| OpenResource { kind, fd: Some(9), detail: detail.into() });
+        .map(|(kind, fd, detail)| OpenResource {
+            kind,
+            fd: Some(fd),
+            detail: detail.into(),
+        });
         client.abort("3 descriptors are open", &failures)?;
         return Ok(());
     }

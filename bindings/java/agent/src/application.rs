@@ -6,7 +6,6 @@
 
 use crate::jvm::{Argument, Env, Jvm, JvmError};
 use crate::mailbox::Mailbox;
-use crate::policy::Policy;
 use crate::strings::unpack;
 use crate::{DESK, descriptors, shim};
 use std::path::PathBuf;
@@ -41,8 +40,6 @@ impl Application for JavaApplication {
         let mailbox = Mailbox::new().map_err(|error| {
             Refusal::new(RefusalKind::Runtime, format!("there is no memory for a mailbox: {error}"))
         })?;
-        // Read before anybody is told: a policy that is wrong is known at once.
-        let policy = policy()?;
         let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let arguments = [Argument::Long(peer.pid.into()), Argument::Long(millis)];
         let mut answer = upcall(c"prepare", c"(JJ)[B", &arguments)
@@ -55,6 +52,12 @@ impl Application for JavaApplication {
         let runtime = answer.next().unwrap_or_default();
         let count = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
         let resources = answer.by_ref().take(count).collect();
+        let count = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let kept = answer.by_ref().take(count).filter_map(|number| number.parse().ok());
+        let mut private_fds: Vec<i32> = kept.collect();
+        private_fds.extend(descriptors::private());
+        private_fds.sort_unstable();
+        private_fds.dedup();
         let mut allowed_paths: Vec<String> = answer.collect();
         allowed_paths.extend(agent_directory());
         let place = mailbox.place();
@@ -62,7 +65,7 @@ impl Application for JavaApplication {
         allow_tracing_by(peer);
         Ok(Prepared {
             mailbox: place,
-            private_fds: descriptors::private(&policy),
+            private_fds,
             open: open_rule(),
             allowed_paths,
             runtime,
@@ -130,22 +133,6 @@ fn open_rule() -> OpenRule {
         Ok("restore") => OpenRule::Restore,
         _ => OpenRule::Refuse,
     }
-}
-
-/// The rules of the file that `TUB_POLICY` names, or CRaC's property. The property is asked for each
-/// time, since a restore can change it.
-fn policy() -> Result<Policy, Refusal> {
-    let named = std::env::var_os("TUB_POLICY").filter(|path| !path.is_empty()).map(PathBuf::from);
-    let property = || upcall(c"policies", c"()[B", &[]).ok()?.into_iter().next().map(PathBuf::from);
-    let Some(path) = named.or_else(property) else { return Ok(Policy::default()) };
-    let refused = |problem: String| {
-        Refusal::new(RefusalKind::Runtime, format!("{}: {problem}", path.display()))
-    };
-    let text = std::fs::read_to_string(&path).map_err(|error| {
-        let by = "used by TUB_POLICY or in property jdk.crac.resource-policies";
-        refused(format!("the file {by} cannot be read: {error}"))
-    })?;
-    Policy::parse(&text).map_err(|error| refused(error.to_string()))
 }
 
 /// The directory of the agent and, where it is another, the one of the shim that it has written.

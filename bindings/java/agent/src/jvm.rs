@@ -467,6 +467,33 @@ impl<'frame> Env<'frame> {
         Ok(array)
     }
 
+    /// Whether a class is another one, or a subclass of it.
+    pub(crate) fn is_assignable(self, class: &Object<'_>, to: &Object<'_>) -> bool {
+        jni!(self.raw, v1_2.IsAssignableFrom, class.raw, to.raw)
+    }
+
+    /// An array of `Object` with these in it.
+    pub(crate) fn object_array(self, objects: &[Object<'_>]) -> Result<Object<'frame>, JvmError> {
+        let length = jsize::try_from(objects.len())
+            .map_err(|_| JvmError(format!("array: {} objects are too many", objects.len())))?;
+        let class = self.class(c"java/lang/Object")?;
+        let none = ptr::null_mut();
+        let array = jni!(self.raw, v1_2.NewObjectArray, length, class.raw, none);
+        let array = self.outcome("array", array)?;
+        for (at, object) in (0..length).zip(objects) {
+            jni!(self.raw, v1_2.SetObjectArrayElement, array.raw, at, object.raw);
+        }
+        Ok(array)
+    }
+
+    /// What is in an object that is an array of objects, but for nulls.
+    pub(crate) fn elements(self, array: &Object<'_>) -> Vec<Object<'frame>> {
+        let length = jni!(self.raw, v1_2.GetArrayLength, array.raw);
+        (0..length)
+            .filter_map(|at| self.object(jni!(self.raw, v1_2.GetObjectArrayElement, array.raw, at)))
+            .collect()
+    }
+
     /// The content of an object that is an array of bytes.
     pub(crate) fn bytes(self, array: &Object<'_>) -> Vec<u8> {
         let length = jni!(self.raw, v1_2.GetArrayLength, array.raw);

@@ -26,12 +26,13 @@ mod compilers;
 mod descriptors;
 mod desk;
 mod engine;
+mod heap;
 mod hooks;
 mod jvm;
 mod mailbox;
 mod natives;
-mod policy;
 mod shim;
+mod socket;
 mod start;
 mod strings;
 

@@ -4,10 +4,10 @@
 //! Invariant: nothing is thrown; what fails is said in the answer.
 //! Not here: decisions. The JVM finds these functions by their names in the agent's library.
 
-use crate::jvm::{Env, Jvm};
+use crate::jvm::{Env, Jvm, Object};
 use crate::strings::pack;
-use crate::{DESK, compilers, engine};
-use jni_sys::{JNIEnv, jboolean, jlong, jobject};
+use crate::{DESK, compilers, descriptors, engine, heap};
+use jni_sys::{JNIEnv, jboolean, jint, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
@@ -91,6 +91,73 @@ extern "system" fn Java_tubthumping_crac_Agent_openPackage(
     let opened =
         jvm.export(&module, &name, &reader).and_then(|()| jvm.open(&module, &name, &reader));
     opened.is_ok()
+}
+
+/// `Agent.instances(Class[])`; null where that fails.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_instances(
+    env: *mut JNIEnv,
+    _class: jobject,
+    types: jobject,
+) -> jobject {
+    // SAFETY: the JVM has passed the environment of this thread to this native method.
+    let env = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to this native method.
+    let types = unsafe { env.argument(types) };
+    let (Some(jvm), Some(types)) = (Jvm::get(), types) else { return ptr::null_mut() };
+    let found = heap::instances(jvm, env, &env.elements(&types));
+    found.map_or(ptr::null_mut(), Object::into_raw)
+}
+
+/// `Agent.openDescriptors()`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_openDescriptors(
+    env: *mut JNIEnv,
+    _class: jobject,
+) -> jobject {
+    answer(env, &pack(descriptors::open()))
+}
+
+/// `Agent.close(int)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_close(
+    _env: *mut JNIEnv,
+    _class: jobject,
+    number: jint,
+) {
+    descriptors::close(number);
+}
+
+/// `Agent.park(int)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_park(
+    env: *mut JNIEnv,
+    _class: jobject,
+    number: jint,
+) -> jobject {
+    let strings = match descriptors::park(number) {
+        Ok((flags, offset)) => vec!["parked".to_owned(), flags.to_string(), offset.to_string()],
+        Err(error) => vec!["failed".to_owned(), error.to_string()],
+    };
+    answer(env, &pack(strings))
+}
+
+/// `Agent.reopen(int, byte[], int, long)`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_reopen(
+    env: *mut JNIEnv,
+    _class: jobject,
+    number: jint,
+    path: jobject,
+    flags: jint,
+    offset: jlong,
+) -> jobject {
+    // SAFETY: the JVM has passed the environment of this thread to this native method.
+    let border = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to this native method.
+    let path = unsafe { border.argument(path) }.map(|path| border.bytes(&path));
+    let reopened = descriptors::reopen(number, &path.unwrap_or_default(), flags, offset);
+    answer(env, &pack(reopened.err().map(|error| error.to_string())))
 }
 
 /// `Agent.lock(Object)`.

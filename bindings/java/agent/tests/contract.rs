@@ -129,11 +129,12 @@ fn what_is_left_open_is_traced_to_its_source() {
             assert_eq!(open.len(), kinds.len(), "{answer}");
             for (kind, open) in kinds.iter().zip(open) {
                 let is_file = matches!(*kind, "Stream" | "Channel");
-                let name = if is_file { "File" } else { "Socket" };
-                assert!(
-                    open.starts_with(&format!("CheckpointOpen{name}Exception: FD fd=")),
-                    "{open}"
-                );
+                let start = if is_file {
+                    format!("CheckpointOpenFileException: {}", scratch.0.join(kind).display())
+                } else {
+                    "CheckpointOpenSocketException: ".to_owned()
+                };
+                assert!(open.starts_with(&start), "{open}");
                 let source = format!("here, in Subject.leave{kind}");
                 assert_eq!(open.ends_with(&source), traced, "{open}");
                 let by = "<- This file descriptor was created by main at epoch:";
@@ -154,7 +155,7 @@ fn a_property_names_the_rules_for_open_descriptors() {
         let mut java = Java::subject_with(&jdk, &options);
         assert_eq!(java.ask(&format!("open {}", log.display())), "opened");
         let refused = support::refusal(java.client().prepare(SOON));
-        assert!(refused.message.contains("jdk.crac.resource-policies cannot be read"));
+        assert!(refused.message.contains("property jdk.crac.resource-policies does not exist"));
         let text = format!("type: file\npath: {}\naction: reopen\n", log.display());
         std::fs::write(&policy, text).unwrap();
         let prepared = java.client().prepare(SOON).unwrap();

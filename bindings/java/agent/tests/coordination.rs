@@ -345,9 +345,9 @@ fn a_policy_leaves_descriptors_to_the_engine() {
         };
         assert_eq!(prepared.private_fds.iter().filter(is_log).count(), 1);
         engine.abort("seen", &[]).unwrap();
-        std::fs::write(&policy, "type: file\naction: close\n").unwrap();
+        std::fs::write(&policy, "type: file\naction: shut\n").unwrap();
         let refused = refusal(java.client().prepare(SOON));
         assert_eq!(refused.kind, RefusalKind::Runtime);
-        assert!(refused.message.ends_with("line 2: action \"close\" is not supported"));
+        assert!(refused.message.ends_with("line 2: action 'shut' is not known"));
     }
 }

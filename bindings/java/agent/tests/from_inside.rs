@@ -59,9 +59,9 @@ fn open_descriptors_come_back_as_exceptions() {
         java.expect_all(&["before a", "after a"]);
         java.expect(
             "checkpoint one CheckpointException \
-             | CheckpointOpenFileException: FD fd=9 type=file path=/var/log/app.log \
-             | CheckpointOpenSocketException: FD fd=9 type=socket path=tcp 127.0.0.1:1 -> 127.0.0.1:2 \
-             | CheckpointOpenResourceException: FD fd=9 type=resource path=anon_inode:[io_uring] \
+             | CheckpointOpenFileException: FD fd=901 type=file path=/var/log/app.log \
+             | CheckpointOpenSocketException: FD fd=902 type=socket path=tcp 127.0.0.1:1 -> 127.0.0.1:2 \
+             | CheckpointOpenResourceException: FD fd=903 type=resource path=anon_inode:[io_uring] \
              | IllegalStateException: a objects",
         );
     }

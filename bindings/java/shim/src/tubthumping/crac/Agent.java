@@ -33,6 +33,24 @@ final class Agent {
     /** Waits until the JIT compilers have nothing to do; {@code false} where that took too long. */
     static native boolean awaitCompilers(long limitMs);
 
+    /** Living objects of these classes and their subclasses; {@code null} if the JVM fails. */
+    static native Object[] instances(Class<?>[] types);
+
+    /** What is open, eleven strings for each descriptor: see {@link OpenDescriptor}. */
+    static native byte[] openDescriptors();
+
+    /** Closes a descriptor that no object of Java's stands for. */
+    static native void close(int number);
+
+    /**
+     * Takes a file out of the way of the engine, its number stays taken: {@code parked}, flags,
+     * offset; or {@code failed}, message.
+     */
+    static native byte[] park(int number);
+
+    /** Opens a file at its number again: nothing, or what went wrong. */
+    static native byte[] reopen(int number, byte[] path, int flags, long offset);
+
     /** Enters the monitor of an object, as {@code synchronized} does, but without an end. */
     static native boolean lock(Object object);
 

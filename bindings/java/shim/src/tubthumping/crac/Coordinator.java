@@ -110,11 +110,12 @@ public final class Coordinator {
     }
 
     private Round performWithoutEngine(Request asked) throws CheckpointException {
+        ResourcePolicies policies = policies();
         Round mine;
         synchronized (this) {
             // An engine from outside may have been quicker.
             Monitors.await(this, () -> round == null, Monitors.FOREVER_MS);
-            mine = new Round(this, false);
+            mine = new Round(this, policies, false);
             round = mine;
             asked.round = mine;
             mine.isAwaited(true);
@@ -184,6 +185,14 @@ public final class Coordinator {
         }
     }
 
+    private static ResourcePolicies policies() throws CheckpointException {
+        try {
+            return ResourcePolicies.current();
+        } catch (IllegalStateException e) {
+            throw failed(e);
+        }
+    }
+
     private static CheckpointException failed(Exception reason) {
         CheckpointException exception = new CheckpointException();
         exception.addSuppressed(reason);
@@ -235,10 +244,18 @@ public final class Coordinator {
     }
 
     /**
-     * Tells every resource. {@code prepared}, runtime, number of resources, resource…, allowed
-     * path…; or kind of refusal, message, and for each failure type, message, resource.
+     * Tells every resource. {@code prepared}, runtime, number of resources, resource…, number of
+     * descriptors that a rule leaves to the engine, descriptor…, allowed path…; or kind of refusal, message, and for each failure type, message, resource.
      */
     private static byte[] prepare(long peer, long timeoutMillis) {
+        ResourcePolicies policies;
+        try {
+            // Before anybody is told: a rule that is wrong is known at once. Each time, since a
+            // restore may have changed it.
+            policies = ResourcePolicies.current();
+        } catch (IllegalStateException e) {
+            return refusal("runtime", e.getMessage());
+        }
         Round mine;
         synchronized (INSTANCE) {
             // One that only has its after-hooks left is waited for: a process that was restored a
@@ -252,7 +269,7 @@ public final class Coordinator {
                 String of = hung == null ? "" : ": " + hung + " has not returned";
                 return refusal("busy", "another checkpoint is under way" + of);
             }
-            mine = new Round(INSTANCE, true);
+            mine = new Round(INSTANCE, policies, true);
             INSTANCE.round = mine;
             Request asked = INSTANCE.request;
             if (asked != null) {
@@ -278,16 +295,12 @@ public final class Coordinator {
         if (mine.phase() == Round.Phase.PREPARED) {
             List<String> names = mine.resourceNames();
             Strings answer = new Strings().add("prepared").add(runtime());
-            return answer.add(names.size()).addAll(names).addAll(mine.allowedPaths()).pack();
+            List<Integer> kept = mine.keptDescriptors();
+            answer.add(names.size()).addAll(names).add(kept.size()).addAll(kept);
+            return answer.addAll(mine.allowedPaths()).pack();
         }
         mine.awaitOver(REFUSAL_PATIENCE_MS);
         return refused(mine.beforeFailures().list());
-    }
-
-    /** The file with rules for open descriptors that a property names, or nothing. */
-    private static byte[] policies() {
-        String file = System.getProperty("jdk.crac.resource-policies");
-        return file == null ? new byte[0] : new Strings().add(file).pack();
     }
 
     /** Waits for the end of the round: nothing; or the name of the resource that hangs. */

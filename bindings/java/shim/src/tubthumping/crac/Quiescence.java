@@ -22,10 +22,15 @@ final class Quiescence {
     private TimeZones timeZones;
     private Uptime uptime;
     private FlightRecordings recordings;
+    private LeftOpen leftOpen;
     private List<String> allowedPaths = List.of();
 
-    /** Makes ready: loads what will be needed, then closes what is unreachable, then shrinks. */
-    void begin() throws Exception {
+    /**
+     * Makes ready: loads what will be needed, then closes what is unreachable, then shrinks.
+     *
+     * @param policies what becomes of what is left open
+     */
+    void begin(ResourcePolicies policies, Failures failures) throws Exception {
         // Everything that loads classes or opens files comes first. In a copy the first use of a
         // class would cost time, and its garbage would be in the image.
         environment = new Environment();
@@ -40,6 +45,11 @@ final class Quiescence {
         rehearse();
         stopRecordings();
         references.drain();
+        leftOpen = new LeftOpen(policies);
+        leftOpen.apply(allowedPaths, failures);
+        if (!failures.isEmpty()) {
+            return;
+        }
         // Before the heap: what they still compile is garbage afterwards.
         Agent.awaitCompilers(COMPILERS_MS);
         heap.shrink();
@@ -64,6 +74,11 @@ final class Quiescence {
         return allowedPaths;
     }
 
+    /** Descriptors that a rule leaves to the engine. */
+    List<Integer> keptDescriptors() {
+        return leftOpen.kept();
+    }
+
     private void stopRecordings() throws Exception {
         Class<?> recorder = Internals.type("jdk.jfr.FlightRecorder");
         if (recorder != null && Internals.isInUse(recorder)) {
@@ -83,6 +98,9 @@ final class Quiescence {
         if (generators != null) {
             generators.unlock();
         }
+        if (leftOpen != null) {
+            leftOpen.reopen(failures);
+        }
         if (heap != null) {
             heap.restore();
         }
@@ -100,6 +118,7 @@ final class Quiescence {
         attempt(failures, () -> environment.apply(restored.variables()));
         attempt(failures, timeZones::follow);
         attempt(failures, () -> restored.input().apply());
+        leftOpen.restored(failures);
     }
 
     /** The last of all, when the hooks have run: what is new listens on sockets of its own. */

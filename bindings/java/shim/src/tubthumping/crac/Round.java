@@ -9,9 +9,6 @@ import jdk.crac.CheckpointException;
 import jdk.crac.Context;
 import jdk.crac.Resource;
 import jdk.crac.RestoreException;
-import jdk.crac.impl.CheckpointOpenFileException;
-import jdk.crac.impl.CheckpointOpenResourceException;
-import jdk.crac.impl.CheckpointOpenSocketException;
 
 /**
  * One checkpoint, from the first before-hook to the last after-hook, on a thread of its own.
@@ -44,6 +41,7 @@ final class Round implements Runnable {
     private static final long AFTER_PATIENCE_MS = 10_000;
 
     private final Coordinator coordinator;
+    private final ResourcePolicies policies;
     private final boolean hasEngine;
     private final Context<Resource> context = GlobalContext.INSTANCE;
     private final List<Resource> resources = GlobalContext.INSTANCE.snapshot();
@@ -66,10 +64,12 @@ final class Round implements Runnable {
     /**
      * A round that has not started.
      *
+     * @param policies what becomes of what the application leaves open
      * @param hasEngine whether anybody will take an image; the resources are told all the same
      */
-    Round(Coordinator coordinator, boolean hasEngine) {
+    Round(Coordinator coordinator, ResourcePolicies policies, boolean hasEngine) {
         this.coordinator = coordinator;
+        this.policies = policies;
         this.hasEngine = hasEngine;
     }
 
@@ -169,8 +169,8 @@ final class Round implements Runnable {
 
     private boolean quiesce() {
         try {
-            quiescence.begin();
-            return true;
+            quiescence.begin(policies, beforeFailures);
+            return beforeFailures.isEmpty();
         } catch (Throwable e) {
             beforeFailures.add(e);
             return false;
@@ -199,15 +199,7 @@ final class Round implements Runnable {
     private void hear(List<byte[]> verdict) {
         String kind = Strings.text(verdict.get(0));
         if (kind.equals("failed")) {
-            for (int i = 2; i + 2 < verdict.size(); i += 3) {
-                String fd = Strings.text(verdict.get(i + 1));
-                String detail = Strings.text(verdict.get(i + 2));
-                Exception open = openResource(Strings.text(verdict.get(i)), fd, detail);
-                if (!fd.isEmpty()) {
-                    open.initCause(Openings.of(Integer.parseInt(fd)));
-                }
-                beforeFailures.add(open);
-            }
+            Refusals.of(verdict.subList(2, verdict.size())).forEach(beforeFailures::add);
             if (!beforeFailures.isEmpty() && !Openings.areCollected()) {
                 String hint = "Use -D" + Openings.PROPERTY + "=true to find the source.";
                 log(Level.INFO, hint, null);
@@ -229,15 +221,6 @@ final class Round implements Runnable {
             quiescence.restored(restored, afterFailures);
             trace("restore");
         }
-    }
-
-    private static Exception openResource(String kind, String fd, String detail) {
-        String text = fd.isEmpty() ? detail : "FD fd=" + fd + " type=" + kind + " path=" + detail;
-        return switch (kind) {
-            case "file" -> new CheckpointOpenFileException(text);
-            case "socket" -> new CheckpointOpenSocketException(text);
-            default -> new CheckpointOpenResourceException(text);
-        };
     }
 
     /** In order of registration, who has been told before and is not told after by another. */
@@ -379,6 +362,10 @@ final class Round implements Runnable {
         return beforeFailures;
     }
 
+    List<Integer> keptDescriptors() {
+        return quiescence.keptDescriptors();
+    }
+
     List<String> allowedPaths() {
         return quiescence.allowedPaths();
     }
@@ -412,7 +399,8 @@ final class Round implements Runnable {
             }
         }
         for (Failures.Failure failure : afterFailures.list()) {
-            String text = failure.resource() + ": failed to go on after a checkpoint";
+            String who = failure.resource() == null ? "the JVM" : failure.resource();
+            String text = who + ": failed to go on after a checkpoint";
             log(Level.ERROR, text, failure.thrown());
         }
     }

@@ -1,0 +1,99 @@
+//! What a JVM's application leaves open: refused in CRaC's words, or dealt with by CRaC's rules.
+
+use crate::jvm::on_each_jdk;
+use crate::jvm_program::Program;
+use std::fs;
+use tub_testkit::{Flavour, Restore};
+
+/// One rule of each kind.
+const RULES: &str = "\
+# What the program leaves open
+type: FILE
+path: **/*.log
+action: reopen
+---
+type: file
+path: **/input.txt
+action: reopen
+warn: false
+---
+type: file
+path: **/closed.txt
+action: close
+---
+type: filedescriptor
+regex: .*/data\\.bin
+action: ignore
+---
+type: socket
+family: unix
+localPath: **/named.sock
+action: ignore
+
+---
+type: socket
+listening: true
+localAddress: 127.0.0.1
+localPort: *
+action: reopen
+---
+type: socket
+family: ipv4
+remoteAddress: localhost
+action: close
+---
+type: pipe
+action: ignore
+";
+
+#[test]
+fn what_is_left_open_is_refused_in_cracs_words_or_follows_the_rules() {
+    on_each_jdk(|jdk| {
+        let program = Program::new(jdk, "Policies");
+        let image = program.dir.join("image");
+        let policy = program.dir.join("policy");
+        let program = program
+            .run_options(&["--image", image.to_str().unwrap()])
+            .flags(&[&format!("-Djdk.crac.resource-policies={}", policy.display())]);
+        program.write("rules", RULES);
+        let mut original = program.start(&[]);
+        original.checkpoint_and_end(&image);
+        let told = original.complaints();
+        assert!(told.contains("app.log was not closed by the application."), "{told}");
+        assert!(told.contains("java.net.Socket[addr=/127.0.0.1,port="), "{told}");
+        assert!(!told.contains("input.txt was not closed"), "{told}");
+        assert_eq!(told.matches("add 'warn: false'").count(), 1, "{told}");
+
+        // Everything is as the rules say; what was only read is another file by now.
+        let log = program.dir.join("app.log");
+        let before = "before\nbetween\n";
+        program.write("input.txt", "abcdefg");
+        fs::write(&log, before).unwrap();
+        let copy = Restore::of(&original, &image, Flavour::USUAL).start();
+        copy.go("");
+        copy.verdict();
+
+        // The rules of the restore come first.
+        fs::write(&log, before).unwrap();
+        program.write("other", "type: file\npath: **/data.bin\naction: close\n");
+        let other = program.dir.join("other");
+        let property = format!("-Djdk.crac.resource-policies={}", other.display());
+        let restore = Restore::of(&original, &image, Flavour::USUAL);
+        let copy = restore.clone().new_args(&[&property]).start();
+        copy.go("data-closed");
+        copy.verdict();
+
+        // What cannot be opened again is told of.
+        fs::write(&log, before).unwrap();
+        fs::remove_file(program.dir.join("input.txt")).unwrap();
+        let copy = restore.start();
+        copy.go("input-gone");
+        let told = tub_testkit::wait_for(std::time::Duration::from_secs(60), || {
+            let told = copy.complaints();
+            told.contains("failed to go on").then_some(told)
+        });
+        let told = told.unwrap_or_else(|| panic!("nothing is said\n{}", copy.tell()));
+        assert!(told.contains("Cannot reopen") && told.contains("input.txt"), "{told}");
+        copy.verdict();
+    });
+}
