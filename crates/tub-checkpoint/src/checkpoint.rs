@@ -4,6 +4,7 @@
 //! happened if it takes part, and goes on.
 
 use crate::collect::{self, Beforehand};
+use crate::discarders::SeenObjects;
 use crate::files::FilePolicy;
 use crate::memory_files::MemoryFiles;
 use crate::tree::{SurveyedTree, survey_tree_knowing};
@@ -106,6 +107,8 @@ fn stages(
     };
     let before = survey_tree(pid)?;
     refused(unsupported_tree(&before, &[], options.tcp), false)?;
+    let mut objects = SeenObjects::default();
+    before.members.iter().for_each(|member| objects.look(member));
     let beforehand = Beforehand {
         provenance: Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -119,6 +122,7 @@ fn stages(
         })?,
         coordination: options.coordination.clone(),
         notes: Notes::read(before.members.iter().map(|member| member.pid)),
+        objects,
     };
     let image_id = beforehand.provenance.image_id;
     let start = Instant::now();

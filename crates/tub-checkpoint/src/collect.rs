@@ -3,6 +3,7 @@
 //! In: a frozen process, its survey. Out: a value. Invariant: the process is left exactly as it
 //! was; there is no writer in scope.
 
+use crate::discarders::SeenObjects;
 use crate::files::{Descriptions, FilePolicy};
 use crate::home::Resting;
 use crate::memory::file_identity;
@@ -35,6 +36,8 @@ pub(crate) struct Beforehand {
     pub(crate) coordination: Option<Coordination>,
     /// Since when its threads have been waiting.
     pub(crate) notes: Notes,
+    /// The objects that it has mapped, looked into before it stands still.
+    pub(crate) objects: SeenObjects,
 }
 
 /// Collects everything but the bytes of the pages.
@@ -42,7 +45,7 @@ pub(crate) fn collect(
     frozen: &FrozenTree,
     tree: &SurveyedTree,
     policy: FilePolicy,
-    beforehand: Beforehand,
+    mut beforehand: Beforehand,
     memory_files: &mut MemoryFiles,
 ) -> Result<Checkpoint> {
     let clocks = clocks(tree.main())?;
@@ -52,7 +55,9 @@ pub(crate) fn collect(
         let held = frozen.members().iter().find(|member| member.pid() == survey.pid);
         let held = held.ok_or(Error::NoSuchProcess { pid: survey.pid })?;
         let seen = Seen { survey, parent, notes: &beforehand.notes };
-        tasks.push(task(held, seen, &mut descriptions, memory_files)?);
+        let mut task = task(held, seen, &mut descriptions, memory_files)?;
+        task.discarders = beforehand.objects.discarders(held, survey);
+        tasks.push(task);
     }
     if let Some(lost) = frozen.members().get(tasks.len()) {
         return Err(Error::NoSuchProcess { pid: lost.pid() });
@@ -163,6 +168,7 @@ fn task<'a>(
             .collect(),
         mm: mm(survey, process.brk, lock_future),
         vmas,
+        discarders: Vec::new(),
         signal_actions: process.signal_actions,
         pending_signals: shared.into_iter().map(SigInfo).collect(),
         interval_timers: process.interval_timers,

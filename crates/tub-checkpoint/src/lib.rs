@@ -10,6 +10,7 @@
 mod checkpoint;
 mod collect;
 mod controls;
+mod discarders;
 mod error;
 mod files;
 mod home;

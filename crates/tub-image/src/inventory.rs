@@ -50,7 +50,7 @@ pub(crate) fn encode(checkpoint: &Checkpoint, runs: &[Vec<PageRun>]) -> Vec<u8> 
     put(&mut body, FILES, &v1::FilesRecord::new(files));
     for (task, runs) in tasks.iter().zip(runs) {
         put(&mut body, TASK, &v1::TaskRecord::new(task));
-        put(&mut body, MEMORY, &v1::MemoryRecord::new(&task.mm, &task.vmas));
+        put(&mut body, MEMORY, &v1::MemoryRecord::new(task));
         put(&mut body, DESCRIPTORS, &v1::DescriptorsRecord::new(&task.fds));
         put(&mut body, SIGNALS, &v1::SignalsRecord::new(task));
         put(&mut body, THREADS, &v1::ThreadsRecord::new(&task.threads));

@@ -151,3 +151,26 @@ pub struct MmFields {
     /// Whether mappings made from now on are locked (`mlockall(MCL_FUTURE)`).
     pub lock_future: Lock,
 }
+
+/// A mapped program or library that may give pages back to the kernel (`MADV_DONTNEED`), and may
+/// count on them being zero after that.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discarder {
+    /// Absolute path, or what else there is to name it by.
+    pub path: String,
+    /// Why it may.
+    pub kind: DiscardKind,
+}
+
+/// Why a program or library may discard pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DiscardKind {
+    /// It imports `madvise` or `process_madvise`.
+    Imports,
+    /// It imports one of them and defines `malloc`: the allocator of the whole process.
+    Allocator,
+    /// A program without imports: it brings its own.
+    Static,
+    /// It could not be looked into.
+    Unknown,
+}

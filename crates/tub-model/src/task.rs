@@ -1,6 +1,6 @@
 //! A task: one process with its threads; and what is left of one that has ended.
 
-use crate::{Controls, Fd, FileIdentity, MmFields, Vma};
+use crate::{Controls, Discarder, Fd, FileIdentity, MmFields, Vma};
 use alloc::{string::String, vec::Vec};
 use tub_units::{NsPid, RemoteAddr};
 
@@ -47,6 +47,8 @@ pub struct Task {
     pub mm: MmFields,
     /// Mappings, ascending, disjoint.
     pub vmas: Vec<Vma>,
+    /// Mapped programs and libraries that may discard pages, ascending by path.
+    pub discarders: Vec<Discarder>,
     /// Signal actions other than the default, ascending by signal.
     pub signal_actions: Vec<SignalAction>,
     /// Signals pending for the process as a whole, as `siginfo_t`.

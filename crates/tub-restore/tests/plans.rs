@@ -9,7 +9,7 @@ use tub_image::PageRun;
 use tub_model::*;
 use tub_restore::plan::{
     Ids, MemoryFacts, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
-    lower, plan,
+    auto_memory, lower, plan,
 };
 use tub_restorer_abi::Stub;
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
@@ -64,6 +64,10 @@ fn thread(tid: i32, name: &str) -> Thread {
         timer_slack_ns: 0,
         wait: None,
     }
+}
+
+fn discarder(path: &str, kind: DiscardKind) -> Discarder {
+    Discarder { path: path.to_owned(), kind }
 }
 
 /// A JVM in miniature: a program, a library with written data, a heap, a stack, two threads.
@@ -158,6 +162,7 @@ fn checkpoint() -> Checkpoint {
                 stack,
                 vma(range(0x7fff_f000_0000, 0x7fff_f000_8000), "rx", Backing::Vdso, &[]),
             ],
+            discarders: vec![discarder("/lib/libjvm.so", DiscardKind::Imports)],
             signal_actions: vec![SignalAction {
                 signal: 11,
                 handler: 0x40_2000,
@@ -596,4 +601,32 @@ fn a_thread_says_itself_which_id_its_timer_is_to_signal() {
     let ops = timer_ops(&[timer(0, 101), timer(1, 999)], Ids::New, true);
     assert_eq!(ops.iter().filter(|op| op.starts_with("timer-aim")).count(), 1, "{ops:?}");
     assert_eq!(ops.last().unwrap(), "timer-aim      0");
+}
+
+/// One program or library that may count on zeros is enough, whatever the runtime.
+#[test]
+fn memory_is_lazy_only_where_everything_that_discards_pages_bears_it() {
+    let decided = |discarders: &[(&str, DiscardKind)]| {
+        let mut image = checkpoint();
+        let discarders = discarders.iter().map(|&(path, kind)| discarder(path, kind));
+        image.tasks[0].discarders = discarders.collect();
+        auto_memory(&image.tasks[0])
+    };
+    let known = ("/lib/libjvm.so", DiscardKind::Imports);
+    for lazy in [decided(&[]), decided(&[known, ("/j/libnio.so", DiscardKind::Imports)])] {
+        assert!(lazy.lazy && lazy.reason.contains("libjvm.so"), "{lazy}");
+    }
+    for other in [
+        ("/app/libfast.so", DiscardKind::Imports),
+        ("/lib/libjemalloc.so.2", DiscardKind::Imports),
+        ("/opt/node", DiscardKind::Allocator),
+        ("/opt/tool", DiscardKind::Static),
+        ("/lib/libnio.so", DiscardKind::Unknown),
+    ] {
+        let exact = decided(&[known, other]);
+        assert!(!exact.lazy && exact.reason.contains(other.0), "{exact}");
+    }
+    let mut unknown = checkpoint();
+    unknown.tasks[0].vmas.retain(|vma| !matches!(vma.backing, Backing::PrivateFile { .. }));
+    assert!(!auto_memory(&unknown.tasks[0]).lazy);
 }

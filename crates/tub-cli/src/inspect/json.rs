@@ -9,6 +9,7 @@ use super::{describe_file, hex, path, protection, stored_bytes};
 use serde_json::{Map, Value, json};
 use tub_image::Image;
 use tub_model::{Fd, Task, Thread};
+use tubthumping::auto_memory;
 
 /// Everything but registers and pages, as one object.
 pub(super) fn describe(image: &Image) -> Value {
@@ -77,6 +78,7 @@ fn describe_task(image: &Image, task: &Task, anatomy: &Anatomy) -> Value {
             "what": files.get(fd.file).map(describe_file),
         })
     };
+    let auto = auto_memory(task);
     let by_kind = anatomy.kinds.iter().map(|(kind, sum)| {
         let Sum { mappings, bytes, saved_bytes, stored_bytes } = *sum;
         let sum = json!({
@@ -100,6 +102,7 @@ fn describe_task(image: &Image, task: &Task, anatomy: &Anatomy) -> Value {
         "groups": task.credentials.groups,
         "threads": task.threads.iter().map(thread).collect::<Vec<_>>(),
         "memory": by_kind.collect::<Map<_, _>>(),
+        "auto_memory": { "lazy": auto.lazy, "reason": auto.reason },
         "mappings": mappings.collect::<Vec<_>>(),
         "descriptors": task.fds.iter().map(fd).collect::<Vec<_>>(),
         "posix_timers": task.posix_timers.len(),

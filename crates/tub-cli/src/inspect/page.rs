@@ -8,6 +8,7 @@ use super::{describe_file, hex, list, path, protection, safe, size, sizes, utc};
 use std::fmt::Write as _;
 use tub_image::Image;
 use tub_model::{Checkpoint, Task};
+use tubthumping::auto_memory;
 
 /// How many of the largest mappings are named.
 const LARGEST: usize = 6;
@@ -78,6 +79,7 @@ fn describe_task(page: &mut Page, image: &Image, task: &Task, anatomy: &Anatomy)
     }
     page.line("threads", list(task.threads.iter().map(|thread| thread.name.as_str())));
     page.lines("memory", memory(anatomy));
+    page.line("", format!("restored {} where --memory is auto", auto_memory(task)));
     page.lines("largest", largest(task, anatomy));
     page.lines("secrets", secrets(anatomy));
     page.lines(

@@ -121,6 +121,7 @@ fn task() -> Task {
             lock_future: Lock::OnFault,
         },
         vmas: vmas(),
+        discarders: discarders(),
         signal_actions: vec![SignalAction {
             signal: 11,
             handler: 0x7fff_0000_1234,
@@ -179,6 +180,16 @@ fn vma(range: AddrRange, backing: Backing, saved: Vec<AddrRange>) -> Vma {
         saved,
         guards: vec![],
     }
+}
+
+fn discarders() -> Vec<Discarder> {
+    let discarder = |path: &str, kind| Discarder { path: path.into(), kind };
+    vec![
+        discarder("/lib/libjemalloc.so.2", DiscardKind::Allocator),
+        discarder("/lib/libjvm.so", DiscardKind::Imports),
+        discarder("/lib/odd.so", DiscardKind::Unknown),
+        discarder("/usr/bin/java", DiscardKind::Static),
+    ]
 }
 
 fn vmas() -> Vec<Vma> {

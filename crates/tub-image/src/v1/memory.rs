@@ -4,7 +4,8 @@ use super::{Odd, RangeRecord};
 use crate::pages::PageRun;
 use serde::{Deserialize, Serialize};
 use tub_model::{
-    Backing, FileIdentity, Lock, MemoryFile, MemoryFileKind, MmFields, Protection, Vma,
+    Backing, DiscardKind, Discarder, FileIdentity, Lock, MemoryFile, MemoryFileKind, MmFields,
+    Protection, Task, Vma,
 };
 use tub_units::AddrRange;
 
@@ -15,16 +16,59 @@ pub(crate) struct MemoryRecord<'a> {
     mm: MmFieldsRecord<'a>,
     #[serde(borrow)]
     vmas: Vec<VmaRecord<'a>>,
+    #[serde(borrow)]
+    discarders: Vec<DiscarderRecord<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct DiscarderRecord<'a> {
+    path: &'a str,
+    kind: DiscardKindRecord,
+}
+
+#[derive(Serialize, Deserialize)]
+enum DiscardKindRecord {
+    Imports,
+    Allocator,
+    Static,
+    Unknown,
 }
 
 impl<'a> MemoryRecord<'a> {
-    pub(crate) fn new(mm: &'a MmFields, vmas: &'a [Vma]) -> Self {
-        Self { mm: MmFieldsRecord::new(mm), vmas: vmas.iter().map(VmaRecord::new).collect() }
+    pub(crate) fn new(task: &'a Task) -> Self {
+        Self {
+            mm: MmFieldsRecord::new(&task.mm),
+            vmas: task.vmas.iter().map(VmaRecord::new).collect(),
+            discarders: task.discarders.iter().map(DiscarderRecord::new).collect(),
+        }
     }
 
-    pub(crate) fn into_model(self) -> Result<(MmFields, Vec<Vma>), Odd> {
+    pub(crate) fn into_model(self) -> Result<(MmFields, Vec<Vma>, Vec<Discarder>), Odd> {
         let vmas = self.vmas.into_iter().map(VmaRecord::into_model).collect::<Result<_, _>>()?;
-        Ok((self.mm.into_model(), vmas))
+        let discarders = self.discarders.into_iter().map(DiscarderRecord::into_model);
+        Ok((self.mm.into_model(), vmas, discarders.collect()))
+    }
+}
+
+impl<'a> DiscarderRecord<'a> {
+    fn new(discarder: &'a Discarder) -> Self {
+        let kind = match discarder.kind {
+            DiscardKind::Imports => DiscardKindRecord::Imports,
+            DiscardKind::Allocator => DiscardKindRecord::Allocator,
+            DiscardKind::Static => DiscardKindRecord::Static,
+            DiscardKind::Unknown => DiscardKindRecord::Unknown,
+        };
+        Self { path: &discarder.path, kind }
+    }
+
+    fn into_model(self) -> Discarder {
+        let kind = match self.kind {
+            DiscardKindRecord::Imports => DiscardKind::Imports,
+            DiscardKindRecord::Allocator => DiscardKind::Allocator,
+            DiscardKindRecord::Static => DiscardKind::Static,
+            DiscardKindRecord::Unknown => DiscardKind::Unknown,
+        };
+        Discarder { path: self.path.to_owned(), kind }
     }
 }
 

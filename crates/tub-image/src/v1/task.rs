@@ -4,8 +4,9 @@ use super::Odd;
 use super::memory::FileIdentityRecord;
 use serde::{Deserialize, Serialize};
 use tub_model::{
-    AlternateStack, Controls, Credentials, Fd, IntervalTimer, Limit, MmFields, PosixTimer,
-    Registers, RemainingWait, Rseq, Scheduling, SigInfo, SignalAction, Task, Thread, Vma, Zombie,
+    AlternateStack, Controls, Credentials, Discarder, Fd, IntervalTimer, Limit, MmFields,
+    PosixTimer, Registers, RemainingWait, Rseq, Scheduling, SigInfo, SignalAction, Task, Thread,
+    Vma, Zombie,
 };
 use tub_units::{NsPid, RemoteAddr};
 
@@ -67,7 +68,7 @@ struct LimitRecord {
 
 /// What a task's other records hold.
 pub(crate) struct TaskParts {
-    pub(crate) memory: (MmFields, Vec<Vma>),
+    pub(crate) memory: (MmFields, Vec<Vma>, Vec<Discarder>),
     pub(crate) fds: Vec<Fd>,
     pub(crate) signals: Signals,
     pub(crate) threads: Vec<Thread>,
@@ -106,7 +107,7 @@ impl<'a> TaskRecord<'a> {
     }
 
     pub(crate) fn into_model(self, parts: TaskParts) -> Result<Task, Odd> {
-        let TaskParts { memory: (mm, vmas), fds, signals, threads } = parts;
+        let TaskParts { memory: (mm, vmas, discarders), fds, signals, threads } = parts;
         let limit = |LimitRecord { resource, soft, hard }| Limit { resource, soft, hard };
         let parent = self.parent.map(usize::try_from).transpose();
         Ok(Task {
@@ -135,6 +136,7 @@ impl<'a> TaskRecord<'a> {
             limits: self.limits.into_iter().map(limit).collect(),
             mm,
             vmas,
+            discarders,
             signal_actions: signals.actions,
             pending_signals: signals.pending,
             interval_timers: signals.interval_timers,

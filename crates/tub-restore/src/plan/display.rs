@@ -30,7 +30,7 @@ impl fmt::Display for RestorePlan {
 impl fmt::Display for TaskPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "process {}", self.pid)?;
-        writeln!(f, "memory  {}", if self.lazy { "lazy" } else { "exact" })?;
+        writeln!(f, "memory  {}", self.memory)?;
         writeln!(f, "blob    {}", self.blob)?;
         writeln!(f, "cwd     {}", self.cwd)?;
         for step in &self.file_steps {

@@ -10,7 +10,7 @@
 //! ```
 
 use super::vdso::{self, Bridge};
-use super::{MappedFile, MemoryMode, PlanError, PlanOp};
+use super::{MappedFile, PlanError, PlanOp};
 use std::collections::HashMap;
 use tub_image::PageRun;
 use tub_model::{Backing, Lock, MemoryFile, Protection, Task, Vma};
@@ -117,49 +117,6 @@ pub struct MemoryFacts {
     pub droppable: bool,
     /// `mseal`: KERNEL(since 6.10).
     pub seals: bool,
-}
-
-/// Whether `mode` means lazy for this task.
-///
-/// `auto` is lazy for runtimes that are known not to rely on MADV_DONTNEED giving zeros (design
-/// decision E6): HotSpot, CPython and Node.js, unless a foreign allocator is loaded.
-pub(super) fn is_lazy(mode: MemoryMode, task: &Task) -> bool {
-    match mode {
-        MemoryMode::Lazy => true,
-        MemoryMode::Eager => false,
-        MemoryMode::Auto => {
-            let mut known = false;
-            for name in mapped_names(task) {
-                if EXACT.iter().any(|exact| name.contains(exact)) {
-                    return false;
-                }
-                known |= name == "libjvm.so" || is_python(name) || name == "node";
-            }
-            known
-        }
-    }
-}
-
-/// Allocators that take discarded pages for zeros, libraries that bring one along (Arrow, Polars),
-/// and a JVM of which it is not known (OpenJ9).
-const EXACT: [&str; 7] =
-    ["jemalloc", "tcmalloc", "mimalloc", "snmalloc", "libarrow", "polars", "libj9vm"];
-
-/// CPython, but for builds without the global lock, whose objects are mimalloc's (`python3.13t`).
-fn is_python(name: &str) -> bool {
-    let version = name.strip_prefix("lib").unwrap_or(name).strip_prefix("python3");
-    version.is_some_and(|rest| {
-        !rest
-            .trim_start_matches(['.', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'])
-            .starts_with('t')
-    })
-}
-
-fn mapped_names(task: &Task) -> impl Iterator<Item = &str> {
-    task.vmas.iter().filter_map(|vma| match &vma.backing {
-        Backing::PrivateFile { file, .. } => file.path.rsplit('/').next(),
-        _ => None,
-    })
 }
 
 /// Plans all mappings of `task`; the files that the operations name by index go to `files`.

@@ -10,6 +10,7 @@ mod error;
 mod family;
 mod files;
 mod inputs;
+mod lazy;
 mod locks;
 mod lower;
 mod memory;
@@ -23,6 +24,7 @@ pub use error::PlanError;
 pub use family::{Birth, Group, Role};
 pub use files::{End, FileStep, Placed};
 pub use inputs::{Ids, MemoryMode, PlanFacts, PlanWishes, Stdio};
+pub use lazy::{MemoryDecision, auto_memory};
 pub use lower::{Lowered, lower};
 pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
@@ -179,8 +181,8 @@ pub struct RestorePlan {
 pub struct TaskPlan {
     /// Its id in the image.
     pub pid: NsPid,
-    /// Whether memory is mapped from the page store.
-    pub lazy: bool,
+    /// Whether memory is mapped from the page store, and why.
+    pub memory: MemoryDecision,
     /// Where the blob goes: code first.
     pub blob: AddrRange,
     /// Address of the first stub, one for each thread whose wait goes on.
@@ -292,7 +294,7 @@ pub fn plan(
 
 /// A task's address space.
 struct Space {
-    lazy: bool,
+    decision: MemoryDecision,
     /// Operations that make its mappings.
     ops: Vec<PlanOp>,
     limits: Vec<Limit>,
@@ -308,18 +310,18 @@ fn plan_space(
     mapped: &mut memory::MappedFiles,
     warnings: &mut Vec<String>,
 ) -> Result<Space, PlanError> {
-    let lazy = memory::is_lazy(mode, task);
+    let decision = lazy::decide(mode, task);
     let mut limits = limits(task, facts, warnings);
     let locking = locks::plan(task, facts, &mut limits, warnings);
     let wishes = memory::MemoryWishes {
-        lazy,
+        lazy: decision.lazy,
         store_is_noexec: facts.store_is_noexec,
         bridge,
         lock: locking.is_some(),
         kernel: facts.memory,
     };
     let ops = memory::plan(task, runs, wishes, mapped)?;
-    Ok(Space { lazy, ops, limits, locking: locking.flatten() })
+    Ok(Space { decision, ops, limits, locking: locking.flatten() })
 }
 
 /// How the vdso of the image leads to this kernel's, if that is another one.
@@ -353,13 +355,13 @@ fn plan_task(
 ) -> Result<TaskPlan, PlanError> {
     let task = &checkpoint.tasks[index];
     let Before { spare, code_bytes, stubs_offset, space, file_steps, has_ended_children } = before;
-    let Space { lazy, mut ops, limits, locking } = space;
+    let Space { decision, mut ops, limits, locking } = space;
     // The application that takes part is the main task.
     let coordination = checkpoint.coordination.as_ref().filter(|_| index == 0);
     let mailbox = if index == 0 { wishes.mailbox.clone() } else { Vec::new() };
     let credentials = credentials(task, facts, warnings)?;
     // In the exact modes the pages are the process's own already.
-    let hot = if lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
+    let hot = if decision.lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
     // What an operation writes is far smaller than an operation.
     let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
     let count = ops.len() + writes + hot.len();
@@ -388,7 +390,7 @@ fn plan_task(
     );
     Ok(TaskPlan {
         pid: task.pid,
-        lazy,
+        memory: decision,
         blob,
         stubs_at: blob.start() + stubs_offset,
         file_steps,
