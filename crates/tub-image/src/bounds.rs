@@ -10,7 +10,7 @@
 
 use tub_model::{
     Backing, Checkpoint, Credentials, FileKind, MmFields, OpenFile, SigInfo, Socket, SocketOption,
-    Task, Thread, UnixName,
+    Task, Thread, UnixName, Vma,
 };
 use tub_units::AddrRange;
 
@@ -212,7 +212,9 @@ fn check_thread(thread: &Thread, task: &Task, features: u64) -> Result<(), Strin
     }
     let rip = general[RIP];
     let mapping = task.vmas.iter().find(|vma| vma.range.contains(rip));
-    if !mapping.is_some_and(|vma| vma.protection.execute) {
+    // The vdso and its data are one mapping, with the protection of its first page.
+    let is_code = |vma: &Vma| vma.protection.execute || vma.backing == Backing::Vdso;
+    if !mapping.is_some_and(is_code) {
         return Err(format!("no code is at {rip:x}, where it would go on"));
     }
     if let Some(base) = [general[FS_BASE], general[GS_BASE]].iter().find(|base| **base >= USER_END)
