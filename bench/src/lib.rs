@@ -8,6 +8,7 @@
 #![deny(unsafe_code)]
 
 pub mod clock;
+pub mod floor;
 pub mod http;
 pub mod load;
 pub mod netns;

@@ -1,6 +1,6 @@
 //! The `tub-prober` command: starts a service, says when it answered, and puts load on it.
 //!
-//! In: a command line; then one order per line on stdin: `load N`, `get`, `stop`
+//! In: a command line; then one order per line on stdin: `load N`, `get`, `floor DIR`, `stop`
 //! (and `go` before them, with `--hold`).
 //! Out: one JSON object per line on stdout, the last of which is `stopped` or `failed`.
 //! Invariant: the service does not outlive the prober.
@@ -13,13 +13,13 @@ use std::error::Error;
 use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 use tub_bench::clock::milliseconds;
 use tub_bench::http::Question;
 use tub_bench::start::{Service, ServiceOptions, describe, describe_answer};
-use tub_bench::{load, netns};
+use tub_bench::{floor, load, netns};
 
 /// Measure how long a command takes to become a service that answers, and how fast it is then.
 #[derive(Parser)]
@@ -144,7 +144,7 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
     })?;
     let answer = service.wait_for_answer(&question, Duration::from_secs(options.deadline))?;
     report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
-    report(&describe_answer(service.started_ns, &answer));
+    report(&describe_answer("answered", service.started_ns, &answer));
 
     for line in orders {
         let line = line?;
@@ -156,6 +156,12 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
                 let requests =
                     requests.parse().map_err(|_| format!("order {line:?}: no number"))?;
                 report(&load::run(&question, requests, PATIENCE).to_json());
+            }
+            // A path may hold blanks.
+            ["floor", ..] => {
+                let dir = line.trim_start().trim_start_matches("floor").trim();
+                let floor = floor::measure(Path::new(dir), &question)?;
+                report(&describe_answer("floor", floor.told_ns, &floor.answer));
             }
             ["stop"] => break,
             _ => return Err(format!("order {line:?}: unknown").into()),

@@ -91,6 +91,54 @@ pub struct FirstAnswer {
     pub correct_ns: u64,
 }
 
+/// Asks until the answer is correct, as long as `lives` has no objection.
+///
+/// # Errors
+/// What `lives` says; [`StartError::Silent`] when `deadline` has passed since `started_ns`.
+pub(crate) fn first_answer(
+    question: &Question,
+    started_ns: u64,
+    deadline: Duration,
+    mut lives: impl FnMut() -> Result<(), StartError>,
+) -> Result<FirstAnswer, StartError> {
+    // Without this the kernel may round each pause up by 50 µs. A refusal costs only precision.
+    let _ = prctl::set_timerslack(1);
+    let give_up_ns =
+        started_ns + u64::try_from(deadline.as_nanos()).expect("deadlines are far below 584 years");
+    let mut first_connected_ns = None;
+    let mut seen = None;
+    let mut attempts = 0_u32;
+    loop {
+        let now = monotonic_ns();
+        if now >= give_up_ns {
+            return Err(StartError::Silent { deadline, seen });
+        }
+        // Every attempt would cost a system call more; a death noticed 2 ms late costs nothing.
+        attempts = attempts.wrapping_add(1);
+        if attempts.is_multiple_of(16) {
+            lives()?;
+        }
+        let patience = Duration::from_nanos(give_up_ns - now);
+        let Ok(mut connection) = question.connect(patience) else {
+            thread::sleep(RETRY_EVERY);
+            continue;
+        };
+        let connected_ns = *first_connected_ns.get_or_insert_with(monotonic_ns);
+        match connection.ask(question) {
+            Ok(answer) if question.is_answered_by(&answer) => {
+                return Ok(FirstAnswer {
+                    connected_ns,
+                    first_byte_ns: answer.first_byte_ns,
+                    correct_ns: answer.complete_ns,
+                });
+            }
+            Ok(answer) => seen = Some(format!("status {}", answer.status)),
+            Err(error) => seen = Some(error.to_string()),
+        }
+        thread::sleep(RETRY_EVERY);
+    }
+}
+
 impl Service {
     /// Starts the command.
     ///
@@ -140,44 +188,13 @@ impl Service {
         question: &Question,
         deadline: Duration,
     ) -> Result<FirstAnswer, StartError> {
-        // Without this the kernel may round each pause up by 50 µs. A refusal costs only precision.
-        let _ = prctl::set_timerslack(1);
-        let give_up_ns = self.started_ns
-            + u64::try_from(deadline.as_nanos()).expect("deadlines are far below 584 years");
-        let mut first_connected_ns = None;
-        let mut seen = None;
-        let mut attempts = 0_u32;
-        loop {
-            let now = monotonic_ns();
-            if now >= give_up_ns {
-                return Err(StartError::Silent { deadline, seen });
+        let started_ns = self.started_ns;
+        first_answer(question, started_ns, deadline, || {
+            match self.child.try_wait().map_err(StartError::Watch)? {
+                Some(status) => Err(StartError::Ended { status }),
+                None => Ok(()),
             }
-            // Every attempt would cost a system call more; a death noticed 2 ms late costs nothing.
-            attempts = attempts.wrapping_add(1);
-            if attempts.is_multiple_of(16)
-                && let Some(status) = self.child.try_wait().map_err(StartError::Watch)?
-            {
-                return Err(StartError::Ended { status });
-            }
-            let patience = Duration::from_nanos(give_up_ns - now);
-            let Ok(mut connection) = question.connect(patience) else {
-                thread::sleep(RETRY_EVERY);
-                continue;
-            };
-            let connected_ns = *first_connected_ns.get_or_insert_with(monotonic_ns);
-            match connection.ask(question) {
-                Ok(answer) if question.is_answered_by(&answer) => {
-                    return Ok(FirstAnswer {
-                        connected_ns,
-                        first_byte_ns: answer.first_byte_ns,
-                        correct_ns: answer.complete_ns,
-                    });
-                }
-                Ok(answer) => seen = Some(format!("status {}", answer.status)),
-                Err(error) => seen = Some(error.to_string()),
-            }
-            thread::sleep(RETRY_EVERY);
-        }
+        })
     }
 
     /// Asks the service to end, insists after `grace`, and says how it ended.
@@ -218,9 +235,9 @@ pub fn describe(status: ExitStatus) -> serde_json::Value {
 
 /// The first answer, in the prober's words.
 #[must_use]
-pub fn describe_answer(started_ns: u64, answer: &FirstAnswer) -> serde_json::Value {
+pub fn describe_answer(event: &str, started_ns: u64, answer: &FirstAnswer) -> serde_json::Value {
     serde_json::json!({
-        "event": "answered",
+        "event": event,
         "connected_ms": milliseconds(started_ns, answer.connected_ns),
         "first_byte_ms": milliseconds(started_ns, answer.first_byte_ns),
         "first_correct_ms": milliseconds(started_ns, answer.correct_ns),

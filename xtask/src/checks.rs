@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{criu, fuzz, setup, tidy};
+use crate::{bench, criu, fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -132,6 +132,7 @@ pub(crate) fn ci() -> Result<()> {
     let test = test_command()?;
     eprintln!("  {test}   (the README's test command)");
     run(Command::new("sh").arg("-c").arg(&test).current_dir(root()))?;
+    step("benchmarks, only to see that they work", bench::check)?;
     fuzz::sample()
 }
 

@@ -13,8 +13,8 @@ use std::process::Command;
 
 /// Files of the checkout that belong into the archive.
 const DOCUMENTS: [&str; 4] = ["README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-MIT"];
-/// What `build` makes for the demo only.
-const NOT_FOR_USERS: [&str; 2] = ["bin/tub-prober", "bin/native-service"];
+/// What `build` makes for the demo and for benchmarks only.
+const NOT_FOR_USERS: [&str; 3] = ["bin/tub-prober", "bin/tub-ballast", "bin/native-service"];
 
 /// Packs the product; gives the archive.
 pub(crate) fn run(layout: &Layout) -> Result<PathBuf> {

@@ -57,6 +57,10 @@ impl Layout {
         self.dir.join("bin/tub-prober")
     }
 
+    pub(crate) fn ballast(&self) -> PathBuf {
+        self.dir.join("bin/tub-ballast")
+    }
+
     pub(crate) fn native_service(&self) -> PathBuf {
         self.dir.join("bin/native-service")
     }
@@ -87,7 +91,7 @@ fn build_static(layout: &Layout) -> Result<()> {
     command.env("RUSTFLAGS", "-C target-feature=+crt-static");
     run_quietly(&mut command)?;
     let release = target_dir().join(TARGET).join("release");
-    for name in ["tub", "tub-prober", "native-service"] {
+    for name in ["tub", "tub-prober", "tub-ballast", "native-service"] {
         install(&release.join(name), &layout.dir.join("bin").join(name))?;
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! Not here: anything that a user of the product runs.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod checks;
 mod criu;
 mod demo;
@@ -13,6 +14,7 @@ mod endurance;
 mod failure;
 mod fuzz;
 mod layout;
+mod measure;
 mod process;
 mod setup;
 mod tidy;
@@ -32,6 +34,9 @@ struct Cli {
 enum Command {
     /// Knock a warmed-up Spring Boot service down and let it get up again, with a stopwatch.
     Demo(demo::Options),
+    /// Measure, and keep the numbers (bench/README.md).
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Build tub, the agent and the prober, and lay them out in target/tub.
     Build,
     /// Run all tests, in all languages; the last line sums up.
@@ -59,6 +64,7 @@ enum Command {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Demo(options) => demo::run(&options),
+        Command::Bench(what) => bench::run(&what),
         Command::Build => build().map(|layout| println!("{}", layout.dir.display())),
         Command::Test => checks::test(),
         Command::Conformance => checks::conformance(),

@@ -35,6 +35,14 @@ impl Jdk {
         Ok(Self { home: home.to_path_buf(), version: line.to_owned() })
     }
 
+    /// The feature release of the JDK at `home`, as its `release` file tells: 17.
+    pub(crate) fn release(home: &Path) -> Option<u32> {
+        let text = fs::read_to_string(home.join("release")).ok()?;
+        let version = text.lines().find_map(|line| line.strip_prefix("JAVA_VERSION=\""))?;
+        let digits: String = version.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().ok()
+    }
+
     /// Its `java`.
     pub(crate) fn java(&self) -> PathBuf {
         self.home.join("bin/java")
@@ -58,6 +66,16 @@ impl Jdk {
         let candidates = env::var_os("JAVA_HOME").map(PathBuf::from).into_iter();
         Ok(candidates.chain(from_path).chain(installed).find_map(|home| Self::at(&home).ok()))
     }
+}
+
+/// One JDK of each of `releases` that is installed, with its feature release.
+pub(crate) fn jdks(releases: &[u32]) -> Vec<(u32, Jdk)> {
+    let mut homes: Vec<PathBuf> = env::var_os("JAVA_HOME").map(PathBuf::from).into_iter().collect();
+    homes.extend(fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten().map(|e| e.path()));
+    let found: Vec<(u32, Jdk)> =
+        homes.iter().filter_map(|home| Some((Jdk::release(home)?, Jdk::at(home).ok()?))).collect();
+    let first = |&release| found.iter().find(|(other, _)| *other == release).cloned();
+    releases.iter().filter_map(first).collect()
 }
 
 /// A C linker is there, or is installed.

@@ -57,6 +57,8 @@ pub struct StageTimes {
     pub collect: Duration,
     /// Copying its pages.
     pub write: Duration,
+    /// Bringing the image to the disk and into its place.
+    pub finish: Duration,
     /// From the first thread stopped to the last one let go or ended.
     pub frozen: Duration,
 }
@@ -147,6 +149,7 @@ fn stages(
     };
     let thawed = start.elapsed();
     let image = writer.finish(&checkpoint).map_err(Error::Image)?;
+    let finished = start.elapsed();
     match frozen {
         Some(frozen) => frozen.kill(),
         None => tell(pid, options, |letters| letters.resumed.clone()),
@@ -155,6 +158,7 @@ fn stages(
         freeze,
         collect: collected - freeze,
         write: written - collected,
+        finish: finished - thawed,
         frozen: if options.leave_running { thawed } else { start.elapsed() },
     };
     let threads = checkpoint.tasks.iter().map(|task| task.threads.len()).sum();

@@ -101,6 +101,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             "freeze_us": us(times.freeze),
             "collect_us": us(times.collect),
             "write_us": us(times.write),
+            "finish_us": us(times.finish),
             "frozen_us": us(times.frozen),
         });
         println!("{object}");

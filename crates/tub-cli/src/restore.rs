@@ -119,7 +119,8 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
     }
     if let Some(path) = &args.stats {
         let stages = stats.stages().map(|(name, us)| (name.to_owned(), us.into()));
-        let object: serde_json::Map<String, serde_json::Value> = stages.collect();
+        let start = ("start_monotonic_ns".to_owned(), stats.start_monotonic_ns().into());
+        let object: serde_json::Map<String, serde_json::Value> = stages.chain([start]).collect();
         written("statistics", path, format!("{}\n", serde_json::Value::Object(object)));
     }
     if args.detach {

@@ -5,6 +5,7 @@
 //! Not here: measuring.
 
 use super::service::Service;
+use crate::measure::{percentile, rounded};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -55,22 +56,9 @@ pub(crate) struct Figures {
     pub(crate) machine: String,
 }
 
-/// The value below which `percent` of the samples lie (nearest rank); `None` without samples.
-pub(crate) fn percentile(samples: &[f64], percent: usize) -> Option<f64> {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let rank = (sorted.len() * percent).div_ceil(100).max(1);
-    sorted.get(rank - 1).copied()
-}
-
 fn summary(samples: &[f64]) -> Value {
     let round = |percent| percentile(samples, percent).map(rounded);
     json!({ "n": samples.len(), "p50": round(50), "p90": round(90), "max": round(100) })
-}
-
-/// Three decimals: more would be noise.
-fn rounded(value: f64) -> f64 {
-    (value * 1000.0).round() / 1000.0
 }
 
 impl Figures {
@@ -216,16 +204,6 @@ fn megabytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn percentiles_are_samples() {
-        let samples: Vec<f64> = (1..=10).rev().map(f64::from).collect();
-        assert_eq!(percentile(&samples, 50), Some(5.0));
-        assert_eq!(percentile(&samples, 90), Some(9.0));
-        assert_eq!(percentile(&samples, 100), Some(10.0));
-        assert_eq!(percentile(&[7.0], 50), Some(7.0));
-        assert_eq!(percentile(&[], 50), None);
-    }
 
     fn service() -> Service {
         Service {

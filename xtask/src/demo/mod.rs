@@ -6,27 +6,21 @@
 //! Not here: the measurement itself (`bench/`), statistics (`figures`).
 
 mod figures;
-mod prober;
 mod service;
 
-use crate::failure::{Failure, Result};
-use crate::layout::{self, Layout, copy_tree};
+use crate::failure::Result;
+use crate::layout;
+use crate::measure::{
+    FirstAnswer, Load, Prober, Question, Restore, Scratch, Stage, disk_bytes, machine, percentile,
+};
 use crate::process::{progress, run_quietly, step};
 use crate::setup::{self, Jdk};
-use figures::{Figures, percentile};
-use prober::{FirstAnswer, Load, Prober, Stage};
-use serde_json::Value;
+use figures::Figures;
 use service::Service;
 use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Instant;
 
-/// The ordinary user when started by root: `nobody`, which every machine has.
-const NOBODY: u32 = 65534;
 /// Requests that make the service warm, and those that measure how warm it is.
 const WARM_UP: u32 = 20_000;
 const WARM_RATE: u32 = 5_000;
@@ -65,8 +59,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     setup::need_linker()?;
     let jdk = if options.native { None } else { wanted_jdk(options)? };
     let built = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
-    let scratch = Scratch::new(options.keep)?;
-    let stage = set_stage(&built, &scratch)?;
+    let scratch = Scratch::new("demo", options.keep)?;
+    let stage = Stage::set(&built, &scratch)?;
     let service = choose_service(options, jdk.as_ref(), &stage)?;
     progress(&format!("the service: {}", service.name));
 
@@ -96,11 +90,7 @@ fn wanted_jdk(options: &Options) -> Result<Option<Jdk>> {
 fn choose_service(options: &Options, jdk: Option<&Jdk>, stage: &Stage) -> Result<Service> {
     let Some(jdk) = jdk else { return service::native(&stage.layout) };
     // A JDK below somebody's home directory cannot be run by another user.
-    let mut java = stage.command(&jdk.java());
-    if let Some(uid) = stage.uid {
-        java.uid(uid).gid(uid);
-    }
-    run_quietly(java.arg("-version")).map_err(|error| {
+    run_quietly(stage.command_of_user(&jdk.java()).arg("-version")).map_err(|error| {
         error.hint("the service runs as an ordinary user, who must reach the JDK")
     })?;
     match service::spring_boot(jdk, &stage.scratch) {
@@ -113,58 +103,9 @@ fn choose_service(options: &Options, jdk: Option<&Jdk>, stage: &Stage) -> Result
     }
 }
 
-/// A directory below the temporary one, removed at the end.
-struct Scratch {
-    path: PathBuf,
-    keep: bool,
-}
-
-impl Scratch {
-    fn new(keep: bool) -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("tub-demo-{}", std::process::id()));
-        fs::create_dir(&path).map_err(|error| Failure::io("create", &path, &error))?;
-        let scratch = Self { path, keep };
-        fs::set_permissions(&scratch.path, fs::Permissions::from_mode(0o755))
-            .map_err(|error| Failure::io("change mode of", &scratch.path, &error))?;
-        Ok(scratch)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        if self.keep {
-            progress(&format!("kept: {}", self.path.display()));
-        } else if let Err(error) = fs::remove_dir_all(&self.path) {
-            progress(&format!("{}: cannot remove: {error}", self.path.display()));
-        }
-    }
-}
-
-/// Decides as whom and where everything runs.
-fn set_stage(built: &Layout, scratch: &Scratch) -> Result<Stage> {
-    // A checkout below /root cannot be reached by the ordinary user, so a copy is used always.
-    let layout = Layout { dir: scratch.path.join("tub") };
-    copy_tree(&built.dir, &layout.dir)?;
-    let uid = setup::is_root()?.then_some(NOBODY);
-    if let Some(uid) = uid {
-        chown(&scratch.path, Some(uid), Some(uid))
-            .map_err(|error| Failure::io("give away", &scratch.path, &error))?;
-    }
-    let mut stage = Stage { layout, uid, netns: true, scratch: scratch.path.clone() };
-    let mut probe = stage.command(&stage.layout.prober());
-    stage.netns = match probe.arg("netns").stdout(Stdio::null()).status() {
-        Ok(status) => status.success(),
-        Err(error) => return Err(Failure::new(format!("tub-prober: cannot start: {error}"))),
-    };
-    Ok(stage)
-}
-
 fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<Figures> {
     let mut figures = Figures {
-        account: match stage.uid {
-            Some(uid) => format!("an ordinary user (uid {uid}; started by root)"),
-            None => "the user who started the demo".to_owned(),
-        },
+        account: stage.account(),
         sharing: if stage.netns {
             "each instance in a network namespace of its own, all on port 8080"
         } else {
@@ -233,18 +174,11 @@ fn tell_the_story(service: &Service, stage: &Stage, restores: usize) -> Result<F
     Ok(figures)
 }
 
-/// Kernel and processors, without which a time means little.
-fn machine() -> String {
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("Linux {}, {processors} processors", kernel.trim())
-}
-
 /// Starts the service as anybody would, measures it, and ends it.
 fn cold_start(service: &Service, stage: &Stage, figures: &mut Figures) -> Result<()> {
     let number = figures.cold_ms.len() + 1;
     let what = format!("cold start {number}");
-    let mut prober = Prober::prepare(stage, &what, service.expect, &service.command)?;
+    let mut prober = Prober::prepare(stage, &what, question(service), &service.command)?;
     prober.go()?;
     let answer = prober.first_answer()?;
     let load = prober.load(FIRST)?;
@@ -273,7 +207,7 @@ fn start_original(service: &Service, stage: &Stage, figures: &mut Figures) -> Re
         command.extend([stage.layout.tub().into(), "run".into(), "--".into()]);
     }
     command.extend(service.command.iter().cloned());
-    let mut prober = Prober::prepare(stage, "the original", service.expect, &command)?;
+    let mut prober = Prober::prepare(stage, "the original", question(service), &command)?;
     prober.go()?;
     let answer = prober.first_answer()?;
     if service.coordinated {
@@ -294,71 +228,20 @@ fn start_original(service: &Service, stage: &Stage, figures: &mut Figures) -> Re
 
 /// Takes the image; gives the wall time in milliseconds.
 fn checkpoint(stage: &Stage, pid: u32, image: &Path) -> Result<f64> {
-    let mut command = stage.command(&stage.layout.tub());
+    let mut command = stage.command_of_user(&stage.layout.tub());
     command.arg("checkpoint").arg(pid.to_string()).arg("--image").arg(image);
-    if let Some(uid) = stage.uid {
-        command.uid(uid).gid(uid);
-    }
     let start = Instant::now();
     run_quietly(&mut command)?;
     Ok(start.elapsed().as_secs_f64() * 1000.0)
 }
 
-/// Prepares one instance; the caller says go.
-fn prepare_instance(
-    service: &Service,
-    stage: &Stage,
-    image: &Path,
-    name: &str,
-) -> Result<(Prober, Instance)> {
-    let file = |kind: &str| stage.scratch.join(format!("{}.{kind}", name.replace(' ', "-")));
-    let instance = Instance { pidfile: file("pid"), stats: file("stats") };
-    let command: [OsString; 7] = [
-        stage.layout.tub().into(),
-        "restore".into(),
-        image.into(),
-        "--pidfile".into(),
-        instance.pidfile.clone().into(),
-        "--stats".into(),
-        instance.stats.clone().into(),
-    ];
-    Ok((Prober::prepare(stage, name, service.expect, &command)?, instance))
+fn question(service: &Service) -> Question<'_> {
+    Question { path: "/", answer: service.expect }
 }
 
-/// The files that `tub restore` writes about an instance.
-struct Instance {
-    pidfile: PathBuf,
-    stats: PathBuf,
-}
-
-impl Instance {
-    /// When each stage of the restore was over, in microseconds, as the engine says. Keys may come
-    /// and go; `resumed_us`, when all threads were released, stays.
-    fn stages_us(&self) -> Vec<(String, f64)> {
-        let text = fs::read_to_string(&self.stats).unwrap_or_default();
-        match serde_json::from_str(&text) {
-            Ok(Value::Object(stages)) => stages
-                .into_iter()
-                .filter_map(|(stage, value)| Some((stage, value.as_f64()?)))
-                .collect(),
-            _ => Vec::new(),
-        }
-    }
-
-    /// Proportional set size of the main process.
-    fn pss_bytes(&self) -> Result<u64> {
-        let path = &self.pidfile;
-        let text = fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?;
-        let rollup = PathBuf::from(format!("/proc/{}/smaps_rollup", text.trim()));
-        let text =
-            fs::read_to_string(&rollup).map_err(|error| Failure::io("read", &rollup, &error))?;
-        pss_of(&text).ok_or_else(|| Failure::new(format!("{}: has no Pss line", rollup.display())))
-    }
-}
-
-fn pss_of(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:"))?;
-    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+/// A restore of `image`, which holds `service`.
+fn restore_of<'a>(service: &'a Service, image: &'a Path) -> Restore<'a> {
+    Restore { question: question(service), image, options: Vec::new() }
 }
 
 /// One restore, measured.
@@ -376,7 +259,7 @@ impl Rise {
 }
 
 fn restore(service: &Service, stage: &Stage, image: &Path, name: &str) -> Result<Rise> {
-    let (mut prober, instance) = prepare_instance(service, stage, image, name)?;
+    let (mut prober, instance) = restore_of(service, image).prepare(stage, name)?;
     prober.go()?;
     let FirstAnswer { ms, .. } = prober.first_answer()?;
     let load = prober.load(FIRST)?;
@@ -397,10 +280,7 @@ fn train(service: &Service, stage: &Stage, image: &Path) -> Result<()> {
         }
         command.arg("--").arg(stage.layout.tub());
     } else {
-        command = stage.command(&stage.layout.tub());
-        if let Some(uid) = stage.uid {
-            command.uid(uid).gid(uid);
-        }
+        command = stage.command_of_user(&stage.layout.tub());
     }
     command.arg("train").arg(image).arg("--").arg(&prober);
     run_quietly(command.args(["ask", "--expect", service.expect])).map(drop)
@@ -409,7 +289,7 @@ fn train(service: &Service, stage: &Stage, image: &Path) -> Result<()> {
 fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures) -> Result<()> {
     let mut running = Vec::new();
     for number in 1..=AT_ONCE {
-        running.push(prepare_instance(service, stage, image, &format!("instance {number}"))?);
+        running.push(restore_of(service, image).prepare(stage, &format!("instance {number}"))?);
     }
     for (prober, _) in &mut running {
         prober.go()?;
@@ -418,8 +298,9 @@ fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures
     for (prober, _) in &mut running {
         answers.push(prober.first_answer()?);
     }
-    let pss: Result<Vec<u64>> = running.iter().map(|(_, instance)| instance.pss_bytes()).collect();
-    figures.instance_pss = pss?;
+    for (_, instance) in &running {
+        figures.instance_pss.push(instance.memory()?.pss_bytes);
+    }
     // Each must still answer when all are known to be up; none may have replaced another.
     for (prober, _) in &mut running {
         prober.must_answer()?;
@@ -439,31 +320,4 @@ fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures
         ));
     }
     Ok(())
-}
-
-/// What the image occupies on disk. Its files may have holes, which cost nothing.
-fn disk_bytes(dir: &Path) -> Result<u64> {
-    let entries = fs::read_dir(dir).map_err(|error| Failure::io("list", dir, &error))?;
-    let mut sum = 0;
-    for entry in entries {
-        let path = entry.map_err(|error| Failure::io("list", dir, &error))?.path();
-        let metadata =
-            fs::symlink_metadata(&path).map_err(|error| Failure::io("stat", &path, &error))?;
-        // st_blocks counts units of 512 bytes whatever the file system's block size is.
-        sum += if metadata.is_dir() { disk_bytes(&path)? } else { metadata.blocks() * 512 };
-    }
-    Ok(sum)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pss_is_read_from_a_rollup() {
-        let rollup =
-            "55d0-7ffc ---p 0 00:00 0 [rollup]\nRss:  200 kB\nPss:    12 kB\nPss_Anon: 3 kB\n";
-        assert_eq!(pss_of(rollup), Some(12 * 1024));
-        assert_eq!(pss_of("Rss: 1 kB"), None);
-    }
 }

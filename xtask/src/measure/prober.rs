@@ -4,15 +4,15 @@
 //! Invariant: every wait has an end; a prober that is dropped ends its service.
 //! Not here: what the prober measures and how (`bench/`).
 
+use super::stage::Stage;
 use crate::failure::{Failure, Result};
-use crate::layout::Layout;
 use crate::process::last_lines;
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -22,32 +22,12 @@ const FIRST_ANSWER: Duration = Duration::from_secs(150);
 /// A load of tens of thousands of requests, on a slow machine.
 const ORDER: Duration = Duration::from_secs(300);
 
-/// How and as whom services are run.
-#[derive(Clone, Debug)]
-pub(crate) struct Stage {
-    /// The product.
-    pub(crate) layout: Layout,
-    /// The ordinary user to run everything as; `None` where we are one.
-    pub(crate) uid: Option<u32>,
-    /// Whether each instance can have a network namespace of its own.
-    pub(crate) netns: bool,
-    /// A directory that belongs to that user.
-    pub(crate) scratch: PathBuf,
-}
-
-impl Stage {
-    /// A command with a clean environment: cargo's variables are none of a service's business.
-    pub(crate) fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new(program);
-        command.env_clear().current_dir(&self.scratch);
-        for name in ["PATH", "LANG", "LC_ALL", "TZ"] {
-            if let Some(value) = std::env::var_os(name) {
-                command.env(name, value);
-            }
-        }
-        command.env("HOME", &self.scratch);
-        command
-    }
+/// What a service is asked, and what it must answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Question<'a> {
+    pub(crate) path: &'a str,
+    /// The whole body.
+    pub(crate) answer: &'a str,
 }
 
 /// The first answer of a service, as the prober saw it.
@@ -85,12 +65,13 @@ impl Prober {
     pub(crate) fn prepare(
         stage: &Stage,
         what: &str,
-        expect: &str,
+        question: Question<'_>,
         command: &[impl AsRef<OsStr>],
     ) -> Result<Self> {
         let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
         let mut prober = stage.command(&stage.layout.prober());
-        prober.args(["run", "--hold", "--expect", expect, "--log"]).arg(&log);
+        prober.args(["run", "--hold", "--path", question.path, "--expect", question.answer]);
+        prober.arg("--log").arg(&log);
         if stage.netns {
             prober.arg("--netns");
         }
@@ -135,7 +116,7 @@ impl Prober {
         })
     }
 
-    /// Puts load on the service; a single wrong or missing answer is a failure of the demo.
+    /// Puts load on the service; a single wrong or missing answer is a failure.
     pub(crate) fn load(&mut self, requests: u32) -> Result<Load> {
         self.order(&format!("load {requests}"))?;
         let report = self.event("load", ORDER)?;
@@ -149,14 +130,33 @@ impl Prober {
         })
     }
 
+    /// Has a service that takes part in checkpoints prepare for one, and tells it that there is none:
+    /// milliseconds from then until its first correct answer. `dir` holds its control socket.
+    pub(crate) fn floor(&mut self, dir: &Path) -> Result<f64> {
+        self.order(&format!("floor {}", dir.display()))?;
+        let answered = self.event("floor", ORDER)?;
+        self.number(&answered, "first_correct_ms")
+    }
+
     /// One more request, which must be answered correctly.
     pub(crate) fn must_answer(&mut self) -> Result<()> {
-        self.order("get")?;
-        let report = self.event("get", ORDER)?;
-        if report["correct"] == true {
-            return Ok(());
+        self.must_answer_within(Duration::ZERO)
+    }
+
+    /// Requests until one is answered correctly, as after a checkpoint of a process that goes on.
+    pub(crate) fn must_answer_within(&mut self, patience: Duration) -> Result<()> {
+        let give_up = Instant::now() + patience;
+        loop {
+            self.order("get")?;
+            let report = self.event("get", ORDER)?;
+            if report["correct"] == true {
+                return Ok(());
+            }
+            if Instant::now() >= give_up {
+                return Err(self.failure(&format!("wrong answer: {report}")));
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        Err(self.failure(&format!("wrong answer: {report}")))
     }
 
     /// Ends the service, or finds that it has ended; says how.

@@ -1,0 +1,418 @@
+//! A warm service on a stock JVM: how it gets up, against the floor and against CRIU.
+//!
+//! In: a JDK. Out: series of rises, checkpoints, instances at once.
+//! Invariant: all images of ours are taken of one process, which also gives the floor; CRIU has one
+//! of its own, started and warmed in the same way. Rises of all kinds are interleaved, so that a
+//! machine that slows down slows down all of them.
+//! Not here: how one of them is measured (`subject`).
+
+use super::effort::Effort;
+use super::series::{Series, heading, summary};
+use super::subject::{Checkpoint, Engine, Original, Place, Rise, Source, Then, remove};
+use crate::failure::{Failure, Result};
+use crate::layout::{copy_tree, root};
+use crate::measure::{Question, disk_bytes, percentile};
+use crate::process::{progress, run_quietly, step};
+use crate::setup::Jdk;
+use serde_json::{Map, Value, json};
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+const QUESTION: Question<'static> = Question { path: "/", answer: "hello" };
+/// A heap like that of the tests; and this server sends head and body of an answer apart, so that
+/// without the second word each request on an open connection would wait 40 ms for Nagle's algorithm.
+const JVM_OPTIONS: [&str; 2] = ["-Xmx256m", "-Dsun.net.httpserver.nodelay=true"];
+/// How long an original may take to answer again after a checkpoint.
+const GOES_ON: Duration = Duration::from_secs(60);
+
+/// Everything that was measured on one JDK.
+#[derive(Debug)]
+pub(super) struct Jvm {
+    pub(super) release: u32,
+    version: String,
+    /// By name, in the order of the table.
+    series: Vec<(Kind, Series)>,
+    /// By engine.
+    checkpoints: Vec<(Engine, Vec<Checkpoint>)>,
+    pub(super) image_bytes: u64,
+    at_once: Vec<AtOnceSeries>,
+    /// Why CRIU took no image.
+    criu_failed: Option<String>,
+}
+
+/// Several instances at once, a few times over.
+#[derive(Debug)]
+struct AtOnceSeries {
+    kind: Kind,
+    count: usize,
+    all_ms: Vec<f64>,
+    rises: Series,
+}
+
+/// What a series is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// No checkpoint at all: the same process stops and starts its connector.
+    Floor,
+    Restored,
+    /// After `tub train`.
+    Trained,
+    /// With the image on the disk only.
+    ColdCache,
+    Criu,
+}
+
+impl Kind {
+    const fn key(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Restored => "restored",
+            Self::Trained => "trained",
+            Self::ColdCache => "cold_cache",
+            Self::Criu => "criu",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Floor => "floor: never checkpointed",
+            Self::Restored => "restored",
+            Self::Trained => "restored, trained",
+            Self::ColdCache => "restored, image not in memory",
+            Self::Criu => "restored by CRIU",
+        }
+    }
+}
+
+/// Measures the service on one JDK.
+pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -> Result<Jvm> {
+    progress(&format!("JDK {release}: {}", jdk.version));
+    let classes = compile(place, release, jdk)?;
+    let mut jvm = Jvm {
+        release,
+        version: jdk.version.clone(),
+        series: Vec::new(),
+        checkpoints: Vec::new(),
+        image_bytes: 0,
+        at_once: Vec::new(),
+        criu_failed: None,
+    };
+    let mut images = Images::new();
+    let mut original = jvm.original(place, effort, Engine::Native, jdk, &classes, &mut images)?;
+    if place.engines().contains(&Engine::Criu) {
+        let criu = jvm.original(place, effort, Engine::Criu, jdk, &classes, &mut images);
+        if let Err(failure) = criu.and_then(Original::stop) {
+            progress(&format!("CRIU: {failure}"));
+            jvm.criu_failed = Some(failure.to_string());
+        }
+    }
+    let uid = place.stage.uid.map_or_else(own_uid, Ok)?;
+    let sockets = temporary(place, release, Engine::Native).join(format!("tub-{uid}"));
+    jvm.get_up(place, effort, &mut original, &images, &sockets)?;
+    original.stop()?;
+    jvm.all_at_once(place, effort, &images);
+    for (_, image) in images {
+        remove(&image)?;
+    }
+    Ok(jvm)
+}
+
+/// Where an original has its temporary files, its control socket among them.
+fn temporary(place: &Place, release: u32, engine: Engine) -> PathBuf {
+    place.path(&format!("tmp-{release}-{}", engine.name()))
+}
+
+/// Compiles the service.
+fn compile(place: &Place, release: u32, jdk: &Jdk) -> Result<PathBuf> {
+    let compiled = place.path(&format!("compiled-{release}"));
+    let sources = root().join("tests/e2e/java");
+    let mut javac = Command::new(jdk.home.join("bin/javac"));
+    javac.arg("-d").arg(&compiled).arg("-sourcepath").arg(&sources);
+    run_quietly(javac.arg(sources.join("Service.java")))?;
+    // Open to the ordinary user, whatever our umask.
+    let classes = place.path(&format!("classes-{release}"));
+    copy_tree(&compiled, &classes)?;
+    Ok(classes)
+}
+
+/// The service's command line. Its control socket goes below `temporary`.
+fn command(
+    place: &Place,
+    jdk: &Jdk,
+    engine: Engine,
+    classes: &Path,
+    temporary: &Path,
+) -> Vec<OsString> {
+    let mut variable = OsString::from("TMPDIR=");
+    variable.push(temporary);
+    let mut words = vec!["env".into(), variable, place.stage.layout.tub().into()];
+    words.extend(["run".into(), "--".into(), jdk.java().into()]);
+    words.extend(JVM_OPTIONS.map(OsString::from));
+    if engine == Engine::Criu {
+        // It wants the file of the performance data as it was, and the JVM removes it at its end.
+        words.push("-XX:+PerfDisableSharedMem".into());
+    }
+    words.extend(["-cp".into(), classes.into()]);
+    words.extend(["Service", "8080", "plain"].map(OsString::from));
+    words
+}
+
+/// Our own uid, where nobody else's is used.
+fn own_uid() -> Result<u32> {
+    let text = run_quietly(Command::new("id").arg("-u"))?;
+    text.trim().parse().map_err(|_| Failure::new(format!("id -u: {text:?}")))
+}
+
+type Images = Vec<(Kind, PathBuf)>;
+
+impl Jvm {
+    /// Starts a service, warms it, and takes images of it.
+    fn original(
+        &mut self,
+        place: &Place,
+        effort: &Effort,
+        engine: Engine,
+        jdk: &Jdk,
+        classes: &Path,
+        images: &mut Images,
+    ) -> Result<Original> {
+        let temporary = temporary(place, self.release, engine);
+        fs::create_dir(&temporary).map_err(|error| Failure::io("create", &temporary, &error))?;
+        if engine == Engine::Native {
+            place.stage.give(&temporary)?;
+        }
+        let command = command(place, jdk, engine, classes, &temporary);
+        let name = format!("{} original on {}", engine.name(), self.release);
+        let mut original = Original::start(place, engine, &name, QUESTION, &command)?;
+        step(&format!("warming it with {} requests", effort.warm_up), || {
+            original.prober().load(effort.warm_up).map(drop)
+        })?;
+        self.checkpoint(place, effort, engine, &mut original, images)?;
+        Ok(original)
+    }
+
+    /// Takes checkpoints of the process that goes on; keeps an image for each kind of rise.
+    fn checkpoint(
+        &mut self,
+        place: &Place,
+        effort: &Effort,
+        engine: Engine,
+        original: &mut Original,
+        images: &mut Images,
+    ) -> Result<()> {
+        let kept: &[Kind] = match engine {
+            Engine::Native => &[Kind::Restored, Kind::Trained, Kind::ColdCache],
+            Engine::Criu => &[Kind::Criu],
+        };
+        let mut taken = Vec::new();
+        for number in 0..effort.checkpoints.max(kept.len()) {
+            let image = place.path(&format!("{}-{}-{number}", engine.name(), self.release));
+            taken.push(original.checkpoint(place, &image, Then::GoOn)?);
+            original.prober().must_answer_within(GOES_ON)?;
+            let kind = kept.get(number);
+            match kind {
+                Some(Kind::Restored) => self.image_bytes = disk_bytes(&image)?,
+                Some(Kind::Trained) => step("training", || train(place, &image))?,
+                Some(_) => {}
+                None => remove(&image)?,
+            }
+            images.extend(kind.map(|kind| (*kind, image)));
+        }
+        let frozen: Vec<f64> = taken.iter().map(|one| one.ms("frozen_us")).collect();
+        progress(&format!(
+            "{} checkpoints by {}: frozen for {:.1} ms (median)",
+            taken.len(),
+            engine.name(),
+            percentile(&frozen, 50).unwrap_or_default()
+        ));
+        self.checkpoints.push((engine, taken));
+        Ok(())
+    }
+
+    /// One rise of each kind a round; each round begins with another kind.
+    fn get_up(
+        &mut self,
+        place: &Place,
+        effort: &Effort,
+        original: &mut Original,
+        images: &Images,
+        sockets: &Path,
+    ) -> Result<()> {
+        let kinds: Vec<Kind> =
+            std::iter::once(Kind::Floor).chain(images.iter().map(|(kind, _)| *kind)).collect();
+        self.series = kinds.iter().map(|kind| (*kind, Series::default())).collect();
+        progress(&format!("{} rounds of {} rises", effort.rounds, kinds.len()));
+        for round in 0..effort.rounds {
+            for turn in 0..kinds.len() {
+                let index = (round + turn) % kinds.len();
+                let (kind, series) = &mut self.series[index];
+                let name = format!("{} {round}", kind.key());
+                let outcome = match index.checked_sub(1) {
+                    None => original.prober().floor(sockets).map(|answer_ms| Rise {
+                        answer_ms,
+                        resumed_ms: None,
+                        stages_us: Vec::new(),
+                        memory: None,
+                    }),
+                    Some(at) => {
+                        let image = &images[at].1;
+                        if *kind == Kind::ColdCache {
+                            drop_from_memory(image)?;
+                        }
+                        source(*kind, image).rise(place, &name)
+                    }
+                };
+                series.take(&name, outcome);
+            }
+        }
+        Ok(())
+    }
+
+    fn all_at_once(&mut self, place: &Place, effort: &Effort, images: &Images) {
+        let count = effort.at_once;
+        for (kind, image) in images.iter().filter(|(kind, _)| *kind != Kind::ColdCache) {
+            let mut all_ms = Vec::new();
+            let mut rises = Series::default();
+            for round in 0..effort.at_once_rounds {
+                let name = format!("{} {count} at once {round}", kind.key());
+                match source(*kind, image).rises(place, &name, count) {
+                    Ok(all) => {
+                        all_ms.push(all.all_ms);
+                        rises.rises.extend(all.rises);
+                    }
+                    Err(failure) => rises.take(&name, Err(failure)),
+                }
+            }
+            self.at_once.push(AtOnceSeries { kind: *kind, count, all_ms, rises });
+        }
+    }
+
+    pub(super) fn series(&self, kind: Kind) -> Option<&Series> {
+        self.series.iter().find(|(other, _)| *other == kind).map(|(_, series)| series)
+    }
+
+    /// Median until all had answered, and the median and the largest proportional memory of one.
+    pub(super) fn at_once(&self, kind: Kind) -> Option<(usize, f64, u64)> {
+        let series = self.at_once.iter().find(|series| series.kind == kind)?;
+        let memory = series.rises.rises.iter().filter_map(|rise| rise.memory.as_ref());
+        let pss = memory.map(|memory| memory.pss_bytes).max()?;
+        Some((series.count, percentile(&series.all_ms, 50)?, pss))
+    }
+
+    /// Frozen time and bytes written of each checkpoint by our own engine.
+    pub(super) fn frozen(&self) -> Vec<(f64, u64)> {
+        let native = self.checkpoints.iter().filter(|(engine, _)| *engine == Engine::Native);
+        native
+            .flat_map(|(_, taken)| taken)
+            .map(|one| (one.ms("frozen_us"), one.told["image_bytes"].as_u64().unwrap_or(0)))
+            .collect()
+    }
+
+    /// Those of our own engine: what CRIU cannot do is told, and no failure of ours.
+    pub(super) fn failures(&self) -> usize {
+        let one = self.series.iter().map(|(kind, series)| (*kind, series));
+        let many = self.at_once.iter().map(|all| (all.kind, &all.rises));
+        let ours = one.chain(many).filter(|(kind, _)| *kind != Kind::Criu);
+        ours.map(|(_, series)| series.failures.len()).sum()
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        let series: Map<String, Value> =
+            self.series.iter().map(|(kind, one)| (kind.key().to_owned(), one.to_json())).collect();
+        let checkpoints: Map<String, Value> = self
+            .checkpoints
+            .iter()
+            .map(|(engine, taken)| (engine.name().to_owned(), checkpoints_to_json(taken)))
+            .collect();
+        let at_once: Map<String, Value> = self
+            .at_once
+            .iter()
+            .map(|all| {
+                let mut value = all.rises.to_json();
+                value["instances"] = json!(all.count);
+                value["all_answered_ms"] = summary(&all.all_ms);
+                (all.kind.key().to_owned(), value)
+            })
+            .collect();
+        json!({
+            "jdk": self.release,
+            "version": self.version,
+            "options": JVM_OPTIONS,
+            "criu_failed": self.criu_failed,
+            "image_bytes": self.image_bytes,
+            "rises": series,
+            "checkpoints": checkpoints,
+            "at_once": at_once,
+        })
+    }
+
+    pub(super) fn to_table(&self) -> String {
+        let mut lines =
+            vec![format!("  JDK {}: {} {}", self.release, self.version, JVM_OPTIONS.join(" "))];
+        lines.push(heading("ms from exec to the first answer"));
+        lines.extend(self.series.iter().map(|(kind, series)| series.row(kind.title())));
+        for all in &self.at_once {
+            lines.push(all.rises.row(&format!("{} at once, {}", all.count, all.kind.title())));
+        }
+        for (engine, taken) in &self.checkpoints {
+            let median = |name| {
+                let all: Vec<f64> = taken.iter().map(|one| one.ms(name)).collect();
+                percentile(&all, 50).unwrap_or_default()
+            };
+            let wall: Vec<f64> = taken.iter().map(|one| one.wall_ms).collect();
+            lines.push(format!(
+                "  checkpoint by {:<20} {:.0} ms in all; frozen {:.1}: freeze {:.1}, collect {:.1}, \
+                 write {:.1} (medians of {})",
+                engine.name(),
+                percentile(&wall, 50).unwrap_or_default(),
+                median("frozen_us"),
+                median("freeze_us"),
+                median("collect_us"),
+                median("write_us"),
+                taken.len(),
+            ));
+        }
+        lines.join("\n")
+    }
+}
+
+fn checkpoints_to_json(taken: &[Checkpoint]) -> Value {
+    let told: Vec<&Value> = taken.iter().map(|one| &one.told).collect();
+    let wall: Vec<f64> = taken.iter().map(|one| one.wall_ms).collect();
+    let frozen: Vec<f64> = taken.iter().map(|one| one.ms("frozen_us")).collect();
+    json!({ "wall_ms": summary(&wall), "frozen_ms": summary(&frozen), "told": told })
+}
+
+fn source(kind: Kind, image: &Path) -> Source<'_> {
+    let engine = if kind == Kind::Criu { Engine::Criu } else { Engine::Native };
+    Source { engine, image, question: QUESTION, memory: "auto" }
+}
+
+/// Teaches the image which pages its instances need first, in a network namespace of their own.
+fn train(place: &Place, image: &Path) -> Result<()> {
+    let prober = place.stage.layout.prober();
+    let mut command = place.stage.command(&prober);
+    command.arg("inside");
+    if let Some(uid) = place.stage.uid {
+        command.arg("--uid").arg(uid.to_string());
+    }
+    command.arg("--").arg(place.stage.layout.tub()).arg("train").arg(image).arg("--");
+    run_quietly(command.arg(&prober).args(["ask", "--expect", QUESTION.answer])).map(drop)
+}
+
+/// Has the kernel forget what it keeps of the files of an image. They are synced, and nobody maps
+/// them.
+fn drop_from_memory(image: &Path) -> Result<()> {
+    let entries = fs::read_dir(image).map_err(|error| Failure::io("list", image, &error))?;
+    for entry in entries.flatten() {
+        let mut input = OsString::from("if=");
+        input.push(entry.path());
+        // dd(1): "Request to drop cached data for the input file".
+        let words = ["iflag=nocache", "count=0", "status=none"];
+        run_quietly(Command::new("dd").arg(input).args(words))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,144 @@
+//! Numbers of one kind, and what is said about them.
+//!
+//! In: measurements, failures. Out: their summary, and all of them.
+//! Invariant: nothing is dropped: a failure is counted where a number would have been.
+//! Not here: which numbers there are.
+
+use super::subject::Rise;
+use crate::failure::Result;
+use crate::measure::{percentile, rounded};
+use crate::process::progress;
+use serde_json::{Map, Value, json};
+
+/// Restores, or floors, of one kind.
+#[derive(Debug, Default)]
+pub(super) struct Series {
+    pub(super) rises: Vec<Rise>,
+    pub(super) failures: Vec<String>,
+}
+
+impl Series {
+    /// Takes one measurement, or the reason why there is none.
+    pub(super) fn take(&mut self, name: &str, outcome: Result<Rise>) {
+        match outcome {
+            Ok(rise) => self.rises.push(rise),
+            Err(failure) => {
+                progress(&format!("{name}: failed: {failure}"));
+                self.failures.push(failure.to_string());
+            }
+        }
+    }
+
+    /// From exec until the first correct answer.
+    pub(super) fn answer_ms(&self) -> Vec<f64> {
+        self.rises.iter().map(|rise| rise.answer_ms).collect()
+    }
+
+    /// From exec until all threads run.
+    pub(super) fn resumed_ms(&self) -> Vec<f64> {
+        self.rises.iter().filter_map(|rise| rise.resumed_ms).collect()
+    }
+
+    /// Median of the answers.
+    pub(super) fn p50(&self) -> Option<f64> {
+        percentile(&self.answer_ms(), 50)
+    }
+
+    /// All of it.
+    pub(super) fn to_json(&self) -> Value {
+        let memory = |field: fn(&crate::measure::Memory) -> u64| {
+            let known = self.rises.iter().filter_map(|rise| rise.memory.as_ref());
+            known.map(field).collect::<Vec<u64>>()
+        };
+        // Two halves of one series: what differs between them is noise.
+        let halves = [0, 1].map(|from| {
+            let half: Vec<f64> = self.answer_ms().into_iter().skip(from).step_by(2).collect();
+            percentile(&half, 50).map(rounded)
+        });
+        json!({
+            "failures": self.failures,
+            "answer_ms": summary(&self.answer_ms()),
+            "answer_ms_p50_of_halves": halves,
+            "resumed_ms": summary(&self.resumed_ms()),
+            "stages_us": self.stages(),
+            "pss_bytes": memory(|memory| memory.pss_bytes),
+            "rss_bytes": memory(|memory| memory.rss_bytes),
+        })
+    }
+
+    /// Each stage with the times at which it was over, in the order of the rises.
+    fn stages(&self) -> Value {
+        let mut stages: Map<String, Value> = Map::new();
+        for (stage, us) in self.rises.iter().flat_map(|rise| &rise.stages_us) {
+            if let Value::Array(all) = stages.entry(stage).or_insert_with(|| json!([])) {
+                all.push(json!(us));
+            }
+        }
+        Value::Object(stages)
+    }
+
+    /// One row of a table: `title  n  failed  p50 p90 max` of the answers, p50 of the resumptions.
+    pub(super) fn row(&self, title: &str) -> String {
+        let answers = self.answer_ms();
+        let cell = |samples: &[f64], percent| {
+            percentile(samples, percent).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"))
+        };
+        format!(
+            "  {title:<34}{:>4}{:>7}{:>9}{:>9}{:>9}{:>11}",
+            answers.len(),
+            self.failures.len(),
+            cell(&answers, 50),
+            cell(&answers, 90),
+            cell(&answers, 100),
+            cell(&self.resumed_ms(), 50),
+        )
+    }
+}
+
+/// The heading over [`Series::row`]s.
+pub(super) fn heading(title: &str) -> String {
+    format!(
+        "  {title:<34}{:>4}{:>7}{:>9}{:>9}{:>9}{:>11}",
+        "n", "failed", "p50", "p90", "max", "resumed"
+    )
+}
+
+/// Median, ninth decile, maximum, and all the samples in their order.
+pub(super) fn summary(samples: &[f64]) -> Value {
+    let round = |percent| percentile(samples, percent).map(rounded);
+    json!({
+        "n": samples.len(),
+        "p50": round(50),
+        "p90": round(90),
+        "max": round(100),
+        "raw": samples.iter().copied().map(rounded).collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Failure;
+
+    #[test]
+    fn failures_are_counted_and_told() {
+        let mut series = Series::default();
+        for ms in [3.0, 1.0, 2.0, 9.0] {
+            let stages_us = vec![("opened_us".to_owned(), ms * 10.0)];
+            let rise = Rise { answer_ms: ms, resumed_ms: Some(1.0), stages_us, memory: None };
+            series.take("restore", Ok(rise));
+        }
+        series.take("restore", Err(Failure::new("did not get up")));
+        let value = series.to_json();
+        assert_eq!(value["failures"], json!(["did not get up"]));
+        assert_eq!(value["answer_ms"]["p50"], 2.0);
+        assert_eq!(value["answer_ms"]["raw"], json!([3.0, 1.0, 2.0, 9.0]));
+        assert_eq!(value["answer_ms_p50_of_halves"], json!([2.0, 1.0]));
+        assert_eq!(value["stages_us"]["opened_us"], json!([30.0, 10.0, 20.0, 90.0]));
+        let row = series.row("a row");
+        assert_eq!(
+            row.split_whitespace().collect::<Vec<_>>()[2..],
+            ["4", "1", "2.0", "9.0", "9.0", "1.0"]
+        );
+    }
+}
