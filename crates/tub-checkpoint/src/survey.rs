@@ -9,8 +9,8 @@ use crate::{Error, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
 use std::collections::HashMap;
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -193,10 +193,8 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         }
     }
     fds.sort_by_key(|fd| fd.number);
-    let mut tcp = inet(&at("net/tcp"), tub_procfs::net::parse_tcp)?;
-    tcp.extend(inet(&at("net/tcp6"), tub_procfs::net::parse_tcp)?);
-    let mut udp = inet(&at("net/udp"), tub_procfs::net::parse_udp)?;
-    udp.extend(inet(&at("net/udp6"), tub_procfs::net::parse_udp)?);
+    let tcp = inet(&fds, "TCP", [&at("net/tcp"), &at("net/tcp6")], tub_procfs::net::parse_tcp)?;
+    let udp = inet(&fds, "UDP", [&at("net/udp"), &at("net/udp6")], tub_procfs::net::parse_udp)?;
     // KERNEL: an accepted unix socket lives in the network namespace of the one who connected
     // (unix_stream_connect, net/unix/af_unix.c), and for the control socket that is us.
     let mut unix = parsed("/proc/self/net/unix", tub_procfs::net::parse_unix)?;
@@ -338,9 +336,20 @@ fn optional<T: Default>(result: Result<T>) -> Result<T> {
     gone(result).unwrap_or_else(|| Ok(T::default()))
 }
 
+/// The content of a file of /proc.
 pub(crate) fn bytes(path: &str) -> Result<Vec<u8>> {
-    fs::read(path).map_err(|source| Error::Proc { path: path.to_owned(), source })
+    // Such a file has no length that would tell how much to expect, and without room std begins with
+    // 32 bytes: eight reads where two do.
+    let mut content = Vec::with_capacity(PROC_BYTES);
+    let read = File::open(path).and_then(|mut file| file.read_to_end(&mut content));
+    match read {
+        Ok(_) => Ok(content),
+        Err(source) => Err(Error::Proc { path: path.to_owned(), source }),
+    }
 }
+
+/// Room for most files of /proc at once; the kernel hands out a page or two at a time.
+const PROC_BYTES: usize = 16 << 10;
 
 fn text(path: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes(path)?).trim().to_owned())
@@ -356,12 +365,36 @@ pub(crate) fn parsed<T>(path: &str, parse: fn(&[u8]) -> tub_procfs::Result<T>) -
     parse(&bytes(path)?).map_err(|source| Error::Malformed { path: path.to_owned(), source })
 }
 
+/// What the kernel's tables of a protocol say of the process's own sockets, and of others that
+/// stand in the same table; `tables` are that of IPv4 and that of IPv6.
+///
+/// A table is read only while a socket of the process has not been found. KERNEL: each read(2) of
+/// `net/tcp` that gets to its end walks all buckets of the hash of connections (tcp_seek_last_pos,
+/// net/ipv4/tcp_ipv4.c), which takes 2.5 ms where there are 2^18 of them, and the process is frozen.
 fn inet(
-    path: &str,
+    fds: &[SurveyedFd],
+    protocol: &str,
+    tables: [&str; 2],
     parse: fn(&[u8]) -> tub_procfs::Result<Vec<InetRecord>>,
 ) -> Result<HashMap<u64, InetRecord>> {
-    let records = optional(parsed(path, parse))?;
-    Ok(records.into_iter().map(|record| (record.inode, record)).collect())
+    // A socket whose protocol is not told may be anything.
+    let speaks = |fd: &&SurveyedFd| {
+        fd.is(SFlag::S_IFSOCK) && fd.protocol.as_ref().is_none_or(|name| name.contains(protocol))
+    };
+    let own: Vec<&SurveyedFd> = fds.iter().filter(speaks).collect();
+    let is_v6 = |fd: &&SurveyedFd| fd.protocol.as_ref().is_some_and(|name| name.ends_with("v6"));
+    let [v4, v6] = tables;
+    let likely_first = if own.iter().any(is_v6) { [v6, v4] } else { [v4, v6] };
+    let mut found = HashMap::new();
+    for table in likely_first {
+        // The other one, too, where one was made of the other family (IPV6_ADDRFORM, ipv6(7)), or
+        // was never bound and stands in none.
+        if own.iter().any(|fd| !found.contains_key(&fd.ino)) {
+            let records = optional(parsed(table, parse))?;
+            found.extend(records.into_iter().map(|record| (record.inode, record)));
+        }
+    }
+    Ok(found)
 }
 
 fn numbers(path: &str) -> Result<Vec<i32>> {

@@ -1,9 +1,12 @@
 //! A warm service on a stock JVM: how it gets up, against the floor and against CRIU.
 //!
 //! In: a JDK. Out: series of rises, checkpoints, instances at once.
-//! Invariant: all images of ours are taken of one process, which also gives the floor; CRIU has one
-//! of its own, started and warmed in the same way. Rises of all kinds are interleaved, so that a
-//! machine that slows down slows down all of them.
+//! Invariant: all images of ours are taken of one process; CRIU has one of its own, and each floor,
+//! started and warmed in the same way. Rises of all kinds are interleaved, so that a machine that
+//! slows down slows down all of them.
+//!
+//! Why a process for each floor: its connector must be opened for the first time after the warm-up,
+//! as in a process that gets up. From the second time on it takes a third of that.
 //! Not here: how one of them is measured (`subject`).
 
 use super::effort::Effort;
@@ -55,7 +58,7 @@ struct AtOnceSeries {
 /// What a series is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// No checkpoint at all: the same process stops and starts its connector.
+    /// No checkpoint at all: a process like it stops and starts its connector.
     Floor,
     Restored,
     /// After `tub train`.
@@ -91,6 +94,7 @@ impl Kind {
 pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -> Result<Jvm> {
     progress(&format!("JDK {release}: {}", jdk.version));
     let classes = compile(place, release, jdk)?;
+    let start = Start { jdk, classes, warm_up: effort.warm_up };
     let mut jvm = Jvm {
         release,
         version: jdk.version.clone(),
@@ -101,18 +105,15 @@ pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -
         criu_failed: None,
     };
     let mut images = Images::new();
-    let mut original = jvm.original(place, effort, Engine::Native, jdk, &classes, &mut images)?;
+    jvm.images_by(place, effort, Engine::Native, &start, &mut images)?;
     if place.engines().contains(&Engine::Criu) {
-        let criu = jvm.original(place, effort, Engine::Criu, jdk, &classes, &mut images);
-        if let Err(failure) = criu.and_then(Original::stop) {
+        let taken = jvm.images_by(place, effort, Engine::Criu, &start, &mut images);
+        if let Err(failure) = taken {
             progress(&format!("CRIU: {failure}"));
             jvm.criu_failed = Some(failure.to_string());
         }
     }
-    let uid = place.stage.uid.map_or_else(own_uid, Ok)?;
-    let sockets = temporary(place, release, Engine::Native).join(format!("tub-{uid}"));
-    jvm.get_up(place, effort, &mut original, &images, &sockets)?;
-    original.stop()?;
+    jvm.get_up(place, effort, &start, &images);
     jvm.all_at_once(place, effort, &images);
     for (_, image) in images {
         remove(&image)?;
@@ -120,9 +121,60 @@ pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -
     Ok(jvm)
 }
 
-/// Where an original has its temporary files, its control socket among them.
-fn temporary(place: &Place, release: u32, engine: Engine) -> PathBuf {
-    place.path(&format!("tmp-{release}-{}", engine.name()))
+/// How the service is started.
+struct Start<'a> {
+    jdk: &'a Jdk,
+    classes: PathBuf,
+    warm_up: u32,
+}
+
+impl Start<'_> {
+    /// Starts one, called `name`, and warms it. Gives the directory of its control socket, too.
+    fn warm(&self, place: &Place, engine: Engine, name: &str) -> Result<(Original, PathBuf)> {
+        let temporary = place.path(&format!("tmp-{}", name.replace(' ', "-")));
+        fs::create_dir(&temporary).map_err(|error| Failure::io("create", &temporary, &error))?;
+        let uid = match (engine, place.stage.uid) {
+            (Engine::Native, Some(uid)) => {
+                place.stage.give(&temporary)?;
+                uid
+            }
+            _ => own_uid()?,
+        };
+        let command = self.command(place, engine, &temporary);
+        let mut original = Original::start(place, engine, name, QUESTION, &command)?;
+        original.prober().load(self.warm_up)?;
+        Ok((original, temporary.join(format!("tub-{uid}"))))
+    }
+
+    /// The service's command line. Its control socket goes below `temporary`.
+    fn command(&self, place: &Place, engine: Engine, temporary: &Path) -> Vec<OsString> {
+        let mut variable = OsString::from("TMPDIR=");
+        variable.push(temporary);
+        let mut words = vec!["env".into(), variable, place.stage.layout.tub().into()];
+        words.extend(["run".into(), "--".into(), self.jdk.java().into()]);
+        words.extend(JVM_OPTIONS.map(OsString::from));
+        if engine == Engine::Criu {
+            // It wants the file of the performance data as it was, and the JVM removes it at its end.
+            words.push("-XX:+PerfDisableSharedMem".into());
+        }
+        words.extend(["-cp".into(), self.classes.clone().into()]);
+        words.extend(["Service", "8080", "plain"].map(OsString::from));
+        words
+    }
+
+    /// A floor: a fresh process each time.
+    fn floor(&self, place: &Place, name: &str) -> Result<Rise> {
+        let (mut original, sockets) = self.warm(place, Engine::Native, name)?;
+        let answer_ms = original.prober().floor(&sockets)?;
+        original.stop()?;
+        Ok(Rise {
+            answer_ms,
+            resumed_ms: None,
+            stages_us: Vec::new(),
+            memory: None,
+            minor_faults: None,
+        })
+    }
 }
 
 /// Compiles the service.
@@ -138,28 +190,6 @@ fn compile(place: &Place, release: u32, jdk: &Jdk) -> Result<PathBuf> {
     Ok(classes)
 }
 
-/// The service's command line. Its control socket goes below `temporary`.
-fn command(
-    place: &Place,
-    jdk: &Jdk,
-    engine: Engine,
-    classes: &Path,
-    temporary: &Path,
-) -> Vec<OsString> {
-    let mut variable = OsString::from("TMPDIR=");
-    variable.push(temporary);
-    let mut words = vec!["env".into(), variable, place.stage.layout.tub().into()];
-    words.extend(["run".into(), "--".into(), jdk.java().into()]);
-    words.extend(JVM_OPTIONS.map(OsString::from));
-    if engine == Engine::Criu {
-        // It wants the file of the performance data as it was, and the JVM removes it at its end.
-        words.push("-XX:+PerfDisableSharedMem".into());
-    }
-    words.extend(["-cp".into(), classes.into()]);
-    words.extend(["Service", "8080", "plain"].map(OsString::from));
-    words
-}
-
 /// Our own uid, where nobody else's is used.
 fn own_uid() -> Result<u32> {
     let text = run_quietly(Command::new("id").arg("-u"))?;
@@ -169,29 +199,22 @@ fn own_uid() -> Result<u32> {
 type Images = Vec<(Kind, PathBuf)>;
 
 impl Jvm {
-    /// Starts a service, warms it, and takes images of it.
-    fn original(
+    /// Starts a service, warms it, takes images of it, and ends it.
+    fn images_by(
         &mut self,
         place: &Place,
         effort: &Effort,
         engine: Engine,
-        jdk: &Jdk,
-        classes: &Path,
+        start: &Start<'_>,
         images: &mut Images,
-    ) -> Result<Original> {
-        let temporary = temporary(place, self.release, engine);
-        fs::create_dir(&temporary).map_err(|error| Failure::io("create", &temporary, &error))?;
-        if engine == Engine::Native {
-            place.stage.give(&temporary)?;
-        }
-        let command = command(place, jdk, engine, classes, &temporary);
+    ) -> Result<()> {
         let name = format!("{} original on {}", engine.name(), self.release);
-        let mut original = Original::start(place, engine, &name, QUESTION, &command)?;
-        step(&format!("warming it with {} requests", effort.warm_up), || {
-            original.prober().load(effort.warm_up).map(drop)
-        })?;
+        let (mut original, _) =
+            step(&format!("warming a service with {} requests", effort.warm_up), || {
+                start.warm(place, engine, &name)
+            })?;
         self.checkpoint(place, effort, engine, &mut original, images)?;
-        Ok(original)
+        original.stop()
     }
 
     /// Takes checkpoints of the process that goes on; keeps an image for each kind of rise.
@@ -233,14 +256,7 @@ impl Jvm {
     }
 
     /// One rise of each kind a round; each round begins with another kind.
-    fn get_up(
-        &mut self,
-        place: &Place,
-        effort: &Effort,
-        original: &mut Original,
-        images: &Images,
-        sockets: &Path,
-    ) -> Result<()> {
+    fn get_up(&mut self, place: &Place, effort: &Effort, start: &Start<'_>, images: &Images) {
         let kinds: Vec<Kind> =
             std::iter::once(Kind::Floor).chain(images.iter().map(|(kind, _)| *kind)).collect();
         self.series = kinds.iter().map(|kind| (*kind, Series::default())).collect();
@@ -249,26 +265,16 @@ impl Jvm {
             for turn in 0..kinds.len() {
                 let index = (round + turn) % kinds.len();
                 let (kind, series) = &mut self.series[index];
-                let name = format!("{} {round}", kind.key());
-                let outcome = match index.checked_sub(1) {
-                    None => original.prober().floor(sockets).map(|answer_ms| Rise {
-                        answer_ms,
-                        resumed_ms: None,
-                        stages_us: Vec::new(),
-                        memory: None,
-                    }),
-                    Some(at) => {
-                        let image = &images[at].1;
-                        if *kind == Kind::ColdCache {
-                            drop_from_memory(image)?;
-                        }
-                        source(*kind, image).rise(place, &name)
-                    }
+                let name = format!("{} {round} on {}", kind.key(), self.release);
+                let outcome = match index.checked_sub(1).map(|at| &images[at].1) {
+                    None => start.floor(place, &name),
+                    Some(image) if *kind == Kind::ColdCache => drop_from_memory(image)
+                        .and_then(|()| source(*kind, image).rise(place, &name)),
+                    Some(image) => source(*kind, image).rise(place, &name),
                 };
                 series.take(&name, outcome);
             }
         }
-        Ok(())
     }
 
     fn all_at_once(&mut self, place: &Place, effort: &Effort, images: &Images) {

@@ -63,6 +63,7 @@ impl Series {
             "stages_us": self.stages(),
             "pss_bytes": memory(|memory| memory.pss_bytes),
             "rss_bytes": memory(|memory| memory.rss_bytes),
+            "minor_faults": self.rises.iter().filter_map(|rise| rise.minor_faults).collect::<Vec<_>>(),
         })
     }
 
@@ -125,7 +126,13 @@ mod tests {
         let mut series = Series::default();
         for ms in [3.0, 1.0, 2.0, 9.0] {
             let stages_us = vec![("opened_us".to_owned(), ms * 10.0)];
-            let rise = Rise { answer_ms: ms, resumed_ms: Some(1.0), stages_us, memory: None };
+            let rise = Rise {
+                answer_ms: ms,
+                resumed_ms: Some(1.0),
+                stages_us,
+                memory: None,
+                minor_faults: None,
+            };
             series.take("restore", Ok(rise));
         }
         series.take("restore", Err(Failure::new("did not get up")));

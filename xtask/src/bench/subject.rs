@@ -71,6 +71,8 @@ pub(super) struct Rise {
     pub(super) stages_us: Vec<(String, f64)>,
     /// Right after the answer.
     pub(super) memory: Option<Memory>,
+    /// Until then.
+    pub(super) minor_faults: Option<u64>,
 }
 
 /// A process that has answered.
@@ -214,6 +216,7 @@ impl Source<'_> {
                 answer_ms: answer.ms,
                 resumed_ms: resumed_ms(&stats, answer.started_ns),
                 stages_us: instance.stages_us(),
+                minor_faults: Some(instance.minor_faults()?),
                 memory: Some(instance.memory()?),
             });
         }

@@ -1,8 +1,10 @@
 //! What a restore costs against what the process carries: memory, threads, mappings.
 //!
 //! In: weights. Out: series of rises for each, by each engine.
-//! Invariant: an image is removed before the next one is taken; where memory or disk would not
-//! suffice, nothing is tried, and the reason is kept.
+//! Invariant: an image is removed before the next one is taken, but for the smallest of our own:
+//! rises from it are taken in turns with those of each larger one, so that a machine that slows down
+//! in between is not taken for the price of a weight. Where memory or disk would not suffice, nothing
+//! is tried, and the reason is kept.
 //! Not here: services that people run (`jvm`).
 
 use super::effort::Effort;
@@ -14,7 +16,7 @@ use crate::process::{progress, run_quietly};
 use serde_json::{Value, json};
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What `tub-ballast` carries.
@@ -66,6 +68,8 @@ pub(super) struct Outcome {
     /// On the disk.
     pub(super) image_bytes: u64,
     pub(super) series: Series,
+    /// Of the smallest weight, in turns with these.
+    smallest: Option<Series>,
     /// After a look at every page, where that was asked for.
     looked_at_all: bool,
 }
@@ -110,10 +114,19 @@ impl Weighed {
         self.outcome.as_ref().ok()?.series.p50()
     }
 
+    /// Over the median of the smallest weight, which was measured in turns with it.
+    pub(super) fn over_the_smallest(&self) -> Option<f64> {
+        let outcome = self.outcome.as_ref().ok()?;
+        Some(outcome.series.p50()? / outcome.smallest.as_ref()?.p50()?)
+    }
+
     /// Those of our own engine: what CRIU cannot do is told, and no failure of ours.
     pub(super) fn failures(&self) -> usize {
         match (&self.outcome, self.engine) {
-            (Ok(outcome), Engine::Native) => outcome.series.failures.len(),
+            (Ok(outcome), Engine::Native) => {
+                let smallest = outcome.smallest.as_ref().map_or(0, |series| series.failures.len());
+                outcome.series.failures.len() + smallest
+            }
             _ => 0,
         }
     }
@@ -133,6 +146,7 @@ impl Weighed {
                 value["checkpoint"] = outcome.checkpoint.told.clone();
                 value["looked_at_all"] = json!(outcome.looked_at_all);
                 value["rises"] = outcome.series.to_json();
+                value["smallest_in_turns"] = json!(outcome.smallest.as_ref().map(Series::to_json));
             }
             Err(reason) => value["skipped"] = json!(reason),
         }
@@ -148,12 +162,14 @@ pub(super) fn measure(
     numbers: &[u64],
 ) -> Result<Vec<Weighed>> {
     let mut all = Vec::new();
+    let mut smallest = None;
     for &number in numbers {
         for engine in place.engines() {
             let weight = axis.weight(number);
+            let smallest = if engine == Engine::Native { &mut smallest } else { &mut None };
             let outcome = match obstacle(place, effort, engine, weight)? {
                 Some(reason) => Err(reason),
-                None => match weigh(place, effort, axis, engine, weight) {
+                None => match weigh(place, effort, axis, engine, weight, smallest) {
                     Ok(outcome) => Ok(outcome),
                     Err(failure) if engine == Engine::Criu => Err(failure.to_string()),
                     Err(failure) => return Err(failure),
@@ -173,15 +189,20 @@ pub(super) fn measure(
             all.push(weighed);
         }
     }
+    if let Some((_, image)) = smallest {
+        remove(&image)?;
+    }
     Ok(all)
 }
 
+/// Measures one weight; `smallest` are weight and image of the first one of that engine.
 fn weigh(
     place: &Place,
     effort: &Effort,
     axis: Axis,
     engine: Engine,
     weight: Weight,
+    smallest: &mut Option<(Weight, PathBuf)>,
 ) -> Result<Outcome> {
     let name = format!("{} {} {}", axis.name(), axis_number(axis, weight), engine.name());
     let image = place.path(&name.replace(' ', "-"));
@@ -189,24 +210,36 @@ fn weigh(
     let checkpoint = original.checkpoint(place, &image, Then::End)?;
     original.stop()?;
     let answer = weight.answer();
-    let source = Source {
+    let small_answer = smallest.as_ref().map(|(weight, _)| weight.answer()).unwrap_or_default();
+    let source = |image, answer| Source {
         engine,
-        image: &image,
-        question: Question { path: "/", answer: &answer },
+        image,
+        question: Question { path: "/", answer },
         memory: if engine == Engine::Native { "lazy" } else { "auto" },
     };
     let mut series = Series::default();
+    let mut of_smallest = smallest.as_ref().map(|_| Series::default());
     for round in 0..effort.weigh_rounds {
         let name = format!("{name} {round}");
-        series.take(&name, source.rise(place, &name));
+        series.take(&name, source(&image, &answer).rise(place, &name));
+        if let (Some((_, image)), Some(series)) = (smallest.as_ref(), &mut of_smallest) {
+            let name = format!("{name} smallest");
+            series.take(&name, source(image, &small_answer).rise(place, &name));
+        }
     }
     if effort.look_at_all {
         let question = Question { path: "/all", answer: &answer };
-        Source { question, ..source }.rise(place, &format!("{name} all"))?;
+        let source = Source { question, ..source(&image, &answer) };
+        source.rise(place, &format!("{name} all"))?;
     }
     let image_bytes = disk_bytes(&image)?;
-    remove(&image)?;
-    Ok(Outcome { checkpoint, image_bytes, series, looked_at_all: effort.look_at_all })
+    if smallest.is_none() && engine == Engine::Native {
+        *smallest = Some((weight, image));
+    } else {
+        remove(&image)?;
+    }
+    let looked_at_all = effort.look_at_all;
+    Ok(Outcome { checkpoint, image_bytes, series, smallest: of_smallest, looked_at_all })
 }
 
 const fn axis_number(axis: Axis, weight: Weight) -> u64 {
@@ -275,7 +308,13 @@ pub(super) fn to_table(axis: Axis, all: &[Weighed]) -> String {
     for weighed in all {
         let title = format!("{}, {}", weighed.number(), weighed.engine.name());
         lines.push(match &weighed.outcome {
-            Ok(outcome) => outcome.series.row(&title),
+            Ok(outcome) => {
+                let row = outcome.series.row(&title);
+                match weighed.over_the_smallest() {
+                    Some(ratio) => format!("{row}   {ratio:.2} times the smallest, in turns"),
+                    None => row,
+                }
+            }
             Err(reason) => format!("  {title:<34} skipped: {reason}"),
         });
     }

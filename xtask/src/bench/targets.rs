@@ -99,18 +99,14 @@ fn of_jvm(jvm: &Jvm) -> Vec<Target> {
 
 /// The largest memory answers as soon as the smallest, more or less.
 fn of_memory(memory: &[Weighed]) -> Option<Target> {
-    let native: Vec<&Weighed> = memory
-        .iter()
-        .filter(|weighed| weighed.engine == Engine::Native && weighed.p50().is_some())
-        .collect();
-    let (first, last) = (native.first()?, native.last()?);
-    let (low, high) = (first.p50()?, last.p50()?);
-    (first.number() < last.number()).then(|| {
-        Target::new(
-            format!("first answer of {} MiB over that of {} MiB", last.number(), first.number()),
-            "<= 1.5 times",
-            format!("{:.2} times", high / low),
-            high <= 1.5 * low,
-        )
-    })
+    let mut native = memory.iter().filter(|weighed| weighed.engine == Engine::Native);
+    let first = native.next()?;
+    let last = native.rfind(|weighed| weighed.over_the_smallest().is_some())?;
+    let ratio = last.over_the_smallest()?;
+    Some(Target::new(
+        format!("first answer of {} MiB over that of {} MiB", last.number(), first.number()),
+        "<= 1.5 times",
+        format!("{ratio:.2} times"),
+        ratio <= 1.5,
+    ))
 }

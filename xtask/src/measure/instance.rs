@@ -87,6 +87,19 @@ impl Instance {
         };
         Ok(Memory { pss_bytes: field("Pss:")?, rss_bytes: field("Rss:")? })
     }
+
+    /// Page faults of the main process so far that needed no disk.
+    pub(crate) fn minor_faults(&self) -> Result<u64> {
+        let path = PathBuf::from(format!("/proc/{}/stat", self.pid()?));
+        let text = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
+        minor_faults_of(&text)
+            .ok_or_else(|| Failure::new(format!("{}: has no field 10", path.display())))
+    }
+}
+
+/// The tenth field of `/proc/PID/stat` (proc_pid_stat(5)); the second may hold blanks.
+fn minor_faults_of(stat: &str) -> Option<u64> {
+    stat.rsplit_once(')')?.1.split_whitespace().nth(7)?.parse().ok()
 }
 
 /// Memory of a process (proc_pid_smaps_rollup(5)).
@@ -148,5 +161,11 @@ mod tests {
             "55d0-7ffc ---p 0 00:00 0 [rollup]\nRss:  200 kB\nPss:    12 kB\nPss_Anon: 3 kB\n";
         assert_eq!(bytes_of(rollup, "Pss:"), Some(12 * 1024));
         assert_eq!(bytes_of("Rss: 1 kB", "Pss:"), None);
+    }
+
+    #[test]
+    fn faults_are_read_past_a_strange_name() {
+        let stat = "7 (a) b (c) S 1 7 7 0 -1 4194560 1234 0 5 0 10 20 0 0 20 0 1 0 99\n";
+        assert_eq!(minor_faults_of(stat), Some(1234));
     }
 }
