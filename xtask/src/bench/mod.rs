@@ -113,7 +113,9 @@ fn engine(options: &Options, effort: &Effort) -> Result<()> {
     if let Err(reason) = &criu {
         report.skipped.push(format!("CRIU: {reason}"));
     }
-    let about = Circumstances::now(effort.name, stage.account(), &criu, &stage.scratch)?;
+    let part = if options.only.is_empty() { "" } else { "-part" };
+    let name = format!("{}{part}", effort.name);
+    let about = Circumstances::now(name, stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
 
     let wants = |part| options.only.is_empty() || options.only.contains(&part);

@@ -37,7 +37,7 @@ pub(super) struct Report {
 /// The circumstances.
 #[derive(Debug)]
 pub(super) struct Circumstances {
-    pub(super) effort: &'static str,
+    effort: String,
     started: String,
     machine: Value,
     criu: Value,
@@ -47,7 +47,7 @@ pub(super) struct Circumstances {
 impl Circumstances {
     /// Looks around, before anything is measured.
     pub(super) fn now(
-        effort: &'static str,
+        effort: String,
         account: String,
         criu: &std::result::Result<PathBuf, String>,
         scratch: &Path,
