@@ -24,6 +24,8 @@ pub struct DumpOptions<'a> {
     pub replace: bool,
     /// Whether the original goes on.
     pub leave_running: bool,
+    /// Whether TCP connections end, rather than stand in the way.
+    pub tcp_close: bool,
     /// How many checkpoints lie behind the process, this one included.
     pub generation: u64,
     /// How the application takes part, if it does.
@@ -86,6 +88,7 @@ impl Criu {
             pid: inner_pid(pid),
             threads: fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count),
             stdio: [0, 1, 2].map(|number| stream(pid, number)),
+            tcp_close: options.tcp_close,
             coordination: options.coordination.clone(),
         };
         let log = aside.0.join(LOG);
@@ -94,6 +97,9 @@ impl Criu {
         command.args(["--log-file", LOG, "-v2", "--display-stats"]).args(BOTH_WAYS);
         if options.leave_running {
             command.arg("--leave-running");
+        }
+        if options.tcp_close {
+            command.arg(TCP_CLOSE);
         }
         command.args(options.words).stdin(Stdio::null());
         let output = command.output().map_err(|source| cannot_run(self.program(), source))?;
@@ -114,6 +120,9 @@ impl Criu {
 /// others are taken as they are, and control groups are whoever's who runs us.
 pub(crate) const BOTH_WAYS: [&str; 4] =
     ["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"];
+
+/// Connections are left out of the image; what comes back in their place is over (criu(8)).
+pub(crate) const TCP_CLOSE: &str = "--tcp-close";
 
 const LOG: &str = "criu-dump.log";
 

@@ -39,6 +39,9 @@ pub struct Marker {
     pub threads: usize,
     /// What the standard streams were, in CRIU's words for what it may be handed instead.
     pub stdio: [Option<String>; 3],
+    /// Whether TCP connections come back as if their peers had gone.
+    #[serde(default)]
+    pub tcp_close: bool,
     /// How the application takes part, if it does.
     pub coordination: Option<Coordinated>,
 }
@@ -142,6 +145,7 @@ mod tests {
             pid: 42,
             threads: 3,
             stdio: [Some("pipe:[7]".into()), None, None],
+            tcp_close: true,
             coordination: Some(Coordinated {
                 mailbox_address: 0x1000,
                 mailbox_bytes: 0x1000,

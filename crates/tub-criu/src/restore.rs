@@ -3,7 +3,7 @@
 //! In: an image with our marker. Out: [`Restored`], which runs, or stands still until it is told.
 //! Invariant: the image is only read; what fails on the way leaves no process.
 
-use crate::dump::BOTH_WAYS;
+use crate::dump::{BOTH_WAYS, TCP_CLOSE};
 use crate::find::cannot_run;
 use crate::{Criu, Error, Marker, family};
 use nix::errno::Errno;
@@ -57,7 +57,7 @@ impl Criu {
     ) -> Result<Restored, Error> {
         let work = Work::new()?;
         let log = work.0.join(LOG);
-        let mut command = self.restore_command(options, &work.0);
+        let mut command = self.restore_command(marker, options, &work.0);
         let made = house(options.detach, || {
             let lent = match lend(&mut command, marker, options.inherit_stdio) {
                 Ok(lent) => lent,
@@ -89,12 +89,20 @@ impl Criu {
         Ok(Restored { housed, main, stopped: options.stopped })
     }
 
-    fn restore_command(&self, options: &RestoreOptions<'_>, work: &Path) -> Command {
+    fn restore_command(
+        &self,
+        marker: &Marker,
+        options: &RestoreOptions<'_>,
+        work: &Path,
+    ) -> Command {
         let mut command = self.command("restore");
         command.arg("--restore-detached").arg("--images-dir").arg(options.dir);
         command.arg("--work-dir").arg(work).args(["--log-file", LOG, "-v2"]).args(BOTH_WAYS);
         if options.stopped {
             command.arg("--leave-stopped");
+        }
+        if marker.tcp_close {
+            command.arg(TCP_CLOSE);
         }
         command.args(options.words);
         command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());

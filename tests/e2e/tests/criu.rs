@@ -89,6 +89,20 @@ fn what_criu_does_not_know_is_refused_by_name() {
 }
 
 #[test]
+fn tcp_connections_end_under_criu_where_that_is_the_policy() {
+    let Some(criu) = criu() else { return };
+    let options = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
+    let mut original = Subject::new("tcp-closed", User::Root).start();
+    let image = original.dir().join("image");
+    original.checkpoint(&image, &options).fails_with(code::FAILED, &["CRIU", "TCP"]);
+    original.checkpoint(&image, &[&options[..], &["--tcp", "close"]].concat()).succeeds();
+    original.wait();
+    let copy = Restore::of(&original, &image, FLAVOUR).args(&options[2..]).start();
+    copy.go(&FLAVOUR.promises());
+    copy.verdict();
+}
+
+#[test]
 fn criu_detached_outlives_the_command_and_a_killed_command_leaves_nobody() {
     let Some(criu) = criu() else { return };
     let criu = criu.to_str().unwrap();

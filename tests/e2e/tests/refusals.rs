@@ -229,7 +229,9 @@ fn descriptors_that_no_image_can_hold() {
 
 #[test]
 fn what_only_the_process_itself_can_tell() {
-    is_refused(&["events", "named"], &["events not read yet", "senders with names", "in.sock"]);
+    let kinds = ["events", "named", "netlink-group"];
+    let words = ["events not read yet", "senders with names", "in.sock", "groups above 32"];
+    is_refused(&kinds, &words);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 
 /// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`, `lease`, `rights`,
-/// `namespace`, `events`, `named`: holds them and counts.
+/// `namespace`, `events`, `named`, `netlink-group`: holds them and counts.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
@@ -31,6 +31,7 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "namespace" => held.push(File::open("/proc/self/ns/net")?.into()),
             "events" => held.push(unread_events(stage)?),
             "named" => held.extend(named_sender(stage)?),
+            "netlink-group" => held.push(netlink_group()?),
             _ => return Err(io::Error::other(format!("unknown kind {kind}"))),
         }
     }
@@ -90,6 +91,15 @@ fn named_sender(stage: &Stage) -> io::Result<[OwnedFd; 2]> {
     let sender = UnixDatagram::bind(stage.path("out.sock"))?;
     sender.send_to(b"from me", stage.path("in.sock"))?;
     Ok([inbox.into(), sender.into()])
+}
+
+/// A member of a multicast group that has no bit in the socket's address.
+fn netlink_group() -> io::Result<OwnedFd> {
+    const SOL_NETLINK: i32 = 270;
+    const RTNLGRP_STATS: i32 = 36;
+    let socket = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_ROUTE)?;
+    sys::set_socket_option(&socket, SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, RTNLGRP_STATS)?;
+    Ok(socket)
 }
 
 fn deleted(stage: &Stage) -> io::Result<File> {

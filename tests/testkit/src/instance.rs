@@ -179,10 +179,15 @@ impl Restore {
             end(&mut life.child);
             return Err(told);
         };
+        let Some(main) = Process::find(found) else {
+            let told = life.tell();
+            end(&mut life.child);
+            return Err(format!("process {found} ended at once\n{told}"));
+        };
         if life.detached {
             life.watched = found;
         }
-        Ok(Instance { main: life.process(found), life })
+        Ok(Instance { main, life })
     }
 }
 
@@ -388,7 +393,7 @@ impl Instance {
     /// If it does not end in time, or something of it is left over.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let status = wait_for(VERDICT, || self.life.child.try_wait().ok().flatten());
+        let status = self.ends_within(VERDICT);
         let status = status.unwrap_or_else(|| {
             let state = self.main.describe();
             panic!("no end within {VERDICT:?}\n{}\nsubject:\n{state}", self.life.tell())
@@ -398,6 +403,11 @@ impl Instance {
             assert!(gone, "left over: {}{}", self.main.describe(), self.life.tell());
         }
         status
+    }
+
+    /// How what we started ended, if it does in that time.
+    pub fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
+        wait_for(time, || self.life.child.try_wait().ok().flatten())
     }
 
     /// Demands that the subject finds everything as it was.

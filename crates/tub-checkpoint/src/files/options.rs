@@ -224,6 +224,16 @@ pub(super) fn has_filter(fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<boo
     Ok(result.is_ok() && word_of(&memory).is_some_and(|instructions| instructions > 0))
 }
 
+/// Whether a netlink socket is a member of groups that its address has no bit for: those are joined
+/// one by one, and what their numbers mean is in part up to the running kernel (genetlink).
+pub(super) fn has_high_groups(fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<bool> {
+    // KERNEL(since 4.2): a bit for each group, as many words as fit.
+    const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
+    const GROUPS_MAX: usize = 16 << 10;
+    let words = read(fd, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, GROUPS_MAX / 8, caller)?;
+    Ok(words.unwrap_or_default().iter().skip(4).any(|&eight| eight != 0))
+}
+
 /// An option that is an int.
 pub(super) fn option_word(
     fd: &SurveyedFd,

@@ -41,6 +41,9 @@ pub(super) fn socket(
             if readable(fd, caller)? {
                 return problem("holds messages not read yet");
             }
+            if options::has_high_groups(fd, caller)? {
+                return problem("is a member of multicast groups above 32");
+            }
             // struct sockaddr_nl: family, pad, port, groups.
             let name = name(fd, false, caller)?.unwrap_or_default();
             let word = |at: usize| {

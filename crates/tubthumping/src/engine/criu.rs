@@ -7,7 +7,7 @@ use super::{Coordinate, CriuOptions, Engine, EngineKind, EngineUnusable, Inspect
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::restore::{RestoreError, RestoreOptions, Restoring, letter};
 use std::path::Path;
-use tub_checkpoint::{StageTimes, deliver};
+use tub_checkpoint::{StageTimes, TcpPolicy, deliver};
 use tub_control::{Client, Prepared, mailbox};
 use tub_criu::{Coordinated, Criu, DumpOptions, Marker};
 use tub_restore::Stats;
@@ -62,6 +62,7 @@ impl Engine for CriuEngine {
             dir: &options.dir,
             replace: options.replace,
             leave_running: options.leave_running,
+            tcp_close: options.tcp == TcpPolicy::Close,
             generation,
             coordination: prepared.as_ref().map(coordinated),
             words: &self.options.words,
