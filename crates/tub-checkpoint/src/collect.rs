@@ -11,7 +11,7 @@ use crate::memory_files::MemoryFiles;
 use crate::registers;
 use crate::survey::bytes;
 use crate::waits::Notes;
-use crate::{Error, Result, Survey, SurveyedTree, SurveyedZombie, controls, home, memory};
+use crate::{Error, Result, Survey, SurveyedTree, SurveyedZombie, controls, home, memory, robust};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub(crate) fn collect(
 }
 
 fn zombie(seen: &SurveyedZombie) -> Zombie {
-    let SurveyedZombie { parent, status, stat } = seen;
+    let SurveyedZombie { parent, status, stat, .. } = seen;
     Zombie {
         pid: innermost(&status.ns_pid),
         parent: *parent,
@@ -222,7 +222,7 @@ fn thread(
     survey: &Survey,
     stopped: StoppedThread,
     calls: &mut RemoteCalls<'_>,
-    Resting { registers: general, wait, .. }: Resting,
+    Resting { registers: general, wait, waits_for_owner, .. }: Resting,
     scratch: RemoteAddr,
 ) -> Result<Thread> {
     let pid = survey.pid;
@@ -240,8 +240,9 @@ fn thread(
     let timer_slack_ns = controls::timer_slack_ns(calls, pid)?;
     let (head, bytes) = stopped.robust_list().map_err(tracee)?;
     let pending = stopped.pending_signals(false).map_err(tracee)?;
+    let tid = known.status.ns_pid.last().copied().unwrap_or(NsPid(stopped.tid().0));
     Ok(Thread {
-        tid: known.status.ns_pid.last().copied().unwrap_or(NsPid(stopped.tid().0)),
+        tid,
         name: known.stat.comm.clone(),
         registers: Registers { general, xsave: stopped.xsave().map_err(tracee)? },
         signal_mask: mask,
@@ -249,6 +250,8 @@ fn thread(
         alternate_stack,
         clear_child_tid,
         robust_list: (RemoteAddr(head), bytes),
+        robust_held: robust::held(calls.process(), head, tid),
+        waits_for_owner,
         rseq: rseq.map(|rseq| Rseq {
             address: RemoteAddr(rseq.address),
             size_bytes: rseq.size_bytes,

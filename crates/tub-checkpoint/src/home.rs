@@ -34,6 +34,8 @@ pub(crate) struct Resting {
     pub(crate) registers: [u64; 27],
     /// The wait that the copy goes on with.
     pub(crate) wait: Option<RemainingWait>,
+    /// Whether the thread waits for a futex with its owner's id in it.
+    pub(crate) waits_for_owner: bool,
     /// In the original, should it have to go on by itself.
     pub(crate) at_home: [u64; 27],
 }
@@ -47,6 +49,7 @@ impl Resting {
         waited_ns: &HashMap<HostPid, u64>,
     ) -> Result<Self> {
         let mut registers = without_critical_section(frozen, stopped)?;
+        let waits_for_owner = registers::waits_for_owner(&registers);
         let timespec = |at| {
             let [seconds, nanoseconds] = read_words(frozen, RemoteAddr(at)).ok()?;
             seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
@@ -66,7 +69,7 @@ impl Resting {
         if let Some(stub) = stub(frozen, survey, &registers)? {
             wait = registers::leave_stub(&mut registers, wait, stub, &timespec);
         }
-        Ok(Self { registers, wait, at_home })
+        Ok(Self { registers, wait, waits_for_owner, at_home })
     }
 }
 

@@ -18,6 +18,7 @@ mod memory;
 mod memory_files;
 mod refuse;
 mod registers;
+mod robust;
 mod same;
 mod survey;
 mod tree;

@@ -49,6 +49,14 @@ pub(crate) fn may_wait(registers: &[u64; 27]) -> bool {
     registers[ORIG_RAX].cast_signed() >= 0 && matches!(code, ERESTART_RESTARTBLOCK | EINTR)
 }
 
+/// Whether a thread waits for a futex in which the id of its owner stands (linux/futex.h:
+/// FUTEX_LOCK_PI, FUTEX_LOCK_PI2, FUTEX_WAIT_REQUEUE_PI).
+pub(crate) fn waits_for_owner(registers: &[u64; 27]) -> bool {
+    const COMMAND: u64 = 0x7f;
+    registers[ORIG_RAX] == libc::SYS_futex.cast_unsigned()
+        && matches!(registers[RSI] & COMMAND, 6 | 11 | 13)
+}
+
 /// Settles an interrupted system call.
 ///
 /// Three of the kernel's codes mean that the call can be made again as it stands. The fourth means

@@ -10,7 +10,7 @@ use nix::sys::stat::SFlag;
 use std::time::Duration;
 use tub_procfs::stat::StatRecord;
 use tub_procfs::status::StatusRecord;
-use tub_units::HostPid;
+use tub_units::{HostPid, NsPid};
 
 /// A process that ends is no zombie yet, and has neither memory nor descriptors: how often it is
 /// looked at until that is over, and the pause in between.
@@ -31,6 +31,8 @@ pub struct SurveyedTree {
 /// A process that has ended and was not waited for.
 #[derive(Debug)]
 pub struct SurveyedZombie {
+    /// Its id.
+    pub pid: HostPid,
     /// Index of its parent.
     pub parent: usize,
     /// `/proc/PID/status`.
@@ -49,6 +51,8 @@ pub struct Kin {
     pub descriptors: Vec<KinFd>,
     /// Whether it is not the main process.
     pub descendant: bool,
+    /// All processes of the tree, zombies included: id here, and as the process sees it itself.
+    pub processes: Vec<(HostPid, NsPid)>,
 }
 
 /// A descriptor of another member.
@@ -148,9 +152,20 @@ impl SurveyedTree {
             .filter(|fd| fd.number <= 2 && !private(fd))
             .map(|fd| (fd.dev, fd.ino, fd.rdev))
             .collect();
+        let members = self.members.iter().map(|member| (member.pid, &member.status));
+        let zombies = self.zombies.iter().map(|zombie| (zombie.pid, &zombie.status));
+        let inner = |status: &StatusRecord| status.ns_pid.last().copied();
+        let processes: Vec<_> = members
+            .chain(zombies)
+            .map(|(pid, status)| (pid, inner(status).unwrap_or(NsPid(pid.0))))
+            .collect();
         for (index, member) in self.members.iter_mut().enumerate() {
-            member.kin =
-                Kin { stdio: stdio.clone(), descriptors: others(index), descendant: index > 0 };
+            member.kin = Kin {
+                stdio: stdio.clone(),
+                descriptors: others(index),
+                descendant: index > 0,
+                processes: processes.clone(),
+            };
         }
     }
 }
@@ -167,7 +182,7 @@ fn zombie(pid: HostPid, parent: usize) -> Option<SurveyedZombie> {
         return None;
     }
     let status = parsed(&format!("/proc/{pid}/status"), tub_procfs::status::parse).ok()?;
-    Some(SurveyedZombie { parent, status, stat })
+    Some(SurveyedZombie { pid, parent, status, stat })
 }
 
 fn gone(pid: HostPid) -> bool {

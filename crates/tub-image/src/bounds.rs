@@ -324,7 +324,8 @@ fn check_file(file: &OpenFile) -> Result<(), String> {
         | FileKind::EventFd { .. }
         | FileKind::Epoll { .. }
         | FileKind::TimerFd { .. }
-        | FileKind::SignalFd { .. } => Ok(()),
+        | FileKind::SignalFd { .. }
+        | FileKind::PidFd { .. } => Ok(()),
     }
 }
 

@@ -12,7 +12,7 @@ use tub_model::{
     Backing, Checkpoint, FileKind, FileLock, MemoryFile, MemoryFileKind, OpenFile, Task, Thread,
     Vma,
 };
-use tub_units::{AddrRange, PAGE_BYTES};
+use tub_units::{AddrRange, NsPid, PAGE_BYTES};
 
 /// Checks everything; the first thing that cannot be comes back as a sentence.
 pub(crate) fn check(
@@ -48,7 +48,21 @@ pub(crate) fn check(
         check_tid(zombie.pid.0, &mut tids)?;
         check_name(zombie.pid.0, &zombie.name)?;
     }
+    check_pidfds(checkpoint)?;
     bounds::check(checkpoint)
+}
+
+fn check_pidfds(checkpoint: &Checkpoint) -> Result<(), String> {
+    let tasks = checkpoint.tasks.iter().map(|task| task.pid);
+    let pids: Vec<NsPid> = tasks.chain(checkpoint.zombies.iter().map(|one| one.pid)).collect();
+    let mut named = checkpoint.files.iter().filter_map(|file| match file.kind {
+        FileKind::PidFd { of } => of,
+        _ => None,
+    });
+    match named.find(|pid| !pids.contains(pid)) {
+        Some(pid) => Err(format!("a pidfd names process {pid}, which there is not")),
+        None => Ok(()),
+    }
 }
 
 /// Each task after its parent, and one that has none: what comes first is the main task.

@@ -195,6 +195,12 @@ pub enum FileKind {
     },
     /// A socket.
     Socket(Socket),
+    /// `pidfd_open(2)`.
+    PidFd {
+        /// Whom it names: a task or a zombie of the image, or somebody who has ended and was waited
+        /// for.
+        of: Option<NsPid>,
+    },
 }
 
 /// One entry of an epoll set.

@@ -106,6 +106,10 @@ pub struct Thread {
     pub clear_child_tid: RemoteAddr,
     /// `set_robust_list(2)`: head, and length in bytes.
     pub robust_list: (RemoteAddr, u64),
+    /// How many robust mutexes it holds: futexes of that list with its id in them.
+    pub robust_held: u32,
+    /// Whether it waits for a futex with the owner's id in it (`FUTEX_LOCK_PI`).
+    pub waits_for_owner: bool,
     /// `rseq(2)` registration, if any.
     pub rseq: Option<Rseq>,
     /// Scheduling policy and priority.

@@ -33,6 +33,9 @@ pub struct FdInfoRecord {
     pub locks: Vec<LockRecord>,
     /// Of a unix socket: descriptors that lie in its queue; absent before Linux 5.5.
     pub scm_fds: Option<u32>,
+    /// Of a pidfd: whom it names, as the reader sees it; -1 for one who has ended and was waited
+    /// for, 0 for one whom the reader does not see.
+    pub pidfd: Option<i32>,
 }
 
 /// A line `lock:`.
@@ -156,6 +159,8 @@ pub fn parse(bytes: &[u8]) -> Result<FdInfoRecord> {
             }
             b"sigmask" => record.sigmask = Some(fields.number(16, "sigmask")?),
             b"lock" => record.locks.push(lock(fields)?),
+            // KERNEL(since 5.3): kernel/fork.c, pidfd_show_fdinfo; a line "NSpid" follows.
+            b"Pid" => record.pidfd = Some(fields.number(10, "Pid")?),
             b"scm_fds" => record.scm_fds = Some(fields.number(10, "scm_fds")?),
             _ if key.starts_with(b"inotify ") => record.inotify.push(inotify(place, line)?),
             _ => {}

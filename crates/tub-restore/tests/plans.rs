@@ -55,6 +55,8 @@ fn thread(tid: i32, name: &str) -> Thread {
         alternate_stack: AlternateStack::default(),
         clear_child_tid: RemoteAddr(general[21] + 720),
         robust_list: (RemoteAddr(general[21] + 736), 24),
+        robust_held: 0,
+        waits_for_owner: false,
         rseq: Some(Rseq {
             address: RemoteAddr(general[21] + 2464),
             size_bytes: 32,

@@ -277,14 +277,14 @@ pub fn duplicate_of(pid: HostPid, fd: i32) -> Result<OwnedFd, Errno> {
     own(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), fd, 0) })
 }
 
-/// `pidfd_open(pid)`: a descriptor that names the process, and no later one with its id.
+/// `pidfd_open(pid, flags)`: a descriptor that names the process, and no later one with its id.
 ///
 /// # Errors
 ///
 /// ESRCH where there is none (KERNEL(since 5.3): pidfd_open(2)).
-pub fn pidfd_open(pid: HostPid) -> Result<OwnedFd, Errno> {
+pub fn pidfd_open(pid: HostPid, flags: u32) -> Result<OwnedFd, Errno> {
     // SAFETY: pidfd_open takes two numbers and no pointer.
-    own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, 0) })
+    own(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.0, flags) })
 }
 
 /// `pidfd_send_signal(pidfd, SIGKILL)`.

@@ -27,20 +27,25 @@ const DOCKER: Flavour = flavour(Container::Docker, false);
 const PODMAN: Flavour = flavour(Container::Podman, false);
 
 /// One for each kind of thing that a profile could forbid. Not `attributes`, which sets what both
-/// profiles do not let it set, nor `ids` and `tree` in Podman, which look for their own ids in
-/// the /proc of outside.
-const SUBJECTS: [&str; 11] = [
+/// profiles do not let it set, `epoll-odd`, which takes kcmp(2), nor `ids` and `tree` in Podman,
+/// which look for their own ids in the /proc of outside.
+const SUBJECTS: [&str; 16] = [
     "dontneed",
     "epoll",
     "eventfd",
     "files",
     "identity",
+    "inet",
+    "kin",
+    "locks",
     "memory",
     "memory-tls",
     "pipes",
     "registers",
     "signals",
     "sockets",
+    "unix",
+    "watches",
 ];
 
 /// Those whose threads may end while nobody looks.

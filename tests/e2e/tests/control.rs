@@ -7,7 +7,7 @@ use tub_testkit::{Flavour, Subject, User, alone, every};
 const TIMED: [&str; 3] = ["futexes", "timers", "waits"];
 
 /// All others that end by *go* alone (`exit` ends with a code of its own).
-const UNTIMED: [&str; 27] = [
+const UNTIMED: [&str; 28] = [
     "attributes",
     "counter",
     "dontneed",
@@ -18,6 +18,7 @@ const UNTIMED: [&str; 27] = [
     "identity",
     "ids",
     "inet",
+    "kin",
     "locks",
     "memory",
     "memory-tls",

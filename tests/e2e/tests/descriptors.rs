@@ -1,7 +1,7 @@
 //! Descriptors of every kind that an image can hold.
 
 use crate::round_trip::round_trips;
-use tub_testkit::{Flavour, Restore, Subject, code, every};
+use tub_testkit::{Flavour, Memory, Restore, Subject, code, every};
 
 #[test]
 fn files_keep_position_flags_and_sharing() {
@@ -66,6 +66,15 @@ fn unix_sockets_keep_what_lies_in_them() {
 #[test]
 fn internet_sockets_without_a_connection() {
     round_trips("inet", &Flavour::LAZY);
+}
+
+/// How memory comes back makes no difference, but for what is both: files that are mapped as well.
+#[test]
+fn descriptors_beside_exact_memory() {
+    let eager = Flavour { memory: Memory::Eager, ..Flavour::USUAL };
+    for name in ["epoll-odd", "files", "locks", "paths", "unix"] {
+        round_trips(name, &[eager]);
+    }
 }
 
 #[test]

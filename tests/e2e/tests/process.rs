@@ -1,7 +1,7 @@
 //! The process as such: ids, names, limits, what /proc says of it, and many threads.
 
 use crate::round_trip::{restored, round_trips};
-use tub_testkit::{Flavour, Restore, Subject, every};
+use tub_testkit::{Flavour, Pids, Restore, Subject, every};
 
 #[test]
 fn directory_masks_limits_names_and_rights_survive() {
@@ -53,6 +53,21 @@ fn a_thousand_threads_survive_twice() {
 #[test]
 fn mutexes_that_know_their_owner_survive_where_ids_are_kept() {
     round_trips("mutexes", &[Flavour::LAZY[0], Flavour::LAZY[1]]);
+}
+
+/// As far as the kernel knows who owns what.
+#[test]
+fn mutexes_that_will_not_know_their_owner_are_told_of() {
+    let flavour = Flavour { pids: Pids::New, ..Flavour::USUAL };
+    let mut original = Subject::new("mutexes", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    // With glibc a waiter for a robust one ends it at once.
+    let copy = Restore::of(&original, &image, flavour).try_start();
+    let complaints = copy.map_or_else(|told| told, |copy| copy.complaints());
+    assert!(complaints.contains("holds 2 robust mutexes"), "{complaints}");
+    let waits = complaints.matches("waits for a priority-inheriting mutex").count();
+    assert_eq!(waits, 2, "{complaints}");
 }
 
 #[test]

@@ -21,6 +21,11 @@ fn a_tree_keeps_its_shape_and_what_it_shares() {
 }
 
 #[test]
+fn parent_and_child_share_descriptors_and_keep_apart_what_each_holds() {
+    round_trips("kin", &Flavour::ALL);
+}
+
+#[test]
 fn pages_that_parent_and_child_share_are_stored_once() {
     let mut original = Subject::new("tree", User::Ordinary).start();
     let image = original.dir().join("image");

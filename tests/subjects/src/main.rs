@@ -24,6 +24,7 @@ mod futexes;
 mod identity;
 mod ids;
 mod inet;
+mod kin;
 mod locks;
 mod mappings;
 mod memory;
@@ -73,6 +74,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("identity", identity::identity),
     ("ids", ids::ids),
     ("inet", inet::inet),
+    ("kin", kin::kin),
     ("locked", mappings::locked),
     ("locks", locks::locks),
     ("mutexes", mutexes::mutexes),

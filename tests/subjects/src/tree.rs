@@ -21,6 +21,8 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+/// All but main and the zombies.
+const NAMES: [&str; 7] = ["worker", "nested", "guest", "orphaned", "leader", "follower", "sleeper"];
 /// Pages that main and worker share until one of them writes.
 const COPIED_PAGES: usize = 256;
 /// The page that the worker has written to.
@@ -93,9 +95,7 @@ fn live(
             }
         }
         stage.same("leads group, leads session", &before.shape(), &after.shape());
-        check(stage)?;
-        let mut end = Vec::new();
-        lines.hold.read_to_end(&mut end).map(drop)
+        check(stage)
     };
     if let Err(error) = lived() {
         stage.differs(format!("could not go on: {error}"));
@@ -107,6 +107,8 @@ fn live(
     {
         let _ = lines.report.write_all(line.as_bytes());
     }
+    // Nobody leaves before all have looked at each other.
+    let _ = lines.hold.read_to_end(&mut Vec::new());
     sys::exit(0)
 }
 
@@ -217,10 +219,16 @@ pub(crate) fn tree(stage: &'static Stage) -> io::Result<()> {
         sys::kill(pid, libc::SIGCONT)?;
     }
 
-    drop((keep, lines));
-    let mut text = String::new();
-    told.read_to_string(&mut text)?;
-    for name in ["worker", "nested", "guest", "orphaned", "leader", "follower", "sleeper"] {
+    drop(lines);
+    let (mut text, mut part) = (String::new(), [0; 4096]);
+    while text.matches(" is done\n").count() < NAMES.len() {
+        match told.read(&mut part)? {
+            0 => break,
+            bytes => text.push_str(&String::from_utf8_lossy(&part[..bytes])),
+        }
+    }
+    drop(keep);
+    for name in NAMES {
         stage.holds(&format!("{name} told"), text.contains(&format!("{name} is done\n")));
     }
     for line in text.lines().filter(|line| !line.ends_with(" is done")) {

@@ -43,6 +43,12 @@ pub(super) fn open_file(
             Some(path) => FileKind::Kernel { path, offset_bytes: 0 },
             None => FileKind::PathOnly { path: fd.link.clone() },
         }
+    } else if refuse::is_pidfd(fd) {
+        // A standard stream may name whomever it likes.
+        match refuse::named_by(survey, fd) {
+            Some(of) => FileKind::PidFd { of },
+            None => outside(),
+        }
     } else if let Some(file) =
         memory_files.known((fd.dev, fd.ino)).filter(|_| fd.is(SFlag::S_IFREG))
     {

@@ -81,7 +81,7 @@ impl<'a> Descriptions<'a> {
                 let number = watched.map(|fd| fd.number);
                 match fds.iter().find(|fd| Some(fd.number.0) == number) {
                     Some(fd) => target.file = fd.file,
-                    None => self.refusals.push(lost_target(first, target.fd)),
+                    None => self.refusals.push(lost_target(survey.pid, first, target.fd)),
                 }
             }
         }
@@ -151,14 +151,19 @@ fn unix_name(file: &OpenFile) -> String {
     }
 }
 
-fn lost_target(epoll: &SurveyedFd, number: FdNumber) -> Refusal {
+fn lost_target(pid: HostPid, epoll: &SurveyedFd, number: FdNumber) -> Refusal {
+    let asked = (pid, epoll.number);
+    let lives_on = match tub_sys::same_description(asked, asked) {
+        Ok(_) => "lives on in another process",
+        // Default Docker and Podman.
+        Err(_) => "cannot be found among the others where kcmp(2) is forbidden",
+    };
     Refusal {
         kind: RefusalKind::Resource,
         fd: Some(epoll.number),
         object: epoll.link.clone(),
         reason: format!(
-            "is an epoll set that watches descriptor {number}, which was closed and lives on in \
-             another process"
+            "is an epoll set that watches descriptor {number}, which was closed and {lives_on}"
         ),
         remedy: "remove it from the set before closing it".to_owned(),
     }

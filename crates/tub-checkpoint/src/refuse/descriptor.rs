@@ -11,6 +11,7 @@ use crate::{Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use tub_procfs::fdinfo::{EpollRecord, InotifyRecord, LockKind};
 use tub_procfs::maps::MapsRecord;
+use tub_units::NsPid;
 
 /// Largest content of deleted files that an image takes in, all of them together.
 pub const DELETED_BYTES_MAX: u64 = 64 << 20;
@@ -57,6 +58,9 @@ pub(crate) fn descriptor(
             return refuse(RefusalKind::Resource, fd.link.clone(), reason, close);
         }
         return None;
+    }
+    if is_pidfd(fd) {
+        return pidfd(survey, fd);
     }
     if !fd.is_inode() || fd.link.starts_with("anon_inode:") {
         return anonymous(survey, fd)
@@ -150,7 +154,8 @@ pub(crate) fn kernel_file(survey: &Survey, fd: &SurveyedFd) -> Option<String> {
         let of_a_thread = inside.starts_with("task/");
         // They are opened by the process that becomes the main one.
         let opens_itself = !survey.kin.descendant;
-        return (own && !of_a_thread && opens_itself).then(|| format!("/proc/self/{inside}"));
+        let path = if inside.is_empty() { "/proc/self" } else { &format!("/proc/self/{inside}") };
+        return (own && !of_a_thread && opens_itself).then(|| path.to_owned());
     }
     reads.then(|| fd.link.clone())
 }
@@ -173,10 +178,51 @@ fn anonymous(survey: &Survey, fd: &SurveyedFd) -> Option<&'static str> {
         "anon_inode:[fanotify]" => Some("is a fanotify group, which needs privilege to restore"),
         "anon_inode:[userfaultfd]" => Some("is a userfaultfd, whose faults only it can answer"),
         "anon_inode:[perf_event]" => Some("is a performance counter, which cannot be stored"),
-        "anon_inode:[pidfd]" => Some("is a handle of another process"),
         link if link.starts_with("anon_inode:bpf") => Some("is a BPF object, kept by the kernel"),
         _ => Some("is a kernel object that cannot be stored"),
     }
+}
+
+/// Whether a descriptor names a process. KERNEL(since 5.3); the file system that they live on since
+/// 6.9 (pidfs) shows them under the same name.
+pub(crate) fn is_pidfd(fd: &SurveyedFd) -> bool {
+    fd.link == "anon_inode:[pidfd]"
+}
+
+/// Whom a pidfd names, by the id that the process has for itself: `Some(None)` for one who has ended
+/// and was waited for, `None` for whoever is no process of the tree.
+pub(crate) fn named_by(survey: &Survey, fd: &SurveyedFd) -> Option<Option<NsPid>> {
+    let pid = fd.info.pidfd?;
+    let known = || survey.kin.processes.iter().find(|(known, _)| known.0 == pid);
+    if pid == -1 { Some(None) } else { known().map(|&(_, inner)| Some(inner)) }
+}
+
+fn pidfd(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
+    if named_by(survey, fd).is_some() {
+        return None;
+    }
+    let refuse = |object: String, reason: &str| {
+        Some(Refusal {
+            kind: RefusalKind::Resource,
+            fd: Some(fd.number),
+            object,
+            reason: reason.to_owned(),
+            remedy: "close it before the checkpoint".to_owned(),
+        })
+    };
+    let Some(pid) = fd.info.pidfd.filter(|pid| *pid > 0) else {
+        return refuse("pidfd".to_owned(), "names a process that is not visible from here");
+    };
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let object = format!("pidfd of {pid} ({})", name.trim());
+    // KERNEL(since 6.9): PIDFD_THREAD, which is O_EXCL.
+    let of_thread = fd.info.flags.cast_signed() & libc::O_EXCL != 0;
+    let reason = if of_thread {
+        "names a thread, which is not there yet when descriptors are restored"
+    } else {
+        "names a process that is not part of the tree"
+    };
+    refuse(object, reason)
 }
 
 /// Minor numbers of major 1: null 3, zero 5, full 7, random 8, urandom 9 (admin-guide/devices.txt).

@@ -10,7 +10,7 @@ mod tree;
 
 pub use descriptor::DELETED_BYTES_MAX;
 pub(crate) use descriptor::{
-    descriptor, has_other_end, is_deleted, kernel_file, shares_with_stdio,
+    descriptor, has_other_end, is_deleted, is_pidfd, kernel_file, named_by, shares_with_stdio,
 };
 pub use policy::{OpenPolicy, application_open};
 pub use socket::TcpPolicy;

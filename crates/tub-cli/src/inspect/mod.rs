@@ -109,6 +109,8 @@ fn describe_file(file: &OpenFile) -> String {
             format!("timerfd, due in {} ms", value_ns / 1_000_000)
         }
         FileKind::SignalFd { mask } => format!("signalfd for {} signals", mask.count_ones()),
+        FileKind::PidFd { of: Some(pid) } => format!("pidfd of process {pid}"),
+        FileKind::PidFd { of: None } => "pidfd of a process that has ended".into(),
         FileKind::Inotify { watches } => {
             format!("inotify of {}", list(watches.iter().map(|watch| watch.path.as_str())))
         }

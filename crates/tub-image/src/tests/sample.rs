@@ -310,6 +310,8 @@ fn files() -> Vec<OpenFile> {
             groups: 5,
             options: vec![option.clone()],
         }),
+        FileKind::PidFd { of: Some(NsPid(4242)) },
+        FileKind::PidFd { of: None },
     ];
     let unix = [
         UnixState::Unconnected,
@@ -372,6 +374,8 @@ pub(super) fn thread(tid: i32, name: &str) -> Thread {
         alternate_stack: AlternateStack { address: 1, flags: 2, size_bytes: 8192 },
         clear_child_tid: RemoteAddr(0x7f00_0000_09d0),
         robust_list: (RemoteAddr(0x7f00_0000_09e0), 24),
+        robust_held: 2,
+        waits_for_owner: tid == 4243,
         rseq: (tid != 4300).then_some(Rseq {
             address: RemoteAddr(if tid == 4250 { 0x40_1a00 } else { 0x46_4a00 }),
             size_bytes: 32,

@@ -246,6 +246,9 @@ fn parts_that_do_not_fit_together_are_never_finished() {
                 }
             }
         }),
+        ("names process 9", |c| {
+            c.files.last_mut().unwrap().kind = FileKind::PidFd { of: Some(NsPid(9)) }
+        }),
         ("impossible name", |c| {
             c.memory_files[0].kind = MemoryFileKind::Memfd { name: "x".repeat(250) }
         }),

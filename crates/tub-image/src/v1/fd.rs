@@ -223,6 +223,9 @@ enum FileKindRecord<'a> {
         file: u64,
         offset_bytes: u64,
     },
+    PidFd {
+        of: Option<i32>,
+    },
 }
 
 impl<'a> FileKindRecord<'a> {
@@ -282,6 +285,7 @@ impl<'a> FileKindRecord<'a> {
                 Self::Inotify { watches: watches.iter().map(InotifyWatchRecord::new).collect() }
             }
             FileKind::Socket(socket) => Self::Socket { socket: SocketRecord::new(socket) },
+            FileKind::PidFd { of } => Self::PidFd { of: of.map(|pid| pid.0) },
         }
     }
 
@@ -336,6 +340,7 @@ impl<'a> FileKindRecord<'a> {
                 watches: watches.into_iter().map(InotifyWatchRecord::into_model).collect(),
             },
             Self::Socket { socket } => FileKind::Socket(socket.into_model()),
+            Self::PidFd { of } => FileKind::PidFd { of: of.map(NsPid) },
         })
     }
 }

@@ -19,12 +19,15 @@ use tub_sys::{Errno, Forked};
 /// its birth follows.
 pub(super) const BORN: u8 = b'B';
 
+/// Ids of processes, by their births, for as long as they are being made.
+pub(super) type Pids = &'static [AtomicI32];
+
 /// What all processes of a family share while it is being made.
 pub(super) struct Family<'a> {
     plan: &'a RestorePlan,
     lowered: &'a [Lowered],
     /// The ids that they have got.
-    ids: &'static [AtomicI32],
+    ids: Pids,
     /// Where each waits for all others, once with leaders in place, once with members.
     leaders: Meeting,
     members: Meeting,
@@ -55,8 +58,8 @@ impl Meeting {
     }
 }
 
-/// Becomes the main process of a family, with all others made.
-pub(super) fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<(), LaunchError> {
+/// Becomes the main process of a family, with all others made. Gives everybody's ids, by their births.
+pub(super) fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<Pids, LaunchError> {
     let system = |what| move |source| LaunchError::System { what, source };
     let family = Family {
         plan,
@@ -70,7 +73,7 @@ pub(super) fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<(), Launch
 
 impl Family<'_> {
     /// The life of one process until it is in its place: returns where it is to become a task.
-    fn live(self, at: usize) -> Result<(), LaunchError> {
+    fn live(self, at: usize) -> Result<Pids, LaunchError> {
         let birth = &self.plan.births[at];
         let system = |what| move |source| LaunchError::System { what, source };
         self.tell_born(at);
@@ -91,7 +94,7 @@ impl Family<'_> {
         }
         members.attend();
         match &birth.role {
-            Role::Task(_) => settle_children(plan, at, ids),
+            Role::Task(_) => settle_children(plan, at, ids).map(|()| ids),
             Role::Leader => std::process::exit(0),
             Role::Zombie { name, status } => end(name, *status),
         }

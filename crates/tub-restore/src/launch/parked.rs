@@ -57,7 +57,7 @@ pub(super) fn await_all(
         let sender = sender.ok_or_else(died)?;
         if let [family::BORN, birth @ ..] = bytes.as_slice() {
             let birth = birth.first_chunk().map_or(usize::MAX, |b| u32::from_ne_bytes(*b) as usize);
-            family.push(Member { pid: sender, birth, pidfd: tub_sys::pidfd_open(sender).ok() });
+            family.push(Member { pid: sender, birth, pidfd: tub_sys::pidfd_open(sender, 0).ok() });
             continue;
         }
         let member = family.iter().find(|member| member.pid == sender);

@@ -3,6 +3,7 @@
 //! In: the plan, in a process of our own making. Out: never returns: the blob takes over.
 //! Invariant: on failure the launcher is told, and the process ends.
 
+use super::family::Pids;
 use super::{LaunchError, blob, descriptors, enter, family};
 use crate::plan::{Lowered, RestorePlan, TaskPlan};
 use nix::sys::stat::{Mode, umask};
@@ -21,8 +22,8 @@ pub(super) fn run(plan: &RestorePlan, lowered: &[Lowered], pages: &File, handsha
     finish(plan, lowered, 0, make(plan, lowered))
 }
 
-/// Makes everything that tasks share, and the tasks.
-fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<(), LaunchError> {
+/// Makes everything that tasks share, and the tasks. Gives their ids, if there is more than one.
+fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<Pids, LaunchError> {
     umask(Mode::from_bits_truncate(plan.tasks[0].umask));
     descriptors::open_all(plan)?;
     if plan.births.len() > 1 {
@@ -31,7 +32,7 @@ fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<(), LaunchError> {
     if plan.births[0].leads_session {
         setsid().map_err(|source| LaunchError::System { what: "session", source })?;
     }
-    Ok(())
+    Ok(&[])
 }
 
 /// Becomes task `index`, whose process is in its place: that is what `made` says.
@@ -39,9 +40,9 @@ pub(super) fn finish(
     plan: &RestorePlan,
     lowered: &[Lowered],
     index: usize,
-    made: Result<(), LaunchError>,
+    made: Result<Pids, LaunchError>,
 ) -> ! {
-    let become_it = |()| prepare(plan, &plan.tasks[index], &lowered[index]);
+    let become_it = |pids| prepare(plan, &plan.tasks[index], &lowered[index], pids);
     let Err(failure) = made.and_then(become_it);
     // SAFETY: `claim` has placed the handshake there, and nothing closes it.
     let handshake = unsafe { BorrowedFd::borrow_raw(plan.spare.handshake) };
@@ -53,6 +54,7 @@ fn prepare(
     plan: &RestorePlan,
     task: &TaskPlan,
     lowered: &Lowered,
+    pids: Pids,
 ) -> Result<Infallible, LaunchError> {
     chdir(task.cwd.as_str()).map_err(|source| {
         let object = format!("working directory {}", task.cwd);
@@ -63,7 +65,7 @@ fn prepare(
     let _ = std::fs::write("/proc/self/oom_score_adj", task.oom_score_adj.to_string());
     // What a core dump holds stays with the address space, which the blob fills anew.
     let _ = std::fs::write("/proc/self/coredump_filter", format!("{:#x}", task.core_filter));
-    descriptors::lay_out(plan, task)?;
+    descriptors::lay_out(plan, task, pids)?;
     let system = |what| move |source| LaunchError::System { what, source };
     tub_sys::map_fresh_at(task.blob).map_err(system("memory for the blob"))?;
     tub_sys::unregister_own_rseq().map_err(system("end of rseq registration"))?;

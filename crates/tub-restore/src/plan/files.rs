@@ -15,6 +15,7 @@ use tub_model::{
     Checkpoint, EpollTarget, FileKind, FileLock, LockHolder, OpenFile, Socket, Task, UnixSocket,
     UnixState,
 };
+use tub_units::NsPid;
 
 /// A descriptor that is one end of something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,17 @@ pub enum FileStep {
         close_on_exec: bool,
         /// What to open.
         file: OpenFile,
+    },
+    /// Opens a handle of a process, when all of them are there.
+    PidFd {
+        /// The process, by its id in the image.
+        of: NsPid,
+        /// Number.
+        number: i32,
+        /// FD_CLOEXEC.
+        close_on_exec: bool,
+        /// Status flags.
+        flags: i32,
     },
     /// Makes a pipe, or opens a FIFO, and places the ends that are open.
     Pipe {
@@ -158,6 +170,7 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
     let mut connects = Vec::new();
     let mut duplicates = Vec::new();
     let mut epolls = Vec::new();
+    let mut pidfds = Vec::new();
     let mut last = Vec::new();
     let mut pipes: BTreeMap<(u64, Option<&str>), Pipe> = BTreeMap::new();
     let mut deleted: BTreeMap<(u64, u64), i32> = BTreeMap::new();
@@ -174,6 +187,13 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
             continue;
         }
         if inherited.contains_key(&index) {
+            continue;
+        }
+        if let Some(of) = named_process(file) {
+            // Of several tasks, each opens its own, since nobody but the main one is there yet.
+            if !several {
+                pidfds.push(FileStep::PidFd { of, number, close_on_exec, flags: file.flags });
+            }
             continue;
         }
         match &file.kind {
@@ -202,7 +222,12 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
             }
         }
         match &file.kind {
-            FileKind::Epoll { targets } => epolls.extend(epoll(number, targets, &numbers)),
+            FileKind::Epoll { targets } => {
+                let early = |target: &&EpollTarget| {
+                    !several || named_process(&files[target.file]).is_none()
+                };
+                epolls.extend(epoll(number, targets.iter().filter(early), &numbers));
+            }
             FileKind::Socket(Socket::Unix(unix)) => connects.extend(connect(files, number, unix)),
             _ => {}
         }
@@ -220,12 +245,20 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
         content: pipe.content,
     }));
     if !several {
-        let own = [connects, duplicates, epolls, last].concat();
+        let own = [pidfds, connects, duplicates, epolls, last].concat();
         return FilePlan { shared: steps, tasks: vec![own] };
     }
     let tasks = 0..checkpoint.tasks.len();
     let tasks = tasks.map(|task| table(checkpoint, task, wishes, &inherited, &numbers)).collect();
     FilePlan { shared: [steps, connects, epolls, last].concat(), tasks }
+}
+
+/// The process of the image that a description is a handle of.
+fn named_process(file: &OpenFile) -> Option<NsPid> {
+    match file.kind {
+        FileKind::PidFd { of } => of,
+        _ => None,
+    }
 }
 
 /// At which numbers each description is made: those of the only task, or one above all.
@@ -288,8 +321,20 @@ fn table(
         steps.extend((0..=2).filter(|number| !open(number)).map(FileStep::Close));
     }
     let mut seen = BTreeSet::new();
+    let mut pidfds: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
     for fd in &task.fds {
         let number = fd.number.0;
+        let process = named_process(&checkpoint.files[fd.file]);
+        if let Some(of) = process.filter(|_| !inherited.contains_key(&fd.file)) {
+            let (close_on_exec, flags) = (fd.close_on_exec, checkpoint.files[fd.file].flags);
+            let known = pidfds.entry(fd.file).or_default();
+            steps.push(match known.first() {
+                Some(&(from, _)) => FileStep::Duplicate { from, to: number, close_on_exec },
+                None => FileStep::PidFd { of, number, close_on_exec, flags },
+            });
+            known.push((number, close_on_exec));
+            continue;
+        }
         let in_place =
             index == 0 && wishes.inherit_stdio && number <= 2 && inherited.contains_key(&fd.file);
         if !in_place {
@@ -300,6 +345,32 @@ fn table(
         if seen.insert(fd.file) {
             steps.extend(owner(task, number, &checkpoint.files[fd.file], wishes.ids));
         }
+    }
+    steps.extend(epolls_of_pidfds(checkpoint, index, &pidfds));
+    steps
+}
+
+/// What is added to epoll sets only by one of several tasks itself: handles of processes. A set is
+/// not drained of those that had fired, since others in it may be ready for ever.
+fn epolls_of_pidfds(
+    checkpoint: &Checkpoint,
+    index: usize,
+    pidfds: &BTreeMap<usize, Vec<(i32, bool)>>,
+) -> Vec<FileStep> {
+    let has = |task: &Task, file: usize| task.fds.iter().any(|fd| fd.file == file);
+    // A set that several tasks have takes each once.
+    let first = |set: usize, target: usize| {
+        checkpoint.tasks.iter().position(|task| has(task, set) && has(task, target))
+    };
+    let mut steps = Vec::new();
+    let mut seen = BTreeSet::new();
+    for fd in checkpoint.tasks[index].fds.iter().filter(|fd| seen.insert(fd.file)) {
+        let FileKind::Epoll { targets } = &checkpoint.files[fd.file].kind else { continue };
+        let ours = |target: &&EpollTarget| {
+            pidfds.contains_key(&target.file) && first(fd.file, target.file) == Some(index)
+        };
+        let added = epoll(fd.number.0, targets.iter().filter(ours), pidfds);
+        steps.extend(added.into_iter().filter(|step| matches!(step, FileStep::EpollAdd { .. })));
     }
     steps
 }
@@ -391,9 +462,9 @@ fn connect(files: &[OpenFile], number: i32, unix: &UnixSocket) -> Option<FileSte
 }
 
 /// Fills an epoll set: first what is disabled, then all others.
-fn epoll(
+fn epoll<'a>(
     epoll: i32,
-    targets: &[EpollTarget],
+    targets: impl Iterator<Item = &'a EpollTarget>,
     numbers: &BTreeMap<usize, Vec<(i32, bool)>>,
 ) -> Vec<FileStep> {
     // linux/eventpoll.h: everything but EPOLLEXCLUSIVE, EPOLLWAKEUP, EPOLLONESHOT, EPOLLET.
@@ -405,7 +476,7 @@ fn epoll(
         Some(FileStep::EpollAdd { epoll, via, target: *target })
     };
     let (disabled, enabled): (Vec<_>, Vec<_>) =
-        targets.iter().partition(|target| target.events & EVENTS == 0);
+        targets.partition(|target| target.events & EVENTS == 0);
     let mut steps: Vec<FileStep> = disabled.into_iter().filter_map(add).collect();
     if !steps.is_empty() {
         steps.push(FileStep::EpollDrain { epoll });

@@ -15,6 +15,7 @@ mod locks;
 mod lower;
 mod memory;
 mod op;
+mod owners;
 mod places;
 mod rights;
 mod threads;
@@ -222,6 +223,7 @@ pub fn plan(
 ) -> Result<RestorePlan, PlanError> {
     let mut warnings = Vec::new();
     let births = family::births(checkpoint, facts, wishes.ids, &mut warnings)?;
+    owners::warn(checkpoint, wishes.ids, &mut warnings);
     check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
     let clocks = clocks(checkpoint, facts, &mut warnings)?;

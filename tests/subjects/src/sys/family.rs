@@ -1,7 +1,9 @@
 //! Processes and their relations.
 
-use super::check;
+use super::{check, check_long, owned};
 use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::ptr::null;
 
 /// fork(2), in a process with one thread: `None` in the child.
 pub(crate) fn fork() -> io::Result<Option<i32>> {
@@ -32,6 +34,32 @@ pub(crate) fn wait_for_zombie(pid: i32) -> io::Result<()> {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes the siginfo.
     check(unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) }).map(drop)
+}
+
+/// pidfd_open(2).
+pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers.
+    let fd = check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    owned(libc::c_int::try_from(fd).expect("a descriptor is an int"))
+}
+
+/// pidfd_send_signal(2) without more to say.
+pub(crate) fn signal_by(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
+    let (fd, nothing) = (pidfd.as_raw_fd(), null::<libc::siginfo_t>());
+    // SAFETY: takes integers, and a null pointer for no siginfo.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, nothing, 0) };
+    check_long(sent).map(drop)
+}
+
+/// waitid(2) by a pidfd without waiting, which leaves a zombie one: whether it has ended.
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> io::Result<bool> {
+    let id = pidfd.as_raw_fd().cast_unsigned();
+    let flags = libc::WEXITED | libc::WNOWAIT | libc::WNOHANG;
+    // SAFETY: all zeros is a siginfo_t.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes the siginfo.
+    check(unsafe { libc::waitid(libc::P_PIDFD, id, &raw mut info, flags) })?;
+    Ok(info.si_signo != 0)
 }
 
 /// kill(2).

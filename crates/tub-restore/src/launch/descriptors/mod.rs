@@ -9,6 +9,7 @@ mod deleted;
 mod file;
 mod inotify;
 mod memory;
+mod pidfd;
 mod pipe;
 mod socket;
 
@@ -20,8 +21,10 @@ use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use tub_model::{FileKind, FileLock, LockHolder, OpenFile, Socket, TcpState, UnixState};
 use tub_sys::Errno;
+use tub_units::{HostPid, NsPid};
 
 /// Moves the launcher's own descriptors to the numbers that the plan has for them.
 pub(super) fn claim(
@@ -63,16 +66,27 @@ pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
         };
         place(fd, number, true)?;
     }
-    plan.file_steps.iter().try_for_each(|step| perform(step, spare))?;
+    let nobody_yet = |_| None;
+    plan.file_steps.iter().try_for_each(|step| perform(step, spare, &nobody_yet))?;
     // Last, since it may take away the right to open it once more.
     memory::set_modes(plan)
 }
 
-/// Makes the descriptor table of `task`, after [`open_all`].
-pub(super) fn lay_out(plan: &RestorePlan, task: &TaskPlan) -> Result<(), LaunchError> {
+/// Makes the descriptor table of `task`, after [`open_all`]. `pids` are the ids of all that were born,
+/// if there are any others.
+pub(super) fn lay_out(
+    plan: &RestorePlan,
+    task: &TaskPlan,
+    pids: &[AtomicI32],
+) -> Result<(), LaunchError> {
     let exe = open_existing(&task.exe, false)?;
     place(exe, plan.spare.executable, true)?;
-    task.file_steps.iter().try_for_each(|step| perform(step, plan.spare))
+    let born = |of: NsPid| {
+        let at = plan.births.iter().position(|birth| birth.pid == of)?;
+        let pid = pids.get(at).map(|pid| pid.load(Ordering::Acquire));
+        Some(HostPid(pid.unwrap_or_else(|| nix::unistd::getpid().as_raw())))
+    };
+    task.file_steps.iter().try_for_each(|step| perform(step, plan.spare, &born))
 }
 
 /// The image may have more descriptors than our soft limit allows; what it had itself is set later.
@@ -93,7 +107,12 @@ fn place(fd: OwnedFd, number: i32, close_on_exec: bool) -> Result<(), LaunchErro
     })
 }
 
-fn perform(step: &FileStep, spare: SpareFds) -> Result<(), LaunchError> {
+/// Takes one step. `born` tells the id of a process of the image, once it is there.
+fn perform(
+    step: &FileStep,
+    spare: SpareFds,
+    born: &dyn Fn(NsPid) -> Option<HostPid>,
+) -> Result<(), LaunchError> {
     match step {
         FileStep::Open { number, close_on_exec, file } => {
             let failed = |source| LaunchError::Descriptor {
@@ -112,6 +131,15 @@ fn perform(step: &FileStep, spare: SpareFds) -> Result<(), LaunchError> {
             let fd = deleted::reopen(*of, file.flags).map_err(failed)?;
             tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)?;
             finish(*number, file).map_err(failed)
+        }
+        FileStep::PidFd { of, number, close_on_exec, flags } => {
+            let failed = |source| LaunchError::Descriptor {
+                object: format!("descriptor {number}: pidfd of process {of}"),
+                source,
+            };
+            let pid = born(*of).ok_or(Errno::ESRCH).map_err(failed)?;
+            let fd = tub_sys::pidfd_open(pid, pidfd::flags(*flags)).map_err(failed)?;
+            tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)
         }
         FileStep::Pipe { .. } => pipe::pipe(step),
         FileStep::UnixPair { a, b, keeps_file } => {
@@ -288,9 +316,11 @@ fn reopen(
         }
         FileKind::Inotify { watches } => inotify::inotify(watches).map_err(failed),
         FileKind::Socket(socket) => socket::open_socket(socket).map_err(failed),
-        FileKind::Terminal { .. } | FileKind::Outside { .. } | FileKind::Pipe { .. } => {
-            Err(failed(Errno::EOPNOTSUPP))
-        }
+        FileKind::PidFd { of: None } => pidfd::of_nobody(file.flags).map_err(failed),
+        FileKind::PidFd { of: Some(_) }
+        | FileKind::Terminal { .. }
+        | FileKind::Outside { .. }
+        | FileKind::Pipe { .. } => Err(failed(Errno::EOPNOTSUPP)),
     }
 }
 
@@ -345,6 +375,7 @@ fn describe(kind: &FileKind) -> String {
         FileKind::TimerFd { .. } => "timerfd".to_owned(),
         FileKind::SignalFd { .. } => "signalfd".to_owned(),
         FileKind::Inotify { .. } => "inotify".to_owned(),
+        FileKind::PidFd { .. } => "pidfd".to_owned(),
         FileKind::Deleted { path, .. } => format!("file {path}, which was deleted"),
         FileKind::PathOnly { path } => format!("path {path}"),
         FileKind::Kernel { path, .. } => format!("file {path} of the kernel"),

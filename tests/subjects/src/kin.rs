@@ -1,0 +1,191 @@
+//! A parent and a child, and every kind of descriptor that two processes can share.
+//!
+//! What is one open file description stays one; what only the child holds is still only the
+//! child's; and each can still name the other by the handle that it had of it.
+
+use crate::stage::Stage;
+use crate::sys;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+const PATIENCE_MS: i32 = 20_000;
+
+/// Everything that both have.
+struct Shared {
+    file: File,
+    log: File,
+    locked: File,
+    event: OwnedFd,
+    epoll: OwnedFd,
+    pipe: (File, File),
+}
+
+/// `kin`: one of each.
+pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
+    sys::block(&[libc::SIGUSR1, libc::SIGUSR2]);
+    for name in ["file", "log", "shared", "posix", "ofd", "own"] {
+        fs::write(stage.path(name), [b'.'; 64])?;
+    }
+    let open = |name: &str| File::options().read(true).write(true).open(stage.path(name));
+    let epoll = sys::epoll_create()?;
+    let event = sys::eventfd(0, 0)?;
+    sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &event, libc::EPOLLIN, 1)?;
+    let mut shared = Shared {
+        file: open("file")?,
+        log: open("log")?,
+        locked: open("shared")?,
+        event,
+        epoll,
+        pipe: sys::pipe(0)?,
+    };
+    sys::flock(&shared.locked, libc::LOCK_EX)?;
+    let (ours, theirs) = sys::socketpair(libc::SOCK_SEQPACKET)?;
+    let (mut said, line) = sys::pipe(0)?;
+    let parent = std::process::id().cast_signed();
+
+    let Some(child) = sys::fork()? else {
+        drop((ours, said));
+        let mut line = line;
+        if let Err(error) = self::child(stage, &mut shared, File::from(theirs), &line, parent) {
+            stage.differs(format!("could not go on: {error}"));
+        }
+        for difference in stage.differences() {
+            let _ = writeln!(line, "child: {difference}");
+        }
+        sys::exit(0)
+    };
+    drop((theirs, line));
+    let mut ours = File::from(ours);
+    let Some(ended) = sys::fork()? else { sys::exit(3) };
+    sys::wait_for_zombie(ended)?;
+    let (of_child, of_self, of_zombie) =
+        (sys::pidfd(child)?, sys::pidfd(parent)?, sys::pidfd(ended)?);
+    let Some(gone) = sys::fork()? else { sys::exit(0) };
+    let of_nobody = sys::pidfd(gone)?;
+    sys::wait(gone, 0)?;
+    let again = of_child.try_clone()?;
+    let own_epoll = sys::epoll_create()?;
+    sys::epoll_ctl(&own_epoll, libc::EPOLL_CTL_ADD, &of_child, libc::EPOLLIN, 0xc41d)?;
+    // Two messages wait in each direction; the child says so when it has its locks.
+    ours.write_all(b"to the child")?;
+    ours.write_all(b"and more")?;
+    said.read_exact(&mut [0])?;
+
+    stage.across()?;
+
+    let message = |from: &mut File| -> io::Result<String> {
+        let mut text = [0; 64];
+        let bytes = from.read(&mut text)?;
+        Ok(String::from_utf8_lossy(&text[..bytes]).into_owned())
+    };
+    stage.same("message that waited", &"from the child".to_owned(), &message(&mut ours)?);
+    stage.same("and its neighbour", &"once more".to_owned(), &message(&mut ours)?);
+    // The child has moved the position and set the flag before it says this.
+    stage.same("child is done", &"moved".to_owned(), &message(&mut ours)?);
+    stage.same("position", &40, &shared.file.stream_position()?);
+    let flags = sys::fcntl(&shared.log, libc::F_GETFL, 0)?;
+    stage.holds("flags that the child has set", flags & libc::O_APPEND != 0);
+    let mut count = [0; 8];
+    File::from(shared.event.try_clone()?).read_exact(&mut count)?;
+    stage.same("count of the child", &41, &u64::from_ne_bytes(count));
+    let mut byte = [0; 5];
+    shared.pipe.0.read_exact(&mut byte)?;
+    stage.same("pipe", b"early", &byte);
+    // The child has changed the word under which the set knows it.
+    File::from(shared.event.try_clone()?).write_all(&1_u64.to_ne_bytes())?;
+    let ready = sys::epoll_wait(&shared.epoll, PATIENCE_MS)?;
+    stage.same("shared epoll set", &vec![(libc::EPOLLIN as u32, 2)], &ready);
+    locks(stage)?;
+    // The lock of a shared description is given up by whoever asks first.
+    sys::flock(&shared.locked, libc::LOCK_UN)?;
+    let refused = sys::flock(open("shared")?, libc::LOCK_EX).map_err(|error| error.kind());
+    stage.same("flock given up", &Ok(()), &refused);
+
+    let alive = |pidfd: &OwnedFd| sys::poll(pidfd.as_fd(), libc::POLLIN, 0);
+    stage.same("child lives", &0, &alive(&of_child)?);
+    stage.same("so do we", &0, &alive(&of_self)?);
+    stage.same("child is no zombie", &Some(false), &sys::has_ended(&of_child).ok());
+    stage.same("zombie is one", &Some(true), &sys::has_ended(&of_zombie).ok());
+    let asked = sys::has_ended(&of_nobody).map_err(|error| error.raw_os_error());
+    stage.same("nobody is nobody's child", &Err(Some(libc::ECHILD)), &asked);
+    stage.holds("nobody has ended", alive(&of_nobody)? & libc::POLLIN != 0);
+    let lost = sys::signal_by(&of_nobody, 0).map_err(|error| error.raw_os_error());
+    stage.same("nobody cannot be told", &Err(Some(libc::ESRCH)), &lost);
+    let taken = sys::take(&[libc::SIGUSR2], Duration::from_secs(20))?;
+    stage.same("signal of the child", &Some(libc::SIGUSR2), &taken.map(|taken| taken.signal));
+    sys::signal_by(&of_self, libc::SIGUSR1)?;
+    let taken = sys::take(&[libc::SIGUSR1], Duration::from_secs(20))?;
+    stage.same("signal of our own", &Some(libc::SIGUSR1), &taken.map(|taken| taken.signal));
+    stage.same("handle of the child waits", &Vec::new(), &sys::epoll_wait(&own_epoll, 0)?);
+    // It waits for this.
+    sys::signal_by(&again, libc::SIGUSR1)?;
+    let ready = sys::epoll_wait(&own_epoll, PATIENCE_MS)?;
+    stage.same("end of the child", &vec![(libc::EPOLLIN as u32, 0xc41d)], &ready);
+    stage.same("now it has ended", &Some(true), &sys::has_ended(&of_child).ok());
+
+    let mut text = String::new();
+    said.read_to_string(&mut text)?;
+    for line in text.lines() {
+        stage.differs(line.to_owned());
+    }
+    Ok(())
+}
+
+/// What of the child's locks its parent can see: they are the child's, and not its own.
+fn locks(stage: &Stage) -> io::Result<()> {
+    let open = |name: &str| File::options().read(true).write(true).open(stage.path(name));
+    let busy = Err(io::ErrorKind::WouldBlock);
+    for name in ["shared", "own"] {
+        let refused = sys::flock(open(name)?, libc::LOCK_SH).map_err(|error| error.kind());
+        stage.same(&format!("flock of {name}"), &busy, &refused);
+    }
+    let holder = |name, start| {
+        let kind = sys::record_lock(&open(name)?, libc::F_GETLK, libc::F_WRLCK, start, 1);
+        kind.map(|(kind, _)| kind)
+    };
+    stage.same("POSIX lock of the child", &Some(libc::F_WRLCK), &holder("posix", 5).ok());
+    stage.same("beside it", &Some(libc::F_UNLCK), &holder("posix", 20).ok());
+    stage.same("lock of the child's description", &Some(libc::F_RDLCK), &holder("ofd", 9).ok());
+    Ok(())
+}
+
+fn child(
+    stage: &Stage,
+    shared: &mut Shared,
+    mut ours: File,
+    mut line: &File,
+    parent: i32,
+) -> io::Result<()> {
+    let open = |name: &str| File::options().read(true).write(true).open(stage.path(name));
+    let (posix, described, own) = (open("posix")?, open("ofd")?, open("own")?);
+    sys::record_lock(&posix, libc::F_SETLK, libc::F_WRLCK, 0, 10)?;
+    sys::record_lock(&described, libc::F_OFD_SETLK, libc::F_RDLCK, 8, 8)?;
+    sys::flock(&own, libc::LOCK_EX)?;
+    ours.write_all(b"from the child")?;
+    ours.write_all(b"once more")?;
+    shared.pipe.1.write_all(b"early")?;
+    let of_parent = sys::pidfd(parent)?;
+    line.write_all(b".")?;
+
+    stage.wait_for_go()?;
+
+    for expected in ["to the child", "and more"] {
+        let mut text = [0; 64];
+        let bytes = ours.read(&mut text)?;
+        stage.same("message that waited", &expected.as_bytes(), &&text[..bytes]);
+    }
+    shared.file.seek(io::SeekFrom::Start(40))?;
+    sys::fcntl(&shared.log, libc::F_SETFL, libc::O_APPEND)?;
+    sys::epoll_ctl(&shared.epoll, libc::EPOLL_CTL_MOD, &shared.event, libc::EPOLLIN, 2)?;
+    File::from(shared.event.try_clone()?).write_all(&41_u64.to_ne_bytes())?;
+    ours.write_all(b"moved")?;
+    // It is no child of ours, but it can be told.
+    let asked = sys::has_ended(&of_parent).map_err(|error| error.raw_os_error());
+    stage.same("parent is nobody's child", &Err(Some(libc::ECHILD)), &asked);
+    sys::signal_by(&of_parent, libc::SIGUSR2)?;
+    let taken = sys::take(&[libc::SIGUSR1], Duration::from_secs(30))?;
+    stage.same("signal of the parent", &Some(libc::SIGUSR1), &taken.map(|taken| taken.signal));
+    Ok(())
+}
