@@ -71,8 +71,19 @@ impl Program {
 
     /// Starts it and waits until it is ready.
     pub(crate) fn start(&self, arguments: &[&str]) -> Instance {
+        self.start_with(arguments, |_| {})
+    }
+
+    /// The same, with something else about the command.
+    pub(crate) fn start_with(
+        &self,
+        arguments: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Instance {
         let is_ready = |text: &str| text.lines().any(|line| line == "ready").then_some(());
-        Instance::start(&self.main, &self.dir, self.command(arguments), is_ready)
+        let mut command = self.command(arguments);
+        change(&mut command);
+        Instance::start(&self.main, &self.dir, command, is_ready)
     }
 }
 

@@ -17,6 +17,7 @@ mod images;
 mod jdk;
 mod jobs;
 mod jvm;
+mod jvm_contract;
 mod jvm_input;
 mod jvm_jdk;
 mod jvm_policies;
