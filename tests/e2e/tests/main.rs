@@ -19,6 +19,7 @@ mod jobs;
 mod jvm;
 mod jvm_contract;
 mod jvm_input;
+mod jvm_inside;
 mod jvm_jdk;
 mod jvm_policies;
 mod jvm_program;

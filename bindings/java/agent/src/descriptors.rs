@@ -126,6 +126,8 @@ fn is_private(target: &Path, number: i32) -> bool {
         "anon_inode:[eventpoll]" | "anon_inode:[eventfd]" | "anon_inode:inotify" => true,
         // Sources of SecureRandom, kept for ever once opened.
         "/dev/random" | "/dev/urandom" => true,
+        // Where flight recordings look for other processes, from the first one on.
+        "/proc" => true,
         _ if name.ends_with(".jar") || name.ends_with(".jmod") => is_read_only(number),
         _ => is_private_socket(name),
     }

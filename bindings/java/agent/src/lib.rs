@@ -21,6 +21,7 @@
 //! border, so that none reaches the JVM.
 
 mod application;
+mod attach;
 mod classfile;
 mod compilers;
 mod descriptors;

@@ -6,7 +6,7 @@
 
 use crate::jvm::{Env, Jvm, Object};
 use crate::strings::pack;
-use crate::{DESK, compilers, descriptors, engine, heap};
+use crate::{DESK, attach, compilers, descriptors, engine, heap};
 use jni_sys::{JNIEnv, jboolean, jint, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -21,8 +21,11 @@ extern "system" fn Java_tubthumping_crac_Agent_awaitVerdict(
     env: *mut JNIEnv,
     _class: jobject,
 ) -> jobject {
+    // A copy may have another one.
+    let pid = std::process::id();
     let letter = DESK.await_letter();
     if let Letter::Restored { environment, .. } = &letter {
+        attach::forget_original(pid);
         for variable in environment {
             set_variable(variable);
         }

@@ -1,0 +1,145 @@
+import java.io.InputStream;
+import java.lang.management.ManagementFactory;
+import java.lang.reflect.InvocationTargetException;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.Socket;
+import java.net.URI;
+import java.net.URL;
+import java.nio.file.FileSystems;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardWatchEventKinds;
+import java.nio.file.WatchKey;
+import java.nio.file.WatchService;
+import java.util.List;
+import java.util.TimeZone;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.jar.JarEntry;
+import java.util.jar.JarOutputStream;
+import jdk.jfr.Configuration;
+import jdk.jfr.FlightRecorder;
+import jdk.jfr.Recording;
+import jdk.jfr.RecordingState;
+
+/**
+ * Has the JDK use whatever holds descriptors, memory files or caches of its own, and looks in each life
+ * whether that still works.
+ */
+public final class Inside {
+    private static final LinkedBlockingQueue<Integer> ACCEPTED = new LinkedBlockingQueue<>();
+    private static final Path DIR = Path.of("").toAbsolutePath();
+    private static volatile int cycles;
+
+    public static void main(String[] args) throws Exception {
+        Path watched = Files.createDirectory(DIR.resolve("watched"));
+        WatchService service = FileSystems.getDefault().newWatchService();
+        watched.register(service, StandardWatchEventKinds.ENTRY_CREATE);
+        URL inJar = makeJar(DIR.resolve("lib.jar"));
+        ServerSocket server = new ServerSocket(0, 5, InetAddress.getLoopbackAddress());
+        startAccepting(server);
+        Recording recording = new Recording(Configuration.getConfiguration("default"));
+        recording.setName("inside");
+        recording.start();
+        Life.register(() -> { }, () -> cycles++);
+        look("0", service, watched, inJar, server);
+        Life.ready();
+        String heard = "";
+        while (!heard.equals("end")) {
+            String before = heard;
+            Life.eventually("a word", () -> !Life.hear().equals(before));
+            heard = Life.hear();
+            if (heard.startsWith("look ")) {
+                String life = heard.substring(5);
+                Life.eventually("after-hooks", () -> cycles == Integer.parseInt(life));
+                look(life, service, watched, inJar, server);
+                System.out.println("looked " + life);
+            }
+        }
+        Life.verdict();
+    }
+
+    private static void look(
+            String life, WatchService service, Path watched, URL inJar, ServerSocket server) {
+        Life.step("watch service", () -> {
+            Files.createFile(watched.resolve("file-" + life + "-" + System.nanoTime()));
+            WatchKey key = service.poll(30, TimeUnit.SECONDS);
+            Life.check(key != null && !key.pollEvents().isEmpty() && key.reset(), "no event of the watch service");
+        });
+        Life.step("jar", () -> {
+            try (InputStream stream = inJar.openStream()) {
+                Life.same("in the jar", "entry", new String(stream.readAllBytes()));
+            }
+        });
+        Life.step("accepting", () -> {
+            try (Socket socket = new Socket(server.getInetAddress(), server.getLocalPort())) {
+                socket.getOutputStream().write(42);
+                Life.same("accepted", 42, ACCEPTED.poll(30, TimeUnit.SECONDS));
+            }
+        });
+        Life.step("flight recorder", () -> {
+            List<Recording> all = FlightRecorder.getFlightRecorder().getRecordings();
+            List<Recording> running = all.stream().filter(it -> it.getState() == RecordingState.RUNNING).toList();
+            Life.same("recordings that run", 1, running.size());
+            Life.same("name", "inside", running.get(0).getName());
+            Path dump = DIR.resolve("dump-" + life + ".jfr");
+            running.get(0).dump(dump);
+            Life.check(Files.size(dump) > 1000, "a dump of " + Files.size(dump) + " bytes");
+        });
+        Life.step("log", () -> {
+            Path log = DIR.resolve("gc.log");
+            long before = Files.size(log);
+            System.gc();
+            Life.eventually("more in the log", () -> Files.size(log) > before);
+        });
+        Life.step("host names", () ->
+                Life.same("address", "127.0.0." + (Integer.parseInt(life) + 1),
+                        InetAddress.getByName("host.of.the.test").getHostAddress()));
+        Life.step("environment", () -> {
+            Life.same("time zone", life.equals("0") ? "UTC" : "Asia/Tokyo", TimeZone.getDefault().getID());
+            Process child = new ProcessBuilder("sh", "-c", "echo $TZ").start();
+            String said = new String(child.getInputStream().readAllBytes()).trim();
+            Life.same("child's end", 0, child.waitFor());
+            Life.same("child's time zone", life.equals("0") ? "UTC" : "Asia/Tokyo", said);
+        });
+        Life.step("heap dump", () -> {
+            Path dump = DIR.resolve("heap-" + life + ".hprof");
+            ManagementFactory.getPlatformMXBean(com.sun.management.HotSpotDiagnosticMXBean.class)
+                    .dumpHeap(dump.toString(), true);
+            Life.check(Files.size(dump) > 100_000, "a heap of " + Files.size(dump) + " bytes");
+            Files.delete(dump);
+        });
+    }
+
+    /** On a virtual thread where the JDK has them. */
+    private static void startAccepting(ServerSocket server) throws Exception {
+        Runnable accepting = () -> {
+            while (true) {
+                try (Socket socket = server.accept()) {
+                    ACCEPTED.add(socket.getInputStream().read());
+                } catch (Exception e) {
+                    System.out.println("cannot accept: " + e);
+                    return;
+                }
+            }
+        };
+        try {
+            Thread.class.getMethod("startVirtualThread", Runnable.class).invoke(null, accepting);
+        } catch (NoSuchMethodException e) {
+            Thread thread = new Thread(accepting);
+            thread.setDaemon(true);
+            thread.start();
+        } catch (InvocationTargetException e) {
+            throw new IllegalStateException(e.getCause());
+        }
+    }
+
+    private static URL makeJar(Path jar) throws Exception {
+        try (JarOutputStream out = new JarOutputStream(Files.newOutputStream(jar))) {
+            out.putNextEntry(new JarEntry("entry.txt"));
+            out.write("entry".getBytes());
+        }
+        return new URI("jar:" + jar.toUri() + "!/entry.txt").toURL();
+    }
+}
