@@ -9,7 +9,7 @@ use crate::files::FilePolicy;
 use crate::memory_files::MemoryFiles;
 use crate::tree::{SurveyedTree, survey_tree_knowing};
 use crate::waits::Notes;
-use crate::{Error, Refusal, Result, TcpPolicy, home, survey_tree, unsupported_tree, write};
+use crate::{Error, Refusal, Result, TcpPolicy, home, survey_running, unsupported_tree, write};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 use tub_image::{ImageWriter, Summary};
@@ -107,8 +107,9 @@ fn stages(
     let refused = |refusals: Vec<Refusal>, frozen| {
         if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
     };
-    let before = survey_tree(pid)?;
-    refused(unsupported_tree(&before, &[], options.tcp), false)?;
+    let (before, in_the_way) =
+        survey_running(pid, |tree| unsupported_tree(tree, &[], options.tcp))?;
+    refused(in_the_way, false)?;
     let mut objects = SeenObjects::default();
     before.members.iter().for_each(|member| objects.look(member));
     let beforehand = Beforehand {

@@ -19,6 +19,7 @@ mod memory_files;
 mod refuse;
 mod registers;
 mod robust;
+mod running;
 mod same;
 mod survey;
 mod tree;
@@ -33,6 +34,7 @@ pub use refuse::{
     DELETED_BYTES_MAX, OpenPolicy, Refusal, RefusalKind, TcpPolicy, application_open,
     control_sockets, unsupported, unsupported_tree,
 };
+pub use running::survey_running;
 pub use survey::{Survey, SurveyedFd, SurveyedThread, survey};
 pub use tree::{Kin, KinFd, SurveyedTree, SurveyedZombie, survey_tree};
 pub use watched::Watched;

@@ -9,8 +9,8 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
-    Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, TcpPolicy, application_open,
-    control_sockets, survey_tree, unsupported_tree,
+    Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, SurveyedTree, TcpPolicy,
+    application_open, control_sockets, survey_running, unsupported_tree,
 };
 use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
 use tub_units::HostPid;
@@ -131,24 +131,39 @@ fn examine(
     prepared: &Prepared,
     options: &CheckpointOptions,
 ) -> Result<Client, CheckpointError> {
-    let seen = match survey_tree(pid) {
-        Ok(seen) => seen,
+    let refusals = match survey_running(pid, |tree| in_the_way(tree, prepared, options)) {
+        Ok((_, refusals)) => refusals,
         Err(error) => {
             let _ = client.abort(&error.to_string(), &[]);
             return Err(error.into());
         }
     };
+    if refusals.is_empty() {
+        return Ok(client);
+    }
+    let message = format!("{} object(s) stand in the way of the checkpoint", refusals.len());
+    let failures: Vec<OpenResource> = refusals.iter().map(open_resource).collect();
+    client.abort(&message, &failures).map_err(CheckpointError::Coordination)?;
+    Err(CheckpointError::Refused { refusals, frozen: false })
+}
+
+/// What the application may not leave open, and what the engine cannot store.
+fn in_the_way(
+    tree: &SurveyedTree,
+    prepared: &Prepared,
+    options: &CheckpointOptions,
+) -> Vec<Refusal> {
     let mut refusals = Vec::new();
     if prepared.open == OpenRule::Refuse {
         let policy = OpenPolicy {
             private_fds: prepared.private_fds.clone(),
             allowed_paths: prepared.allowed_paths.clone(),
         };
-        refusals.extend(application_open(seen.main(), &policy));
+        refusals.extend(application_open(tree.main(), &policy));
     }
     // What another engine cannot store, it says itself.
     let unsupported = match options.engine {
-        EngineKind::Native => unsupported_tree(&seen, &control_sockets(seen.main()), options.tcp),
+        EngineKind::Native => unsupported_tree(tree, &control_sockets(tree.main()), options.tcp),
         EngineKind::Criu => Vec::new(),
     };
     // What the application left open and the engine cannot store either is named once.
@@ -157,13 +172,7 @@ fn examine(
             refusals.push(refusal);
         }
     }
-    if refusals.is_empty() {
-        return Ok(client);
-    }
-    let message = format!("{} object(s) stand in the way of the checkpoint", refusals.len());
-    let failures: Vec<OpenResource> = refusals.iter().map(open_resource).collect();
-    client.abort(&message, &failures).map_err(CheckpointError::Coordination)?;
-    Err(CheckpointError::Refused { refusals, frozen: false })
+    refusals
 }
 
 pub(crate) fn open_resource(refusal: &Refusal) -> OpenResource {

@@ -2,6 +2,7 @@
 
 use crate::http::{first_answer, free_port, get};
 use crate::round_trip::round_trips;
+use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -129,6 +130,12 @@ fn a_prefork_server_in_python_goes_on_serving() {
         copy.prints("a worker left with 3");
         wait_for(PATIENCE, || (children(copy.process()).len() == 3).then_some(())).unwrap();
         assert!(get(port, "/").is_ok(), "{}", copy.tell());
+        // With new ids nothing holds the tree together but itself.
+        let workers = children(copy.process());
+        drop(copy);
+        for worker in workers {
+            worker.signal(Signal::SIGKILL);
+        }
     });
 }
 

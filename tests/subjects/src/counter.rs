@@ -3,9 +3,9 @@
 
 use crate::pattern;
 use crate::stage::{Stage, say};
+use std::hint::black_box;
 use std::io;
-use std::sync::Mutex;
-use std::sync::PoisonError;
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -36,8 +36,15 @@ impl Chain {
 /// Four threads count, each in its own way; a fifth prints `count N` every few milliseconds.
 pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     static SHARED: Mutex<Chain> = Mutex::new(Chain::new(3));
+    /// Nobody is ready before all have the memory that they need, which would be seen to come.
+    static READY: Barrier = Barrier::new(5);
+    let ready = || {
+        drop(black_box(Vec::<u64>::with_capacity(64)));
+        READY.wait();
+    };
     let count = |seed: u64, pause: Option<Duration>| {
         thread::spawn(move || {
+            ready();
             let mut chain = Chain::new(seed);
             while !stage.is_over() {
                 (0..50).for_each(|_| chain.step());
@@ -52,6 +59,7 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     let alone = [count(1, None), count(2, Some(Duration::from_micros(200)))];
     let together: [JoinHandle<()>; 2] = std::array::from_fn(|_| {
         thread::spawn(move || {
+            ready();
             while !stage.is_over() {
                 SHARED.lock().unwrap_or_else(PoisonError::into_inner).step();
                 thread::sleep(Duration::from_micros(500));
@@ -59,6 +67,7 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
         })
     });
     let heart = heartbeat(stage);
+    ready();
     stage.across()?;
     for thread in alone {
         let (seed, chain) = thread.join().map_err(|_| io::Error::other("a counter panicked"))?;

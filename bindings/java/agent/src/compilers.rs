@@ -22,16 +22,18 @@ const IDLE_NS: u64 = 200_000;
 /// Waits until no compiler has worked for a while, for at most `limit`.
 pub(crate) fn rest(limit: Duration) -> bool {
     let start = Instant::now();
-    let mut before = run_times();
+    let mut before = compilers();
     let mut quiet = 0;
     while quiet < QUIET_SAMPLES {
         if start.elapsed() > limit {
             return false;
         }
         std::thread::sleep(SAMPLE);
-        let now = run_times();
-        let is_idle = |(tid, run_ns): (&u64, &u64)| {
-            before.get(tid).is_some_and(|before_ns| run_ns.saturating_sub(*before_ns) < IDLE_NS)
+        let now = compilers();
+        let is_idle = |(tid, now): (&u64, &Compiler)| {
+            let known = before.get(tid);
+            !now.waits_to_run
+                && known.is_some_and(|known| now.run_ns.saturating_sub(known.run_ns) < IDLE_NS)
         };
         quiet = if now.iter().all(is_idle) { quiet + 1 } else { 0 };
         before = now;
@@ -39,9 +41,17 @@ pub(crate) fn rest(limit: Duration) -> bool {
     true
 }
 
-/// Time on a processor of each compiler thread, in nanoseconds
-/// (KERNEL: Documentation/scheduler/sched-stats.rst, first field of /proc/PID/task/TID/schedstat).
-fn run_times() -> BTreeMap<u64, u64> {
+/// What a compiler thread is about.
+struct Compiler {
+    /// Its time on a processor so far (KERNEL: Documentation/scheduler/sched-stats.rst, first field
+    /// of /proc/PID/task/TID/schedstat).
+    run_ns: u64,
+    /// On a processor, or in need of one: where others take them all, it is not idle for that.
+    waits_to_run: bool,
+}
+
+/// The compiler threads by id.
+fn compilers() -> BTreeMap<u64, Compiler> {
     let Ok(tasks) = fs::read_dir("/proc/self/task") else { return BTreeMap::new() };
     tasks
         .flatten()
@@ -52,7 +62,11 @@ fn run_times() -> BTreeMap<u64, u64> {
             }
             let tid = task.file_name().to_str()?.parse().ok()?;
             let times = fs::read_to_string(task.path().join("schedstat")).ok()?;
-            Some((tid, times.split_whitespace().next()?.parse().ok()?))
+            let run_ns = times.split_whitespace().next()?.parse().ok()?;
+            // The state follows the name, which is in parentheses (proc_pid_stat(5)).
+            let stat = fs::read_to_string(task.path().join("stat")).ok()?;
+            let waits_to_run = stat.rsplit_once(") ")?.1.starts_with('R');
+            Some((tid, Compiler { run_ns, waits_to_run }))
         })
         .collect()
 }
