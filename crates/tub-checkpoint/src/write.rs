@@ -12,8 +12,9 @@ use tub_model::{Backing, Checkpoint, Task};
 use tub_tracee::{Frozen, FrozenTree};
 use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
 
-/// Bytes copied at once: large enough that system calls do not count, small enough for the cache.
-const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes copied at once: large enough that system calls do not count, small enough that they are still
+/// in the processor's own cache when they are looked at and written (1 MiB took a quarter more).
+const CHUNK_BYTES: usize = 256 << 10;
 
 /// [`PAGE_BYTES`] as a length.
 const PAGE: usize = 4096;

@@ -83,7 +83,7 @@ impl std::fmt::Debug for OpenRun {
 const ZERO_PAGES_SPLIT: u64 = 16;
 
 /// Bytes gathered before they are written.
-const BUFFER_BYTES: usize = 1 << 20;
+const BUFFER_BYTES: usize = 256 << 10;
 
 /// [`PAGE_BYTES`] as a length.
 const PAGE: usize = 4096;

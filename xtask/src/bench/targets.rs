@@ -50,6 +50,11 @@ pub(super) fn all(report: &Report) -> Vec<Target> {
     targets
 }
 
+#[expect(clippy::cast_precision_loss, reason = "images are far below 2^53 bytes")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
 fn of_jvm(jvm: &Jvm) -> Vec<Target> {
     let mut targets = Vec::new();
     let mut add = |what: &str, target, found, met| {
@@ -71,19 +76,13 @@ fn of_jvm(jvm: &Jvm) -> Vec<Target> {
             add(&format!("first answer, {name}, against CRIU"), ">= 5 times faster", found, met);
         }
         if let Some((count, ms, pss)) = jvm.at_once(kind) {
-            let pss = pss / 1_000_000;
-            let met = ms < 200.0 && pss <= 12;
-            let found = format!("{ms:.0} ms, {pss} MB");
-            add(
-                &format!("{count} at once, {name}"),
-                "all answer in < 200 ms, <= 12 MB each",
-                found,
-                met,
-            );
+            let pss = megabytes(pss);
+            let met = ms < 200.0 && pss <= 12.0;
+            let found = format!("{ms:.0} ms, {pss:.1} MB");
+            let target = "all answer in < 200 ms, <= 12 MB each";
+            add(&format!("{count} at once, {name}"), target, found, met);
         }
     }
-    #[expect(clippy::cast_precision_loss, reason = "images are far below 2^53 bytes")]
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
     let image = megabytes(jvm.image_bytes);
     add("image of a warm service", "<= 50 MB", format!("{image:.1} MB"), image <= 50.0);
     let frozen = jvm.frozen();
