@@ -132,12 +132,27 @@ pub(crate) fn need_rust_components() -> Result<()> {
     })
 }
 
+/// Allocators that the tests start programs with are there, or are installed.
+pub(crate) fn need_allocators() -> Result<()> {
+    let there = |library: &str| {
+        let dirs = ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib"];
+        dirs.iter().any(|dir| Path::new(dir).join(library).exists())
+    };
+    if there("libjemalloc.so.2") && there("libmimalloc.so.2") {
+        return Ok(());
+    }
+    install("allocators to test with", &["libjemalloc2", "libmimalloc2.0"])
+}
+
 /// Everything that any command needs.
 pub(crate) fn everything() -> Result<()> {
     need_rust_components()?;
     need_linker()?;
     if let Err(error) = need_strace() {
         progress(&format!("no faults will be injected: {error}"));
+    }
+    if let Err(error) = need_allocators() {
+        progress(&format!("tests on allocators will be skipped: {error}"));
     }
     for outcome in [need_jdk(None).map(drop), need_maven()] {
         if let Err(error) = outcome {

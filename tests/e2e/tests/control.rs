@@ -7,7 +7,8 @@ use tub_testkit::{Flavour, Subject, User, alone, every};
 const TIMED: [&str; 3] = ["futexes", "timers", "waits"];
 
 /// All others that end by *go* alone (`exit` ends with a code of its own).
-const UNTIMED: [&str; 28] = [
+const UNTIMED: [&str; 29] = [
+    "allocator",
     "attributes",
     "counter",
     "dontneed",

@@ -2,6 +2,7 @@
 //!
 //! Each test runs on every JDK of 17 and 25 that is installed, as an ordinary user.
 
+use crate::allocators::auto_memory;
 use crate::http::{first_answer, free_port, get};
 use crate::jdk::{Jdk, jdks};
 use std::collections::BTreeMap;
@@ -36,11 +37,21 @@ impl Service {
 
     /// The same, as `user`.
     pub(crate) fn start_as(user: User, jdk: &Jdk, mode: &str, options: &[&str]) -> Self {
-        Self::start_on(user, jdk, mode, (options, &[]))
+        Self::start_on(user, jdk, mode, (options, &[], &[]))
     }
 
-    /// The same, with options of the JVM after those of `tub run`.
-    fn start_on(user: User, jdk: &Jdk, mode: &str, (options, of_jvm): (&[&str], &[&str])) -> Self {
+    /// The same, with more in its environment.
+    pub(crate) fn start_in(jdk: &Jdk, mode: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_on(User::Ordinary, jdk, mode, (&[], &[], environment))
+    }
+
+    /// The same, with options of `tub run` and of the JVM, and more in its environment.
+    fn start_on(
+        user: User,
+        jdk: &Jdk,
+        mode: &str,
+        (options, of_jvm, environment): (&[&str], &[&str], &[(&str, &str)]),
+    ) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let classes = copied_classes(jdk, &dir);
         let port = free_port();
@@ -51,6 +62,7 @@ impl Service {
         // What it leaves for others (caches, hsperfdata) goes where it may write.
         command.env("HOME", dir.path()).env("TMPDIR", dir.path());
         command.env("GREETING", "from the start").env("KEPT", "from the start");
+        command.envs(environment.iter().copied());
         command.current_dir(dir.path());
         if let Some(agent) = agent() {
             command.env("TUB_AGENT", agent);
@@ -154,6 +166,8 @@ fn a_service_gets_up_several_times_at_once() {
         let mut original = Service::start(jdk, "plain");
         let image = original.image("image");
         original.instance.checkpoint_and_end(&image);
+        let (lazy, reason) = auto_memory(&image);
+        assert!(lazy && reason.contains("/libjvm.so"), "{reason}");
         let copies = [(); 3].map(|()| original.restore(&image, Flavour::USUAL));
         for copy in &copies {
             // Each goes on where the original stood, and none sees the others' requests.
@@ -207,7 +221,8 @@ fn a_service_goes_through_three_generations() {
 #[test]
 fn a_service_on_zgc_gets_up_several_times_at_once() {
     on_each_jdk(|jdk| {
-        let mut original = Service::start_on(User::Ordinary, jdk, "plain", (&[], &["-XX:+UseZGC"]));
+        let mut original =
+            Service::start_on(User::Ordinary, jdk, "plain", (&[], &["-XX:+UseZGC"], &[]));
         let image = original.image("image");
         original.instance.checkpoint_and_end(&image);
         let ways = [Flavour::USUAL, Flavour { pids: Pids::New, ..Flavour::USUAL }];

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "all of it is tests, its helpers included")]
 
+mod allocators;
 mod conformance;
 mod containers;
 mod control;

@@ -12,6 +12,7 @@
 //! This crate contains `unsafe`: most of what is checked can only be set up by raw system calls,
 //! by signal handlers or in registers. Nothing of the product depends on it.
 
+mod allocator;
 mod attributes;
 #[cfg(target_arch = "x86_64")]
 mod confined;
@@ -61,6 +62,7 @@ type Subject = fn(&'static Stage) -> io::Result<()>;
 
 /// Every subject by its name.
 const SUBJECTS: &[(&str, Subject)] = &[
+    ("allocator", allocator::allocator),
     ("attributes", attributes::attributes),
     ("counter", counter::counter),
     ("dontneed", memory::dontneed),
