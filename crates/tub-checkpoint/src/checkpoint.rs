@@ -9,7 +9,9 @@ use crate::files::FilePolicy;
 use crate::memory_files::MemoryFiles;
 use crate::tree::{SurveyedTree, survey_tree_knowing};
 use crate::waits::Notes;
-use crate::{Error, Refusal, Result, TcpPolicy, home, survey_running, unsupported_tree, write};
+use crate::{
+    Error, Refusal, Result, TcpPolicy, cannot_end, home, survey_running, unsupported_tree, write,
+};
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
 use tub_image::{ImageWriter, Summary};
@@ -76,6 +78,8 @@ pub struct Report {
     pub threads: usize,
     /// How long it took.
     pub times: StageTimes,
+    /// Who goes on although it was to end, and why: the image is complete all the same.
+    pub not_ended: Option<(HostPid, Errno)>,
 }
 
 /// Takes a checkpoint of `pid`.
@@ -107,9 +111,15 @@ fn stages(
     let refused = |refusals: Vec<Refusal>, frozen| {
         if refusals.is_empty() { Ok(()) } else { Err(Error::Refused { pid, refusals, frozen }) }
     };
-    let (before, in_the_way) =
-        survey_running(pid, |tree| unsupported_tree(tree, &[], options.tcp))?;
-    refused(in_the_way, false)?;
+    let in_the_way = |tree: &SurveyedTree| {
+        let mut refusals = unsupported_tree(tree, &[], options.tcp);
+        if !options.leave_running {
+            refusals.extend(cannot_end(tree));
+        }
+        refusals
+    };
+    let (before, refusals) = survey_running(pid, in_the_way)?;
+    refused(refusals, false)?;
     let mut objects = SeenObjects::default();
     before.members.iter().for_each(|member| objects.look(member));
     let beforehand = Beforehand {
@@ -151,9 +161,9 @@ fn stages(
     let thawed = start.elapsed();
     let image = writer.finish(&checkpoint).map_err(Error::Image)?;
     let finished = start.elapsed();
-    match frozen {
-        Some(frozen) => frozen.kill(),
-        None => tell(pid, options, |letters| letters.resumed.clone()),
+    let not_ended = frozen.and_then(|frozen| frozen.kill().err());
+    if options.leave_running || not_ended.is_some() {
+        tell(pid, options, |letters| letters.resumed.clone());
     }
     let times = StageTimes {
         freeze,
@@ -163,7 +173,7 @@ fn stages(
         frozen: if options.leave_running { thawed } else { start.elapsed() },
     };
     let threads = checkpoint.tasks.iter().map(|task| task.threads.len()).sum();
-    Ok(Report { image, image_id, processes: checkpoint.tasks.len(), threads, times })
+    Ok(Report { image, image_id, processes: checkpoint.tasks.len(), threads, times, not_ended })
 }
 
 /// How often a process is frozen that is still on its way back from its own restore.
@@ -183,11 +193,13 @@ fn frozen_at_home(
         })?;
         *frozen_once = true;
         let tree = survey()?;
-        let mut members = frozen.members().iter().zip(&tree.members);
-        let back = members.try_fold(true, |back, (frozen, survey)| {
-            home::on_its_way_back(frozen, survey).map(|on_its_way| back && !on_its_way)
-        })?;
-        if back {
+        let mut on_its_way = false;
+        for member in frozen.members() {
+            let survey = tree.members.iter().find(|survey| survey.pid == member.pid());
+            let survey = survey.ok_or(Error::NoSuchProcess { pid: member.pid() })?;
+            on_its_way |= home::on_its_way_back(member, survey)?;
+        }
+        if !on_its_way {
             return Ok((frozen, tree));
         }
         frozen.thaw();

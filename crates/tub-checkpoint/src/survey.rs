@@ -53,6 +53,8 @@ pub struct Survey {
     pub exe: String,
     /// Target of `/proc/PID/cwd`.
     pub cwd: String,
+    /// Whether that directory has no name any more.
+    pub cwd_is_gone: bool,
     /// Target of `/proc/PID/root`.
     pub root: String,
     /// `/proc/PID/auxv`.
@@ -215,6 +217,7 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         timers: optional(parsed(&at("timers"), tub_procfs::timers::parse))?,
         clock_offsets: optional(parsed(&at("timens_offsets"), tub_procfs::timens::parse_offsets))?,
         exe,
+        cwd_is_gone: cwd.ends_with(" (deleted)") && !Path::new(&cwd).exists(),
         cwd,
         root: link(&at("root"))?,
         auxv: bytes(&at("auxv"))?,

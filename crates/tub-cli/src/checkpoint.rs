@@ -88,6 +88,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let report =
         tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;
     let times = report.times;
+    if let Some((survivor, source)) = report.not_ended {
+        let what = format!("process {survivor} cannot be ended");
+        let state = "the image is complete; the process was thawed and goes on beside it";
+        let hint = "end it before you restore: both would use the same files and ports";
+        return Err(Failure::new(what, &source, Code::Failed).state(state).hint(hint));
+    }
     if args.json {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let object = serde_json::json!({

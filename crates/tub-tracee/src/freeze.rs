@@ -202,15 +202,10 @@ impl Frozen {
         drop(self);
     }
 
-    /// Ends the process. It never runs another instruction.
-    pub fn kill(mut self) {
-        match nix::sys::signal::kill(raw(self.pid), Signal::SIGKILL) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            // Whoever may trace a process may end it; but if not, it goes on.
-            Err(_) => return,
-        }
-        // Reap what only we, the tracer, can: the zombie threads of a traced process. The main one
-        // is told of only when all others are reaped, so each is asked for until it is.
+    /// Reaps, after it was killed, what only we, the tracer, can: the zombie threads of a traced
+    /// process. The main one is told of only when all others are reaped, so each is asked for until
+    /// it is.
+    pub(crate) fn reap(mut self) {
         let mut left = std::mem::take(&mut self.threads);
         let deadline = Instant::now() + STOP_TIMEOUT;
         while !left.is_empty() && Instant::now() < deadline {

@@ -10,6 +10,7 @@ use crate::freeze::raw;
 use crate::{Error, Frozen, Result};
 use nix::sys::signal::{Signal, kill};
 use std::time::Duration;
+use tub_sys::Errno;
 use tub_units::HostPid;
 
 /// A process that ends is no zombie yet, cannot be stopped any more, and has no memory: how often
@@ -109,14 +110,21 @@ impl FrozenTree {
     }
 
     /// Ends all members. None of them ever runs another instruction.
-    pub fn kill(self) {
+    ///
+    /// # Errors
+    ///
+    /// The first one, the main process before all others, that the kernel does not let us end: it
+    /// goes on, and so do those after it.
+    pub fn kill(self) -> std::result::Result<(), (HostPid, Errno)> {
         // All before any is reaped: none may be told of the end of another one.
         for member in &self.members {
-            let _ = kill(raw(member.pid()), Signal::SIGKILL);
+            match kill(raw(member.pid()), Signal::SIGKILL) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(source) => return Err((member.pid(), source)),
+            }
         }
-        for member in self.members.into_iter().rev() {
-            member.kill();
-        }
+        self.members.into_iter().rev().for_each(Frozen::reap);
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
     Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, SurveyedTree, TcpPolicy,
-    application_open, control_sockets, survey_running, unsupported_tree,
+    application_open, cannot_end, control_sockets, survey_running, unsupported_tree,
 };
 use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
 use tub_units::HostPid;
@@ -166,6 +166,9 @@ fn in_the_way(
         EngineKind::Native => unsupported_tree(tree, &control_sockets(tree.main()), options.tcp),
         EngineKind::Criu => Vec::new(),
     };
+    if options.engine == EngineKind::Native && !options.leave_running {
+        refusals.extend(cannot_end(tree));
+    }
     // What the application left open and the engine cannot store either is named once.
     for refusal in unsupported {
         if refusal.fd.is_none() || refusals.iter().all(|known| known.fd != refusal.fd) {

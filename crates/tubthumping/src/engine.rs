@@ -12,6 +12,7 @@ pub use native::NativeEngine;
 
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::restore::{RestoreError, RestoreOptions, Restoring};
+use nix::errno::Errno;
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -63,6 +64,8 @@ pub struct Report {
     pub threads: usize,
     /// How long each stage took, as far as the engine tells.
     pub times: tub_checkpoint::StageTimes,
+    /// Who goes on although it was to end, and why: the image is complete all the same.
+    pub not_ended: Option<(HostPid, Errno)>,
 }
 
 /// What every engine can tell of an image.

@@ -146,6 +146,7 @@ fn a_fault_at_the_end_of_the_original_leaves_one_of_both() {
             let there = whole_or_nothing(&image, &what);
             let lives = !original.process().is_gone_within(Duration::from_millis(300));
             assert!(there || lives, "neither image nor original: {what}");
+            assert!(!lives || !finished.status.success(), "said to have ended, and lives: {what}");
             if lives {
                 runs_freely(&original, &what);
                 original.goes_on();
@@ -158,6 +159,23 @@ fn a_fault_at_the_end_of_the_original_leaves_one_of_both() {
             original = start();
         }
     }
+    original.go("");
+    original.verdict();
+}
+
+#[test]
+fn an_original_that_cannot_be_ended_is_told_of() {
+    let Some(strace) = strace() else { return };
+    let original = Subject::new("counter", User::Ordinary).start();
+    let image = original.dir().join("image");
+    // The first one asks whether it may be.
+    let last = Call { name: "kill".to_owned(), nth: 2 };
+    let traced = checkpoint(&strace, &original, &image, &[]);
+    let words = ["cannot be ended", "image is complete", "goes on beside it"];
+    traced.inject(&last, Fault::Error("EPERM")).fails_with(code::FAILED, &words);
+    assert!(whole_or_nothing(&image, "not ended"));
+    runs_freely(&original, "not ended");
+    original.goes_on();
     original.go("");
     original.verdict();
 }

@@ -4,10 +4,12 @@
 
 use nix::mount::{MsFlags, mount, umount};
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Instance, Restore, Scratch, Subject, Tub, User, code, every, is_root, skipped,
+    Container, Flavour, Instance, Restore, Scratch, Subject, Tub, User, code, every, is_root,
+    run_bounded, skipped, wait_for,
 };
 
 /// Both users.
@@ -235,8 +237,81 @@ fn what_only_the_process_itself_can_tell() {
 }
 
 #[test]
+fn what_single_threads_have_to_themselves() {
+    let words = ["has other no_new_privs than", "has other seccomp filters, no_new_privs than"];
+    is_refused(&["thread-rights", "thread-filter"], &words);
+    is_refused(&["thread-timer"], &["timer 0", "processor time of one thread"]);
+}
+
+#[test]
+fn a_working_directory_that_was_deleted() {
+    is_refused(&["directory"], &["working directory", "state/gone was deleted", "let it change"]);
+}
+
+#[test]
+fn a_pidfd_of_a_stranger() {
+    is_refused(&["stranger"], &["descriptor 3: pidfd of ", "not part of the tree"]);
+}
+
+/// As many as tub's own, but of another service, for all that anybody can tell.
+#[test]
+fn seccomp_filters_in_other_control_groups() {
+    if !is_root() {
+        return skipped("needs root, to make a control group");
+    }
+    let user = User::ContainedRoot(Container::Podman);
+    let original = Subject::new("counter", user).start();
+    let image = original.dir().join("image");
+    original.checkpoint(&image, &["--leave-running"]).succeeds();
+    let hierarchies = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"];
+    let group = hierarchies.iter().find_map(|root| {
+        let group = Path::new(root).join(format!("tub-test-{}", original.pid()));
+        fs::create_dir(&group).ok()?;
+        // The kernel makes it; elsewhere than in a hierarchy there is none.
+        let procs = fs::File::options().write(true).open(group.join("cgroup.procs"));
+        let moved =
+            procs.and_then(|mut procs| procs.write_all(original.pid().to_string().as_bytes()));
+        if moved.is_err() {
+            fs::remove_dir(&group).unwrap();
+        }
+        moved.is_ok().then_some(group)
+    });
+    let Some(group) = group else { return skipped("no control group can be made here") };
+    let told = original.checkpoint(&original.dir().join("other"), &[]);
+    drop(original);
+    let removed = wait_for(Duration::from_secs(10), || fs::remove_dir(&group).ok());
+    assert!(removed.is_some(), "{} is left", group.display());
+    told.fails_with(code::REFUSED, &["seccomp filters", "other control groups"]);
+}
+
+#[test]
 fn all_reasons_are_told_at_once() {
     is_refused(&["tcp", "child", "pty", "io_uring"], &["127.0.0.1", "sleep", "pt", "io_uring"]);
+}
+
+/// Root with the right to trace everybody, and without the one to end anybody.
+#[test]
+fn a_process_that_may_be_frozen_but_not_ended() {
+    if !is_root() {
+        return skipped("needs root, to give up CAP_KILL");
+    }
+    let original = Subject::new("counter", User::Ordinary).start();
+    let by_root = Scratch::new(User::Root);
+    let image = by_root.join("image");
+    let tub = |options: &[&str]| {
+        let pid = original.pid().to_string();
+        let tub = Tub::new(User::Root, "checkpoint").arg(pid).arg("--image").arg(&image);
+        let words = ["--bounding-set=-kill", "--inh-caps=-kill"];
+        let command = tub.args(options).command_under(Path::new("setpriv"), &words);
+        run_bounded(command, Duration::from_secs(60))
+    };
+    tub(&[]).fails_with(code::REFUSED, &["not ended", "--leave-running", "CAP_KILL"]);
+    nothing_is_left(by_root.path());
+    original.goes_on();
+    tub(&["--leave-running"]).succeeds();
+    original.goes_on();
+    original.go("");
+    original.verdict();
 }
 
 #[test]

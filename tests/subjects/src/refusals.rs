@@ -10,9 +10,14 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
+use std::sync::mpsc;
+use std::thread;
+
+const PR_SET_NO_NEW_PRIVS: i32 = 38;
 
 /// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`, `lease`, `rights`,
-/// `namespace`, `events`, `named`, `netlink-group`: holds them and counts.
+/// `namespace`, `events`, `named`, `netlink-group`,
+/// `thread-rights`, `thread-filter`, `thread-timer`, `directory`, `stranger`: holds them and counts.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
@@ -31,6 +36,17 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "namespace" => held.push(File::open("/proc/self/ns/net")?.into()),
             "events" => held.push(unread_events(stage)?),
             "named" => held.extend(named_sender(stage)?),
+            "thread-rights" => in_a_thread(|| sys::prctl(PR_SET_NO_NEW_PRIVS, 1).map(drop))?,
+            "thread-filter" => in_a_thread(sys::filter_nothing)?,
+            "thread-timer" => {
+                sys::PosixTimer::new(libc::CLOCK_THREAD_CPUTIME_ID, libc::SIGURG, 0)?;
+            }
+            "directory" => {
+                fs::create_dir(stage.path("gone"))?;
+                std::env::set_current_dir(stage.path("gone"))?;
+                fs::remove_dir(stage.path("gone"))?;
+            }
+            "stranger" => held.push(sys::pidfd(sys::parent())?),
             "netlink-group" => held.push(netlink_group()?),
             _ => return Err(io::Error::other(format!("unknown kind {kind}"))),
         }
@@ -91,6 +107,18 @@ fn named_sender(stage: &Stage) -> io::Result<[OwnedFd; 2]> {
     let sender = UnixDatagram::bind(stage.path("out.sock"))?;
     sender.send_to(b"from me", stage.path("in.sock"))?;
     Ok([inbox.into(), sender.into()])
+}
+
+/// A thread that changes what is its own, and lives on.
+fn in_a_thread(change: fn() -> io::Result<()>) -> io::Result<()> {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        let _ = tell.send(change());
+        loop {
+            thread::park();
+        }
+    });
+    told.recv().map_err(io::Error::other)?
 }
 
 /// A member of a multicast group that has no bit in the socket's address.

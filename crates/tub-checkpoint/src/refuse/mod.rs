@@ -5,6 +5,7 @@
 
 mod descriptor;
 mod policy;
+mod process;
 mod socket;
 mod tree;
 
@@ -20,7 +21,6 @@ pub use tree::unsupported_tree;
 use crate::{Survey, SurveyedFd};
 use std::fmt;
 use tub_procfs::smaps::SmapsRecord;
-use tub_procfs::status::StatusRecord;
 
 /// One thing that stands in the way.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub fn control_sockets(survey: &Survey) -> Vec<i32> {
 /// What the engine cannot store, whoever opened it. `closing` are descriptors that will be gone.
 pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refusal> {
     let mut all = Vec::new();
-    process(survey, &mut all);
+    process::process(survey, &mut all);
     for mapping in &survey.mappings {
         all.extend(memory(mapping));
     }
@@ -93,76 +93,6 @@ pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refu
         }
     }
     all
-}
-
-fn process(survey: &Survey, all: &mut Vec<Refusal>) {
-    let mut refuse = |object: String, reason: &str, remedy: &str| {
-        all.push(Refusal {
-            kind: RefusalKind::Process,
-            fd: None,
-            object,
-            reason: reason.to_owned(),
-            remedy: remedy.to_owned(),
-        });
-    };
-    let status = &survey.status;
-    // A descendant stays stopped, and its parent is there to let it go on.
-    if "ZX".contains(status.state) || status.state == 'T' && !survey.kin.descendant {
-        let what = if status.state == 'T' { "is stopped" } else { "has ended" };
-        refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
-    }
-    if survey.threads.iter().any(|thread| thread.status.seccomp.is_some_and(|mode| mode != 0)) {
-        let own = std::fs::read("/proc/self/status").ok();
-        let own = own.and_then(|bytes| tub_procfs::status::parse(&bytes).ok());
-        let ours = |status: &StatusRecord| {
-            own.as_ref().is_some_and(|own| {
-                own.seccomp == status.seccomp && own.seccomp_filters == status.seccomp_filters
-            })
-        };
-        // A filter is a thread's: another one of the process may have more.
-        let same = survey.threads.iter().all(|thread| ours(&thread.status));
-        if !same {
-            refuse(
-                "seccomp filter".to_owned(),
-                "of its own cannot be stored yet",
-                "start it without one, or run tub under the same filter",
-            );
-        }
-    }
-    // setuid(2) and its like change a thread; a C library sees to it that all follow.
-    let rights = |status: &StatusRecord| {
-        let groups = (status.uids, status.gids, status.groups.clone());
-        let capabilities = (status.cap_eff, status.cap_prm, status.cap_inh);
-        (groups, capabilities)
-    };
-    // The main thread's no_new_privs becomes everybody's, so only to have it alone would be lost.
-    let differs = |thread: &StatusRecord| {
-        rights(thread) != rights(status) || thread.no_new_privs && !status.no_new_privs
-    };
-    for thread in survey.threads.iter().filter(|thread| differs(&thread.status)) {
-        refuse(
-            format!("thread {} ({})", thread.tid, thread.stat.comm),
-            "has other users, groups or capabilities than the main thread",
-            "let all threads have the same",
-        );
-    }
-    for timer in survey.timers.iter().filter(|timer| measures_a_thread(timer.clock)) {
-        refuse(
-            format!("timer {}", timer.id),
-            "measures the processor time of one thread, and the kernel does not tell of which",
-            "stop the profiler or whoever made it",
-        );
-    }
-    if survey.root != "/" {
-        refuse(format!("root directory {}", survey.root), "is not /", "run tub inside of it");
-    }
-}
-
-/// KERNEL: linux/posix-timers.h: negative clocks measure processor time, and this bit says whether a
-/// thread's rather than a process's.
-fn measures_a_thread(clock: i32) -> bool {
-    const CPUCLOCK_PERTHREAD: i32 = 4;
-    clock < 0 && clock & CPUCLOCK_PERTHREAD != 0
 }
 
 fn memory(mapping: &SmapsRecord) -> Option<Refusal> {

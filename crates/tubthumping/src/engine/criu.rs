@@ -96,6 +96,8 @@ impl Engine for CriuEngine {
                 frozen: dumped.frozen,
                 ..StageTimes::default()
             },
+            // CRIU fails where it cannot.
+            not_ended: None,
         })
     }
 

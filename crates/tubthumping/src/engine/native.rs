@@ -78,6 +78,7 @@ impl Engine for NativeEngine {
             processes: report.processes,
             threads: report.threads,
             times: report.times,
+            not_ended: report.not_ended,
         })
     }
 
