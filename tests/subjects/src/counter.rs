@@ -5,6 +5,7 @@ use crate::pattern;
 use crate::stage::{Stage, say};
 use std::hint::black_box;
 use std::io;
+use std::sync::mpsc::sync_channel;
 use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -82,14 +83,19 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints `count N`, N growing by one, every ten milliseconds.
+/// Prints `count N`, N growing by one, every ten milliseconds; returns after the first.
 pub(crate) fn heartbeat(stage: &'static Stage) -> JoinHandle<()> {
-    thread::spawn(move || {
+    let (begun, first) = sync_channel(1);
+    let heart = thread::spawn(move || {
         let mut beats = 0_u64;
         while !stage.is_over() {
             beats += 1;
             say(&format!("count {beats}"));
+            let _ = begun.try_send(());
             thread::sleep(Duration::from_millis(10));
         }
-    })
+    });
+    // By then it has the memory that it needs, which would be seen to come.
+    let _ = first.recv();
+    heart
 }

@@ -1,7 +1,7 @@
 //! How a subject speaks with the harness: it says *ready*, waits for *go*, and prints a verdict.
 //!
-//! In: a directory of its own, and the file `go` that appears in it. Out: the file `ready`, lines
-//! on stdout, the exit status.
+//! In: a directory of its own, and the files `go` and `life` that appear in it. Out: the file `ready`,
+//! lines on stdout, the exit status.
 //! Invariant: no descriptor, lock or timer is held for the conversation while a subject waits, so
 //! that the only state under test is what the subject has set up itself.
 //! Not here: what is checked.
@@ -22,7 +22,8 @@ use std::time::Duration;
 const POLL: Duration = Duration::from_millis(5);
 
 /// Looks without success after which a subject gives up, so that a subject whose harness has died
-/// ends by itself: about two minutes of running time, whatever the clocks do meanwhile.
+/// ends by itself: about two minutes of running time, whatever the clocks do meanwhile. A harness
+/// that has begun another life since is not dead.
 const MAX_POLLS: u32 = 24_000;
 
 /// What the harness promises about the life that a subject finds itself in at *go*.
@@ -93,15 +94,27 @@ impl Stage {
     /// Waits for *go*, a bounded time.
     pub(crate) fn wait_for_go(&self) -> io::Result<()> {
         let path = self.path("go");
-        for _ in 0..MAX_POLLS {
-            if let Some(words) = read_if_there(&path)? {
-                self.go.get_or_init(|| words);
-                self.gone.store(true, Ordering::SeqCst);
-                return Ok(());
+        let mut life = self.life();
+        loop {
+            for _ in 0..MAX_POLLS {
+                if let Some(words) = read_if_there(&path)? {
+                    self.go.get_or_init(|| words);
+                    self.gone.store(true, Ordering::SeqCst);
+                    return Ok(());
+                }
+                thread::sleep(POLL);
             }
-            thread::sleep(POLL);
+            if life == self.life() {
+                let path = path.display();
+                return Err(io::Error::other(format!("{path}: no go within {MAX_POLLS} looks")));
+            }
+            life = self.life();
         }
-        Err(io::Error::other(format!("{}: no go within {MAX_POLLS} looks", path.display())))
+    }
+
+    /// What the harness has called the latest life that it has begun.
+    fn life(&self) -> Option<String> {
+        read_if_there(&self.path("life")).ok().flatten()
     }
 
     /// Whether the harness has said *go*; threads of a subject end on it.

@@ -161,6 +161,11 @@ impl Restore {
         // What an earlier life was told is not meant for this one.
         let _ = fs::remove_file(self.dir.join("state/go"));
         let number = NEXT_LIFE.fetch_add(1, Ordering::Relaxed);
+        // A subject that waits long for *go* learns from it that we are still there.
+        let life = self.dir.join("state/life");
+        if fs::write(&life, number.to_string()).is_ok() {
+            self.dir.give(&life);
+        }
         let pidfile = self.dir.join(format!("pid.{number}"));
         let mut command = self.tub_with(Some(&pidfile)).command();
         command.env("RUST_BACKTRACE", "0");
