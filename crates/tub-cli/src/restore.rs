@@ -180,6 +180,10 @@ fn launch_advice(error: &LaunchError) -> (Code, &'static str) {
         ),
         LaunchError::FileChanged { .. } => (Code::BadImage, FILE_CHANGED),
         LaunchError::Locked { .. } => (Code::HostLacks, LOCKED),
+        LaunchError::NoTerminal { .. } => (
+            Code::HostLacks,
+            "restore on a terminal, or have the process close that descriptor before the checkpoint",
+        ),
         LaunchError::Descriptor { .. } => {
             (Code::HostLacks, "something that the process had open cannot be had here")
         }

@@ -1,7 +1,12 @@
 //! Descriptors of every kind that an image can hold.
 
 use crate::round_trip::round_trips;
-use tub_testkit::{Flavour, Memory, Restore, Subject, code, every};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+use tub_testkit::{
+    Flavour, Memory, Pids, Restore, Scratch, Subject, Tub, as_user, code, every, wait_for,
+};
 
 #[test]
 fn files_keep_position_flags_and_sharing() {
@@ -87,6 +92,31 @@ fn tcp_connections_end_where_that_is_the_policy() {
         let copy = Restore::of(&original, &image, flavour).start();
         copy.go(&flavour.promises());
         copy.verdict();
+    });
+}
+
+/// `/dev/stdout` of a pipeline is a description of its own of the pipe that the restore replaces.
+#[test]
+fn the_pipe_of_a_standard_stream_opened_once_more() {
+    const SCRIPT: &str = "exec 5>/dev/stdout; : >ready; until [ -e go ]; do :; done; echo five >&5";
+    every(&[Flavour::LAZY[1], Flavour::LAZY[2]], |flavour| {
+        let dir = Scratch::new(flavour.user);
+        let state = dir.make_dir("state");
+        let mut command = as_user(flavour.user, Path::new("/bin/sh"));
+        command.args(["-c", SCRIPT]).current_dir(&state).stdout(Stdio::piped());
+        let mut original = command.stderr(Stdio::null()).spawn().unwrap();
+        let ready = || state.join("ready").exists().then_some(());
+        assert!(wait_for(Duration::from_secs(60), ready).is_some());
+        let image = dir.join("image");
+        let pid = original.id().to_string();
+        let taken = Tub::new(flavour.user, "checkpoint").arg(pid).arg("--image").arg(&image).run();
+        let _ = original.kill();
+        original.wait().unwrap();
+        taken.succeeds();
+        std::fs::write(state.join("go"), "").unwrap();
+        let pids = if flavour.pids == Pids::Keep { "keep" } else { "new" };
+        let restore = Tub::new(flavour.user, "restore").arg(&image).args(&["--pids", pids]);
+        assert_eq!(restore.run().succeeds().stdout, "five\n");
     });
 }
 

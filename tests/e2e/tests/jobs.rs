@@ -4,13 +4,17 @@
 use crate::round_trip::restored;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{Read, Write};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
-use tub_testkit::{Flavour, Instance, Process, Restore, Subject, every, subject_binary, wait_for};
+use tub_testkit::{
+    Flavour, Instance, Pids, Process, Restore, Scratch, Subject, Tub, as_user, code, every,
+    run_bounded, subject_binary, wait_for,
+};
 
 /// SIGRTMIN + 3 of both C libraries, and one that nobody catches.
 const CAUGHT: &str = "37";
@@ -178,5 +182,36 @@ fn a_terminals_keys_do_what_they_did() {
         terminal.shows("count ");
         terminal.types(CTRL_BACKSLASH);
         terminal.shows(&format!("ended {}", 128 + Signal::SIGQUIT as i32));
+    });
+}
+
+#[test]
+fn the_terminal_opened_once_more_is_that_of_the_restore() {
+    every(&[Flavour::LAZY[0], Flavour::LAZY[2]], |flavour| {
+        let dir = Scratch::new(flavour.user);
+        let state = dir.make_dir("state");
+        let mut command = as_user(flavour.user, subject_binary());
+        command.arg("terminal").arg(&state);
+        let terminal = Terminal::run(r#""$0" "$@"; echo ended $?"#, &command);
+        let ready = || fs::read_to_string(state.join("ready")).ok();
+        let pid = wait_for(Duration::from_secs(60), ready).unwrap();
+        let image = dir.join("image");
+        let tub = Tub::new(flavour.user, "checkpoint").arg(pid).arg("--image").arg(&image);
+        tub.run().succeeds();
+        terminal.shows("ended 137");
+
+        let restore = || {
+            let pids = if flavour.pids == Pids::Keep { "keep" } else { "new" };
+            Tub::new(flavour.user, "restore").arg(&image).args(&["--pids", pids])
+        };
+        let words = ["terminal /dev/", "no standard stream", "restore on a terminal"];
+        // Whoever runs the tests may have one.
+        let without = restore().command_under(Path::new("setsid"), &["--wait"]);
+        run_bounded(without, Duration::from_secs(60)).fails_with(code::HOST_LACKS, &words);
+        fs::write(state.join("go"), flavour.promises()).unwrap();
+        let terminal = Terminal::run(r#""$0" "$@"; echo ended $?"#, &restore().command());
+        for text in ["by name", "controlling", "verdict: same", "ended 0"] {
+            terminal.shows(text);
+        }
     });
 }

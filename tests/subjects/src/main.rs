@@ -42,6 +42,7 @@ mod soak;
 mod sockets;
 mod stage;
 mod sys;
+mod terminal;
 mod threads;
 mod timers;
 mod tree;
@@ -96,6 +97,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("soak", soak::soak),
     ("sockets", sockets::sockets),
     ("tcp-closed", inet::tcp_closed),
+    ("terminal", terminal::terminal),
     ("threads-1000", threads::threads_1000),
     ("threads-200", threads::threads_200),
     ("timers", timers::timers),

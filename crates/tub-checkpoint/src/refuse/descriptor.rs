@@ -81,11 +81,14 @@ pub(crate) fn descriptor(
         return is_deleted(fd).then(|| file("is a directory that was deleted")).flatten();
     }
     if fd.is(SFlag::S_IFCHR) {
-        if shares_with_stdio(survey, fd) || STATELESS_DEVICES.contains(&fd.rdev) {
+        if shares_with_stdio(survey, fd)
+            || is_controlling_terminal(survey, fd)
+            || STATELESS_DEVICES.contains(&fd.rdev)
+        {
             return None;
         }
-        return file(if fd.link.starts_with("/dev/pts/") || fd.link == "/dev/tty" {
-            "is a terminal that is not a standard stream"
+        return file(if fd.link.starts_with("/dev/pts/") || fd.rdev == CONTROLLING_TERMINAL {
+            "is a terminal other than that of the standard streams"
         } else {
             "is a device with a state that cannot be stored"
         });
@@ -227,6 +230,18 @@ fn pidfd(survey: &Survey, fd: &SurveyedFd) -> Option<Refusal> {
 
 /// Minor numbers of major 1: null 3, zero 5, full 7, random 8, urandom 9 (admin-guide/devices.txt).
 const STATELESS_DEVICES: [u64; 5] = [0x103, 0x105, 0x107, 0x108, 0x109];
+
+/// `/dev/tty` (admin-guide/devices.txt).
+const CONTROLLING_TERMINAL: u64 = 0x500;
+
+/// Whether a descriptor is the terminal of the standard streams under the name `/dev/tty`: which one
+/// it stood for when it was opened is not told, and no session changes its terminal.
+fn is_controlling_terminal(survey: &Survey, fd: &SurveyedFd) -> bool {
+    let terminal = u64::from(survey.stat.tty_nr.cast_unsigned());
+    fd.rdev == CONTROLLING_TERMINAL
+        && terminal != 0
+        && survey.kin.stdio.iter().any(|(_, _, rdev)| *rdev == terminal)
+}
 
 /// Whether a descriptor is the same file as one of the standard streams, which the restoring
 /// process provides.

@@ -94,6 +94,16 @@ pub enum LaunchError {
         /// When.
         stage: &'static str,
     },
+    /// There is no terminal to stand for one of the image.
+    #[error(
+        "descriptor {number}: terminal {path}: no standard stream of this restore is a terminal"
+    )]
+    NoTerminal {
+        /// Its number.
+        number: i32,
+        /// Which terminal it was.
+        path: String,
+    },
     /// This architecture is not supported yet.
     #[error("restoring is not supported on this architecture yet: only on x86-64")]
     Architecture,
@@ -118,6 +128,9 @@ impl LaunchError {
             Self::System { what, source } => {
                 json!({"kind": "system", "what": what, "errno": *source as i32})
             }
+            Self::NoTerminal { number, path } => {
+                json!({"kind": "terminal", "number": number, "path": path})
+            }
             Self::Architecture => json!({"kind": "architecture"}),
             other => json!({"kind": "descriptor", "object": other.to_string(), "errno": 0}),
         };
@@ -139,6 +152,10 @@ impl LaunchError {
             "pid" => {
                 let pid = i32::try_from(message["pid"].as_i64().unwrap_or(0)).unwrap_or(0);
                 Self::Pid { pid, source }
+            }
+            "terminal" => {
+                let number = i32::try_from(message["number"].as_i64().unwrap_or(0)).unwrap_or(0);
+                Self::NoTerminal { number, path: text("path") }
             }
             "architecture" => Self::Architecture,
             "system" => Self::Descriptor { object: text("what"), source },

@@ -101,6 +101,19 @@ pub enum FileStep {
         /// FD_CLOEXEC of the new one.
         close_on_exec: bool,
     },
+    /// Opens the terminal of the restoring side once more.
+    Terminal {
+        /// The standard stream that was the same terminal.
+        like: i32,
+        /// Number.
+        number: i32,
+        /// FD_CLOEXEC.
+        close_on_exec: bool,
+        /// Access mode and status flags.
+        flags: i32,
+        /// What it was, for messages.
+        path: String,
+    },
     /// Closes a number.
     Close(i32),
     /// Adds a target to an epoll set.
@@ -182,11 +195,17 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
         for &(to, close_on_exec) in at[1..].iter().filter(|(to, _)| !stream(*to)) {
             duplicates.push(FileStep::Duplicate { from: number, to, close_on_exec });
         }
-        if several && let Some(from) = stands_for(files, index, &inherited) {
-            opens.push(FileStep::Duplicate { from, to: number, close_on_exec });
+        if !several && inherited.contains_key(&index) {
             continue;
         }
-        if inherited.contains_key(&index) {
+        if let Some(like) = stands_for(files, index, &inherited) {
+            opens.push(match &file.kind {
+                FileKind::Terminal { path } if !inherited.contains_key(&index) => {
+                    let (flags, path) = (file.flags, path.clone());
+                    FileStep::Terminal { like, number, close_on_exec, flags, path }
+                }
+                _ => FileStep::Duplicate { from: like, to: number, close_on_exec },
+            });
             continue;
         }
         if let Some(of) = named_process(file) {
@@ -295,7 +314,9 @@ fn inherited(checkpoint: &Checkpoint, inherit_stdio: bool) -> BTreeMap<usize, i3
 /// terminal or pipe, opened once more.
 fn stands_for(files: &[OpenFile], index: usize, inherited: &BTreeMap<usize, i32>) -> Option<i32> {
     let same = |known: &FileKind| match (&files[index].kind, known) {
-        (FileKind::Terminal { path }, FileKind::Terminal { path: known }) => path == known,
+        (FileKind::Terminal { path }, FileKind::Terminal { path: known }) => {
+            path == known || path == "/dev/tty"
+        }
         (
             FileKind::Pipe { id, write_end, both_ends: false, .. },
             FileKind::Pipe { id: known, write_end: writes, .. },

@@ -12,6 +12,7 @@ mod memory;
 mod pidfd;
 mod pipe;
 mod socket;
+mod terminal;
 
 use super::LaunchError;
 use crate::plan::{End, FileStep, MappedFile, RestorePlan, SpareFds, TaskPlan};
@@ -167,6 +168,13 @@ fn perform(
         FileStep::Duplicate { from, to, close_on_exec } => {
             tub_sys::duplicate_to(*from, *to, *close_on_exec).map_err(|source| {
                 let object = format!("descriptor {to}: duplicate of {from}");
+                LaunchError::Descriptor { object, source }
+            })
+        }
+        FileStep::Terminal { like, number, close_on_exec, flags, path } => {
+            let fd = terminal::open(*like, *number, *flags, path)?;
+            tub_sys::move_to(fd, *number, *close_on_exec).map_err(|source| {
+                let object = format!("descriptor {number}: terminal {path}");
                 LaunchError::Descriptor { object, source }
             })
         }
