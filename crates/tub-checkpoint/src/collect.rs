@@ -13,7 +13,9 @@ use crate::survey::bytes;
 use crate::waits::Notes;
 use crate::{Error, Result, Survey, SurveyedTree, SurveyedZombie, controls, home, memory, robust};
 use std::collections::HashMap;
+use std::fs::Metadata;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use tub_model::{
     AlternateStack, Checkpoint, Clocks, Controls, Coordination, Credentials, HostFacts,
@@ -138,6 +140,7 @@ fn task<'a>(
     let shared = main.pending_signals(true).map_err(tracee)?;
     let exe_meta = std::fs::metadata(format!("/proc/{pid}/exe"))
         .map_err(|source| Error::Proc { path: survey.exe.clone(), source })?;
+    let (exe, exe_deleted) = executable(&survey.exe, &exe_meta);
     Ok(Task {
         pid: threads[0].tid,
         parent,
@@ -145,7 +148,8 @@ fn task<'a>(
         session: innermost(&status.ns_sid),
         stopped: frozen.stopped_by(),
         parent_death_signal: process.parent_death_signal,
-        exe: file_identity(survey.exe.clone(), &exe_meta),
+        exe: file_identity(exe.to_owned(), &exe_meta),
+        exe_deleted,
         cwd: survey.cwd.clone(),
         umask: status.umask.unwrap_or(0o022),
         credentials: Credentials {
@@ -176,6 +180,18 @@ fn task<'a>(
         fds,
         threads,
     })
+}
+
+/// The path of an executable, and whether the file is there no more: the kernel marks its path by a
+/// suffix then, which a live file may also bear (proc_pid_exe(5)).
+fn executable<'a>(link: &'a str, file: &Metadata) -> (&'a str, bool) {
+    let lives = |path: &str| {
+        std::fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()))
+    };
+    match link.strip_suffix(" (deleted)") {
+        Some(path) if !lives(link) => (path, true),
+        _ => (link, false),
+    }
 }
 
 /// The clocks as the process sees them: ours, less our namespace's offset, plus its own

@@ -5,9 +5,10 @@
 
 use nix::errno::Errno;
 use nix::sys::stat::{SFlag, fstatat};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use std::collections::BTreeSet;
 use std::fmt;
-use tub_model::{Backing, Checkpoint, FileIdentity, FileKind};
+use tub_model::{Backing, Checkpoint, FileIdentity, FileKind, Task};
 
 /// A file that stands in the way of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum FileProblem {
         /// Here.
         here: u64,
     },
+    /// It is mapped as code, and lies on a file system that forbids that.
+    NoExec,
     /// It cannot be looked at.
     Unreadable(Errno),
 }
@@ -52,6 +55,10 @@ impl fmt::Display for FileMismatch {
             FileProblem::Size { image, here } => {
                 write!(f, "has {here} bytes, and had {image} at the checkpoint")
             }
+            FileProblem::NoExec => write!(
+                f,
+                "has code, and lies on a file system mounted noexec: mount that one with exec"
+            ),
             FileProblem::Unreadable(errno) => write!(f, "cannot be looked at: {}", errno.desc()),
         }
     }
@@ -61,7 +68,7 @@ impl fmt::Display for FileMismatch {
 ///
 /// The executable, mapped files and files open for reading must be unchanged; files open for
 /// writing must be there (a log may have grown), and those mapped for writing must be as long; there
-/// must be the directories and devices, too.
+/// must be the directories and devices, too. Code must be allowed where it lies.
 pub fn check_files(checkpoint: &Checkpoint) -> Vec<FileMismatch> {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
@@ -73,6 +80,11 @@ pub fn check_files(checkpoint: &Checkpoint) -> Vec<FileMismatch> {
         }
         if let Some(problem) = check(path, what) {
             found.push(FileMismatch { path: path.to_owned(), problem });
+        }
+    }
+    for path in checkpoint.tasks.iter().flat_map(code).collect::<BTreeSet<_>>() {
+        if statvfs(path).is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC)) {
+            found.push(FileMismatch { path: path.to_owned(), problem: FileProblem::NoExec });
         }
     }
     found.sort_by(|one, other| one.path.cmp(&other.path));
@@ -112,7 +124,7 @@ const fn typed(path: &str, kind: SFlag) -> Wanted<'_> {
     Wanted { path, what: What::Type(kind) }
 }
 
-fn wanted(task: &tub_model::Task) -> impl Iterator<Item = Wanted<'_>> {
+fn wanted(task: &Task) -> impl Iterator<Item = Wanted<'_>> {
     let mapped = task.vmas.iter().filter_map(|vma| match &vma.backing {
         // What the process writes to, others may as well: there must be no less of it.
         Backing::SharedFile { file, may_write: true, .. } => {
@@ -126,7 +138,19 @@ fn wanted(task: &tub_model::Task) -> impl Iterator<Item = Wanted<'_>> {
         | Backing::MemoryFile { .. }
         | Backing::Vdso => None,
     });
-    [unchanged(&task.exe), typed(&task.cwd, SFlag::S_IFDIR)].into_iter().chain(mapped)
+    let exe = (!task.exe_deleted).then(|| unchanged(&task.exe));
+    exe.into_iter().chain([typed(&task.cwd, SFlag::S_IFDIR)]).chain(mapped)
+}
+
+/// Files that are mapped as code.
+fn code(task: &Task) -> impl Iterator<Item = &str> {
+    let executable = task.vmas.iter().filter(|vma| vma.protection.execute);
+    executable.filter_map(|vma| match &vma.backing {
+        Backing::PrivateFile { file, .. } | Backing::SharedFile { file, .. } => {
+            Some(file.path.as_str())
+        }
+        _ => None,
+    })
 }
 
 fn opened(file: &tub_model::OpenFile) -> Option<Wanted<'_>> {

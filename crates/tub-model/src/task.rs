@@ -21,6 +21,8 @@ pub struct Task {
     pub parent_death_signal: i32,
     /// The executable.
     pub exe: FileIdentity,
+    /// Whether it had been deleted, or replaced, while it ran: there is no such file any more.
+    pub exe_deleted: bool,
     /// Working directory.
     pub cwd: String,
     /// File mode creation mask.

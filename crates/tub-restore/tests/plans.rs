@@ -138,6 +138,7 @@ fn checkpoint() -> Checkpoint {
             stopped: None,
             parent_death_signal: 0,
             exe: file("/usr/bin/java"),
+            exe_deleted: false,
             cwd: "/srv".to_owned(),
             umask: 0o022,
             credentials: Credentials {
@@ -631,4 +632,24 @@ fn memory_is_lazy_only_where_everything_that_discards_pages_bears_it() {
     let mut unknown = checkpoint();
     unknown.tasks[0].vmas.retain(|vma| !matches!(vma.backing, Backing::PrivateFile { .. }));
     assert!(!auto_memory(&unknown.tasks[0]).lazy);
+}
+
+/// V8 makes memory executable that it has written, which the page store would forbid there.
+#[test]
+fn a_page_store_that_forbids_code_is_mapped_for_jvms_only() {
+    let is_lazy = |runtime: &str, memory| {
+        let mut image = checkpoint();
+        image.tasks[0].discarders.clear();
+        for vma in &mut image.tasks[0].vmas {
+            if let Backing::PrivateFile { file, .. } = &mut vma.backing {
+                runtime.clone_into(&mut file.path);
+            }
+        }
+        let facts = PlanFacts { store_is_noexec: true, ..facts() };
+        let wishes = PlanWishes { memory, ..PlanWishes::default() };
+        plan(&image, &runs(), &facts, wishes).unwrap().tasks[0].memory.lazy
+    };
+    assert!(is_lazy("/lib/libjvm.so", MemoryMode::Auto));
+    assert!(!is_lazy("/usr/bin/node", MemoryMode::Auto));
+    assert!(is_lazy("/usr/bin/node", MemoryMode::Lazy));
 }

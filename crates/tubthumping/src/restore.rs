@@ -4,6 +4,7 @@
 //! process behind, and the image is never written to.
 
 use crate::engine::{CriuOptions, EngineKind, engine, engine_of};
+use nix::errno::Errno;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
@@ -11,7 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 use tub_control::mailbox;
-use tub_host::{FileMismatch, LockConflict, Mismatch};
+use tub_host::{FileMismatch, FileProblem, LockConflict, Mismatch};
 use tub_image::Image;
 use tub_restore::launch::Surroundings;
 use tub_restore::plan::{Ids, MemoryMode, PlanError, PlanWishes, RestorePlan, Stdio, plan};
@@ -141,6 +142,11 @@ pub(crate) fn restore_native(
             let all = tub_host::check_files(&image.checkpoint);
             if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Files(all) }
         }
+        error if is_forbidden(&error) => {
+            let mut all = tub_host::check_files(&image.checkpoint);
+            all.retain(|file| file.problem == FileProblem::NoExec);
+            if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Files(all) }
+        }
         LaunchError::Locked { .. } => {
             let all = tub_host::check_locks(&image.checkpoint);
             if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Locked(all) }
@@ -149,6 +155,15 @@ pub(crate) fn restore_native(
     })?;
     stats.mark("parked_us");
     Ok(Restoring { held: Held::Native(parked), warnings: planned.warnings })
+}
+
+/// Whether the kernel said no to an operation, which it does without saying why.
+fn is_forbidden(error: &LaunchError) -> bool {
+    match error {
+        LaunchError::Operation { source, .. } => matches!(source, Errno::EPERM | Errno::EACCES),
+        LaunchError::Member { source, .. } => is_forbidden(source),
+        _ => false,
+    }
 }
 
 /// The plan that [`restore`] would carry out, without carrying it out.

@@ -30,6 +30,7 @@ mod mappings;
 mod memory;
 mod namespaces;
 mod process;
+mod programs;
 mod refusals;
 mod registers;
 mod round_trip;

@@ -96,6 +96,7 @@ fn describe_task(image: &Image, task: &Task, anatomy: &Anatomy) -> Value {
         "session": task.session.0,
         "stopped_by": task.stopped,
         "exe": task.exe.path,
+        "exe_deleted": task.exe_deleted,
         "cwd": task.cwd,
         "uids": task.credentials.uids,
         "gids": task.credentials.gids,

@@ -71,7 +71,8 @@ pub(super) fn describe(image: &Image) -> String {
 }
 
 fn describe_task(page: &mut Page, image: &Image, task: &Task, anatomy: &Anatomy) {
-    page.line("process", format!("{} (pid {})", task.exe.path, task.pid));
+    let deleted = if task.exe_deleted { ", deleted while it ran" } else { "" };
+    page.line("process", format!("{} (pid {}){deleted}", task.exe.path, task.pid));
     let ([uid, ..], [gid, ..]) = (task.credentials.uids, task.credentials.gids);
     page.line("", format!("in {} as uid {uid}, gid {gid}", task.cwd));
     if image.checkpoint.tasks.len() > 1 {

@@ -83,6 +83,7 @@ fn task() -> Task {
         stopped: None,
         parent_death_signal: 9,
         exe: file("/usr/bin/java"),
+        exe_deleted: false,
         cwd: "/srv/app".into(),
         umask: 0o22,
         credentials: Credentials {

@@ -21,6 +21,7 @@ pub(crate) struct TaskRecord<'a> {
     parent_death_signal: i32,
     #[serde(borrow)]
     exe: FileIdentityRecord<'a>,
+    exe_deleted: bool,
     cwd: &'a str,
     umask: u32,
     uids: [u32; 4],
@@ -89,6 +90,7 @@ impl<'a> TaskRecord<'a> {
             stopped: task.stopped,
             parent_death_signal: task.parent_death_signal,
             exe: FileIdentityRecord::new(&task.exe),
+            exe_deleted: task.exe_deleted,
             cwd: &task.cwd,
             umask: task.umask,
             uids: *uids,
@@ -118,6 +120,7 @@ impl<'a> TaskRecord<'a> {
             stopped: self.stopped,
             parent_death_signal: self.parent_death_signal,
             exe: self.exe.into_model(),
+            exe_deleted: self.exe_deleted,
             cwd: self.cwd.into(),
             umask: self.umask,
             credentials: Credentials {

@@ -54,12 +54,22 @@ const VETTED: [&str; 12] = [
 ];
 
 /// Decides for `task`.
-pub(super) fn decide(mode: MemoryMode, task: &Task) -> MemoryDecision {
+///
+/// KERNEL(since 2.6): what is mapped from a file system mounted noexec can never be made executable
+/// (`do_mmap` takes VM_MAYEXEC away), which V8 does with the code it has written. HotSpot's has all
+/// rights from the start, and such mappings are not the image's there.
+pub(super) fn decide(mode: MemoryMode, task: &Task, store_is_noexec: bool) -> MemoryDecision {
     let asked = || "as asked for".to_owned();
     match mode {
         MemoryMode::Lazy => MemoryDecision { lazy: true, reason: asked() },
         MemoryMode::Eager => MemoryDecision { lazy: false, reason: asked() },
-        MemoryMode::Auto => auto_memory(task),
+        MemoryMode::Auto => match auto_memory(task) {
+            decision if decision.lazy && store_is_noexec && !has_jvm(task) => MemoryDecision {
+                lazy: false,
+                reason: "the image lies on a file system mounted noexec".to_owned(),
+            },
+            decision => decision,
+        },
     }
 }
 
@@ -90,6 +100,10 @@ fn is_vetted(discarder: &Discarder) -> bool {
     };
     // What comes with an allocator, or may, is not what was looked through under that name.
     discarder.kind == DiscardKind::Imports && (is_python(name) || VETTED.iter().any(is))
+}
+
+fn has_jvm(task: &Task) -> bool {
+    mapped_paths(task).any(|path| file_name(path) == "libjvm.so")
 }
 
 /// Runtimes that do not rely on discarded pages being zeros.

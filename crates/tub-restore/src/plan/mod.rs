@@ -198,8 +198,8 @@ pub struct TaskPlan {
     pub oom_score_adj: i32,
     /// What a core dump holds.
     pub core_filter: u32,
-    /// The executable.
-    pub exe: FileIdentity,
+    /// The executable, if there still is one.
+    pub exe: Option<FileIdentity>,
     /// The address space's bounds.
     pub mm: MmFields,
     /// The mailbox's content.
@@ -229,6 +229,10 @@ pub fn plan(
     let clocks = clocks(checkpoint, facts, &mut warnings)?;
     if !facts.set_executable {
         warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
+    }
+    for deleted in checkpoint.tasks.iter().filter(|task| task.exe_deleted) {
+        let path = &deleted.exe.path;
+        warnings.push(format!("/proc/PID/exe will name tub: {path} was deleted while it ran"));
     }
     // Mappings first: how many files they need decides where the spare descriptors go.
     let mut mapped = memory::MappedFiles::new(
@@ -312,7 +316,7 @@ fn plan_space(
     mapped: &mut memory::MappedFiles,
     warnings: &mut Vec<String>,
 ) -> Result<Space, PlanError> {
-    let decision = lazy::decide(mode, task);
+    let decision = lazy::decide(mode, task, facts.store_is_noexec);
     let mut limits = limits(task, facts, warnings);
     let locking = locks::plan(task, facts, &mut limits, warnings);
     let wishes = memory::MemoryWishes {
@@ -381,7 +385,7 @@ fn plan_task(
             hot: &hot,
             mailbox: coordination.map(|coordination| coordination.mailbox),
             files: &file_ops,
-            executable: facts.set_executable,
+            executable: facts.set_executable && !task.exe_deleted,
             credentials: &credentials,
             limits: &limits,
             timer_ids: facts.timer_ids,
@@ -400,7 +404,7 @@ fn plan_task(
         umask: task.umask,
         oom_score_adj: task.oom_score_adj,
         core_filter: task.controls.core_filter,
-        exe: task.exe.clone(),
+        exe: (!task.exe_deleted).then(|| task.exe.clone()),
         mm: task.mm.clone(),
         mailbox,
         threads: task.threads.clone(),

@@ -80,8 +80,9 @@ pub(super) fn lay_out(
     task: &TaskPlan,
     pids: &[AtomicI32],
 ) -> Result<(), LaunchError> {
-    let exe = open_existing(&task.exe, false)?;
-    place(exe, plan.spare.executable, true)?;
+    if let Some(exe) = &task.exe {
+        place(open_existing(exe, false)?, plan.spare.executable, true)?;
+    }
     let born = |of: NsPid| {
         let at = plan.births.iter().position(|birth| birth.pid == of)?;
         let pid = pids.get(at).map(|pid| pid.load(Ordering::Acquire));
