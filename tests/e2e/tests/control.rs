@@ -7,7 +7,7 @@ use tub_testkit::{Flavour, Subject, User, alone, every};
 const TIMED: [&str; 3] = ["futexes", "timers", "waits"];
 
 /// All others that end by *go* alone (`exit` ends with a code of its own).
-const UNTIMED: [&str; 29] = [
+const UNTIMED: [&str; 30] = [
     "allocator",
     "attributes",
     "counter",
@@ -29,6 +29,7 @@ const UNTIMED: [&str; 29] = [
     "pipes",
     "refused",
     "registers",
+    "rseq",
     "signal-echo",
     "signals",
     "sockets",

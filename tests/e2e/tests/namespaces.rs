@@ -91,6 +91,33 @@ fn where_there_are_no_namespaces_new_ids_are_suggested() {
     assert!(!told.status.success(), "{told}");
 }
 
+/// A restored service that restores another one: namespaces, init and clocks within its own.
+#[test]
+fn a_restored_instance_restores_another_image() {
+    const SCRIPT: &str =
+        r#": >ready; until [ -e go ]; do :; done; "$1" restore "$2"; echo it ended $?"#;
+    every(&[Flavour::LAZY[0], Flavour::LAZY[1]], |flavour| {
+        let mut inner = Subject::new("counter", flavour.user).start();
+        let inner_image = inner.dir().join("image");
+        inner.checkpoint_and_end(&inner_image);
+        let dir = std::sync::Arc::new(Scratch::new(flavour.user));
+        let state = dir.make_dir("state");
+        let mut command = as_user(flavour.user, Path::new("/bin/sh"));
+        command.args(["-c", SCRIPT, "sh"]).arg(&product().tub).arg(&inner_image);
+        command.current_dir(&state);
+        let ready = state.join("ready");
+        let mut original = Instance::start("sh", &dir, command, |_| ready.exists().then_some(()));
+        let image = dir.join("image");
+        original.checkpoint_and_end(&image);
+        inner.go(&flavour.promises());
+        let mut copy = Restore::of(&original, &image, flavour).start();
+        copy.go(&flavour.promises());
+        copy.prints("verdict: same");
+        copy.prints("it ended 0");
+        assert!(copy.wait().success(), "{}", copy.tell());
+    });
+}
+
 #[test]
 fn a_working_directory_that_is_gone_is_named() {
     every(&[Flavour::LAZY[1], Flavour::LAZY[2]], |flavour| {

@@ -36,6 +36,8 @@ mod pipes;
 mod refusals;
 mod registers;
 mod restless;
+#[cfg(target_arch = "x86_64")]
+mod rseq;
 mod shared;
 mod signals;
 mod soak;
@@ -91,6 +93,8 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("refused", refusals::refused),
     ("registers", registers::registers),
     ("restless", restless::restless),
+    #[cfg(target_arch = "x86_64")]
+    ("rseq", rseq::rseq),
     ("shared-memory", shared::shared_memory),
     ("signal-echo", exits::signal_echo),
     ("signals", signals::signals),
