@@ -132,7 +132,8 @@ fn critical_section(frozen: &Frozen, at: RemoteAddr) -> Result<CriticalSection> 
 
 /// A way home for the main thread, in its own stack, as long as there is no other memory for it.
 ///
-/// What lies below the stack pointer is nobody's: a signal handler would run there. A thread that
+/// What lies below the stack pointer is nobody's: a signal handler would run there, and the stack would
+/// grow for it, as it does for us. A thread that
 /// stands on another stack (a coroutine's, a goroutine's) may have put something of value right
 /// below it; then the far end of the main stack serves, if nobody has ever got there. `None` where
 /// neither is to be had: the process is borrowed without a way home then.
@@ -148,11 +149,22 @@ pub(crate) fn on_the_main_stack(
         .find(|record| record.map.path.as_deref() == Some("[stack]") && record.map.perms.write)?;
     let stack: AddrRange = stack.map.range;
     let below = registers[registers::RSP].checked_sub(RED_ZONE_BYTES)?;
-    if below < stack.end() && below.checked_sub(bytes).is_some_and(|low| low >= stack.start()) {
+    if stack.contains(below)
+        && below.checked_sub(bytes).is_some_and(|low| low >= stack.start() || grows(frozen, low))
+    {
         return Some(WayHome { top: below, registers });
     }
     let mut far = vec![1; usize::try_from(bytes.min(stack.len())).ok()?];
     frozen.read(RemoteAddr(stack.start()), &mut far).ok()?;
     let untouched = far.len() as u64 == bytes && far.iter().all(|byte| *byte == 0);
     untouched.then_some(WayHome { top: stack.start() + bytes, registers })
+}
+
+/// Whether the main stack can be had down to `low`, where nothing is mapped yet. The survey's
+/// mapping stays as it was: what has grown holds nothing.
+///
+/// KERNEL(since 2.6): access to another process's memory lets its stack grow, within its limit
+/// (`__access_remote_vm`, mm/memory.c).
+fn grows(frozen: &Frozen, low: u64) -> bool {
+    frozen.write(RemoteAddr(low), &[0]).is_ok()
 }
