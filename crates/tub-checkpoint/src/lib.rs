@@ -11,6 +11,7 @@ mod checkpoint;
 mod collect;
 mod controls;
 mod discarders;
+mod ended;
 mod ending;
 mod error;
 mod files;
@@ -29,6 +30,7 @@ mod watched;
 mod write;
 
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver, deliver_to};
+pub use ended::has_ended;
 pub use ending::cannot_end;
 pub use error::{Error, Outcome, Result};
 pub use memory::{Origin, origin, own_pages};

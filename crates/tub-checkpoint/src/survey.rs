@@ -400,7 +400,7 @@ fn inet(
     Ok(found)
 }
 
-fn numbers(path: &str) -> Result<Vec<i32>> {
+pub(crate) fn numbers(path: &str) -> Result<Vec<i32>> {
     let listing =
         fs::read_dir(path).map_err(|source| Error::Proc { path: path.to_owned(), source })?;
     Ok(listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect())

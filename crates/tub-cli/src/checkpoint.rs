@@ -194,6 +194,7 @@ fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String
             "the application does not answer on its control socket; give it more time with --timeout",
         ),
         CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::Ended(_) => plain(Code::NoSuchProcess, ""),
         CheckpointError::Criu(error) => {
             let (code, hint) = criu::advice(error);
             plain(code, hint)

@@ -26,6 +26,8 @@ pub struct StatRecord {
     pub session: i32,
     /// (7) Controlling terminal's device number, in the encoding of the file; 0 for none.
     pub tty_nr: i32,
+    /// (9) What the kernel notes about it, `PF_*` (linux/sched.h).
+    pub flags: u32,
     /// (19) Nice value.
     pub nice: i32,
     /// (20) Number of threads.
@@ -87,6 +89,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatRecord> {
         pgrp: stat.number(5, "pgrp")?,
         session: stat.number(6, "session")?,
         tty_nr: stat.number(7, "tty_nr")?,
+        flags: stat.number(9, "flags")?,
         nice: stat.number(19, "nice")?,
         threads: stat.number(20, "num_threads")?,
         starttime: stat.number(22, "starttime")?,

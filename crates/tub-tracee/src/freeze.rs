@@ -4,6 +4,7 @@
 //! detaching lets it continue exactly where it was, interrupted system calls included.
 //! Not here: calls made by the held process itself (see [`crate::RemoteCalls`]).
 
+use crate::wait::{has_died, settle};
 use crate::{CallSite, Error, RemoteCalls, Result, WayHome};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -21,6 +22,9 @@ pub(crate) const PTRACE_EVENT_STOP: i32 = 128;
 
 /// How long a thread may take to stop. Threads in disk sleep stop when their I/O is done.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long threads that were asked to stop may take until they can be let go.
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A process all of whose threads are stopped.
 #[derive(Debug)]
@@ -96,6 +100,11 @@ impl Frozen {
             if let Some(&tid) = waiting.first() {
                 if start.elapsed() > STOP_TIMEOUT {
                     return Err(Error::NotStopping { tid, waited: STOP_TIMEOUT });
+                }
+                // None that stands still can end but by SIGKILL, which ends all.
+                let stopped = self.threads.iter().find(|thread| !waiting.contains(&thread.tid));
+                if stopped.is_some_and(|thread| has_died(*thread)) {
+                    return Err(Error::Died { pid: self.pid });
                 }
                 std::thread::sleep(Duration::from_micros(50));
             }
@@ -203,53 +212,27 @@ impl Frozen {
     }
 
     /// Reaps, after it was killed, what only we, the tracer, can: the zombie threads of a traced
-    /// process. The main one is told of only when all others are reaped, so each is asked for until
-    /// it is.
+    /// process.
     pub(crate) fn reap(mut self) {
-        let mut left = std::mem::take(&mut self.threads);
-        let deadline = Instant::now() + STOP_TIMEOUT;
-        while !left.is_empty() && Instant::now() < deadline {
-            left.retain(|thread| {
-                let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
-                match waitpid(raw(thread.tid), Some(flags)) {
-                    Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-                    | Err(Errno::ECHILD | Errno::ESRCH) => false,
-                    // Nothing yet, or a stop from before the end.
-                    Ok(_) | Err(_) => true,
-                }
-            });
-            if !left.is_empty() {
-                std::thread::sleep(Duration::from_micros(50));
-            }
-        }
         // Should one of them still be there, letting it go is all that can be done.
-        self.threads = left;
+        self.threads = settle(std::mem::take(&mut self.threads), STOP_TIMEOUT, |_, _| false);
     }
 }
 
 impl Drop for Frozen {
     fn drop(&mut self) {
-        for thread in &self.threads {
-            if ptrace::detach(raw(thread.tid), None).is_ok() {
-                continue;
-            }
-            // It may not have stopped yet (an error on the way): stop it, then let it go.
-            let deadline = Instant::now() + Duration::from_secs(1);
-            while Instant::now() < deadline {
-                match waitpid(raw(thread.tid), Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG)) {
-                    Ok(WaitStatus::StillAlive) => std::thread::sleep(Duration::from_micros(100)),
-                    Ok(WaitStatus::Stopped(_, signal)) => {
-                        let _ = ptrace::detach(raw(thread.tid), signal);
-                        break;
-                    }
-                    Ok(_) => {
-                        let _ = ptrace::detach(raw(thread.tid), None);
-                        break;
-                    }
-                    Err(_) => break,
-                }
-            }
-        }
+        let mut left = std::mem::take(&mut self.threads);
+        left.retain(|thread| ptrace::detach(raw(thread.tid), None).is_err());
+        // Not stopped yet (an error on the way): stopped, then let go. Or killed: reaped.
+        settle(left, LET_GO_TIMEOUT, |status, thread| {
+            let signal = match status {
+                WaitStatus::StillAlive => return false,
+                WaitStatus::Stopped(_, signal) => Some(signal),
+                _ => None,
+            };
+            let _ = ptrace::detach(raw(thread.tid), signal);
+            true
+        });
     }
 }
 

@@ -9,6 +9,7 @@ mod freeze;
 mod remote;
 mod site;
 mod tree;
+mod wait;
 
 pub use error::{Error, Result};
 pub use freeze::{Frozen, StoppedThread};

@@ -12,10 +12,11 @@
 //! PTRACE_INTERRUPT, and gets its registers back there.
 
 use crate::freeze::{PTRACE_EVENT_STOP, raw};
+use crate::wait::next_stop;
 use crate::{CallSite, Error, Frozen, Result, StoppedThread};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::WaitStatus;
 use tub_sys::{Errno, SIGNAL_FRAME_ALIGN, SignalFrame};
 use tub_units::RemoteAddr;
 
@@ -135,7 +136,7 @@ impl<'a> RemoteCalls<'a> {
         let tid = raw(self.thread.tid());
         ptrace::syscall(tid, None).map_err(|e| self.thread.failed("a system call", e))?;
         loop {
-            match waitpid(tid, Some(WaitPidFlag::__WALL)) {
+            match next_stop(self.frozen, self.thread) {
                 Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Error::Died { pid: self.frozen.pid() });
@@ -150,6 +151,7 @@ impl<'a> RemoteCalls<'a> {
                         .map_err(|e| self.thread.failed("a system call", e))?;
                 }
                 Err(Errno::EINTR) => {}
+                Err(Errno::ESRCH) => return Err(Error::Died { pid: self.frozen.pid() }),
                 Err(source) => return Err(self.thread.failed("a system call", source)),
             }
         }
@@ -173,7 +175,7 @@ impl<'a> RemoteCalls<'a> {
         ptrace::interrupt(tid)?;
         ptrace::cont(tid, None)?;
         loop {
-            match waitpid(tid, Some(WaitPidFlag::__WALL)) {
+            match next_stop(self.frozen, self.thread) {
                 Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => break,
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Errno::ESRCH);

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tub_checkpoint::{
     Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, SurveyedTree, TcpPolicy,
-    application_open, cannot_end, control_sockets, survey_running, unsupported_tree,
+    application_open, cannot_end, control_sockets, has_ended, survey_running, unsupported_tree,
 };
 use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
 use tub_units::HostPid;
@@ -65,12 +65,16 @@ pub enum CheckpointError {
     /// CRIU failed.
     #[error("the image could not be taken by CRIU")]
     Criu(#[from] tub_criu::Error),
+    /// The process ended while its image was being taken; the source is where that was noticed.
+    #[error("it has ended meanwhile")]
+    Ended(#[source] Box<CheckpointError>),
 }
 
 impl CheckpointError {
     /// What became of the process.
     pub fn process(&self) -> Outcome {
         match self {
+            Self::Ended(_) => Outcome::Gone,
             Self::Coordination(_) => Outcome::Untouched,
             Self::Refused { frozen: true, .. } => Outcome::Thawed,
             Self::Refused { .. } => Outcome::Untouched,
@@ -107,7 +111,13 @@ impl CheckpointError {
 /// whether it was stopped meanwhile.
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
     let engine = engine(options.engine, &options.criu);
-    engine.checkpoint(pid, options, &mut || coordinate(pid, options))
+    let result = engine.checkpoint(pid, options, &mut || coordinate(pid, options));
+    result.map_err(|error| match error.process() {
+        Outcome::Untouched | Outcome::Thawed if has_ended(pid) => {
+            CheckpointError::Ended(Box::new(error))
+        }
+        _ => error,
+    })
 }
 
 /// Has the application prepare, if it takes part, and wait for its letter.

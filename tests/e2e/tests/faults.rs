@@ -253,6 +253,27 @@ fn tub_killed_at_points_in_time_during_checkpoints() {
     original.verdict();
 }
 
+#[test]
+fn a_process_killed_at_points_in_time_during_its_checkpoint() {
+    for step in 0..12 {
+        let original = Subject::new("counter", User::Ordinary).start();
+        let image = original.dir().join("image");
+        let pid = original.pid().to_string();
+        let tub = Tub::new(User::Ordinary, "checkpoint").arg(&pid).arg("--image").arg(&image);
+        let started = tub.start(original.dir().path());
+        std::thread::sleep(Duration::from_millis(2 * step));
+        original.process().signal(Signal::SIGKILL);
+        let finished = started.finish();
+        let what = finished.to_string();
+        let succeeded = finished.status.success();
+        if !succeeded {
+            // Nobody is told that it goes on, whichever of many calls has failed.
+            finished.fails_with(code::NO_SUCH_PROCESS, &[&pid, "there is no such process"]);
+        }
+        assert_eq!(whole_or_nothing(&image, &what), succeeded, "{what}");
+    }
+}
+
 /// Gives the calling thread, and what it starts, a file system of its own at `dir`.
 fn own_file_system(dir: &Path, flags: MsFlags, data: &str) -> bool {
     if !is_root() {

@@ -370,7 +370,8 @@ impl Instance {
     /// If there is no image, or the process still runs.
     #[track_caller]
     pub fn checkpoint_and_end(&mut self, image: &Path) {
-        let finished = self.checkpoint(image, &[]).succeeds();
+        let finished = self.checkpoint(image, &[]);
+        assert!(finished.status.success(), "should have succeeded: {finished}\n{}", self.tell());
         assert!(self.main.is_gone_within(START), "still runs after {finished}");
         assert!(image.is_dir(), "no image after {finished}");
         let _ = wait_for(START, || self.life.child.try_wait().ok().flatten());
