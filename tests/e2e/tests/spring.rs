@@ -1,5 +1,6 @@
 //! The unmodified Spring Boot service of `examples/spring-boot`, two instances at once.
 
+use crate::allocators::auto_memory;
 use crate::jdk::jdks;
 use serde_json::Value;
 use std::fs;
@@ -123,6 +124,8 @@ fn the_spring_boot_service_gets_up_twice_at_once() {
         let checkpoint = Tub::new(User::Ordinary, "checkpoint").arg(pid.to_string());
         checkpoint.arg("--image").arg(&image).run().succeeds();
         drop(cold);
+        let (lazy, reason) = auto_memory(&image);
+        assert!(lazy, "{reason}");
         let words = [tub, "restore", image.to_str().unwrap()];
         let mut both = ["first", "second"].map(|name| Probed::start(&dir, name, &words));
         for probed in &mut both {

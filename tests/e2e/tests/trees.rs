@@ -27,6 +27,11 @@ fn parent_and_child_share_descriptors_and_keep_apart_what_each_holds() {
 }
 
 #[test]
+fn parent_and_child_go_on_talking_through_memory_that_no_file_system_holds() {
+    round_trips("commons", &Flavour::ALL);
+}
+
+#[test]
 fn pages_that_parent_and_child_share_are_stored_once() {
     let mut original = Subject::new("tree", User::Ordinary).start();
     let image = original.dir().join("image");

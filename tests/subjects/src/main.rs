@@ -14,6 +14,7 @@
 
 mod allocator;
 mod attributes;
+mod commons;
 #[cfg(target_arch = "x86_64")]
 mod confined;
 mod counter;
@@ -67,6 +68,7 @@ type Subject = fn(&'static Stage) -> io::Result<()>;
 const SUBJECTS: &[(&str, Subject)] = &[
     ("allocator", allocator::allocator),
     ("attributes", attributes::attributes),
+    ("commons", commons::commons),
     ("counter", counter::counter),
     ("dontneed", memory::dontneed),
     ("epoll", epoll::epoll),

@@ -50,8 +50,7 @@ impl MappedFiles {
         self.index(MappedFile::ReadOnly { of: file, name })
     }
 
-    /// Seals of the files that the image brings along, as operations: they come when everything is
-    /// mapped, since some forbid new mappings and leave the old ones alone.
+    /// Seals of the files that the image brings along, as operations.
     fn seals(&self) -> Vec<PlanOp> {
         let sealed = (0..).zip(&self.files).filter_map(|(index, file)| match file {
             MappedFile::Memory { file, .. } if file.seals != 0 => {
@@ -96,6 +95,8 @@ pub(super) struct MemoryWishes<'a> {
     pub(super) lock: bool,
     /// What this kernel has.
     pub(super) kernel: MemoryFacts,
+    /// Whether other tasks may map what is to be sealed.
+    pub(super) seals_together: bool,
 }
 
 impl MemoryWishes<'_> {
@@ -144,8 +145,16 @@ pub(super) fn plan(
         let (own, _) = rest.split_at(count);
         plan.vma(vma, own, wishes);
     }
-    let seals = plan.files.seals();
-    plan.ops.extend(seals);
+    // Seals come when everything is mapped, since some forbid new mappings and leave the old ones
+    // alone; and once, since one of them forbids any more.
+    if wishes.seals_together {
+        plan.ops.push(PlanOp::HaveMapped);
+    }
+    if task.parent.is_none() {
+        plan.ops.extend(wishes.seals_together.then_some(PlanOp::AwaitMapped));
+        let seals = plan.files.seals();
+        plan.ops.extend(seals);
+    }
     if wishes.lock && task.mm.lock_future != Lock::None {
         plan.ops.push(PlanOp::LockFuture { on_fault: task.mm.lock_future == Lock::OnFault });
     }

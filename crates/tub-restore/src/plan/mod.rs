@@ -141,6 +141,9 @@ pub struct SpareFds {
     pub first_file: i32,
     /// First of those at which open file descriptions wait for several tasks to take them.
     pub first_parked: i32,
+    /// A pipe that ends when all tasks have made their mappings, where that matters: its reading
+    /// end, and then the other.
+    pub mapped: Option<i32>,
     /// Last number in use.
     pub last: i32,
 }
@@ -239,6 +242,8 @@ pub fn plan(
         &checkpoint.memory_files,
         runs.get(checkpoint.tasks.len()..).unwrap_or_default(),
     );
+    let several = checkpoint.tasks.len() > 1;
+    let seals_together = several && checkpoint.memory_files.iter().any(|file| file.seals != 0);
     let mut spaces = Vec::with_capacity(checkpoint.tasks.len());
     for (task, runs) in checkpoint.tasks.iter().zip(runs) {
         check_timers(task, facts)?;
@@ -248,13 +253,13 @@ pub fn plan(
             task,
             runs,
             facts,
-            (wishes.memory, bridge),
+            (wishes.memory, bridge, seals_together),
             &mut mapped,
             &mut warnings,
         )?);
     }
     let mapped_files = mapped.into_files();
-    let spare = spare_fds(checkpoint, mapped_files.len());
+    let spare = spare_fds(checkpoint, mapped_files.len(), seals_together);
     // Room for as many stubs as any task needs.
     let waits = checkpoint
         .tasks
@@ -312,7 +317,7 @@ fn plan_space(
     task: &Task,
     runs: &[PageRun],
     facts: &PlanFacts,
-    (mode, bridge): (MemoryMode, Option<vdso::Bridge<'_>>),
+    (mode, bridge, seals_together): (MemoryMode, Option<vdso::Bridge<'_>>, bool),
     mapped: &mut memory::MappedFiles,
     warnings: &mut Vec<String>,
 ) -> Result<Space, PlanError> {
@@ -325,6 +330,7 @@ fn plan_space(
         bridge,
         lock: locking.is_some(),
         kernel: facts.memory,
+        seals_together,
     };
     let ops = memory::plan(task, runs, wishes, mapped)?;
     Ok(Space { decision, ops, limits, locking: locking.flatten() })
@@ -424,7 +430,7 @@ fn parent_death_signal(task: &Task, wishes: &PlanWishes) -> i32 {
     }
 }
 
-fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
+fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool) -> SpareFds {
     let highest = checkpoint.tasks.iter().filter_map(|task| task.fds.last());
     let above = highest.map(|fd| fd.number.0).max().unwrap_or(2).max(2) + 1;
     let files = i32::try_from(files).unwrap_or(i32::MAX / 4);
@@ -438,7 +444,8 @@ fn spare_fds(checkpoint: &Checkpoint, files: usize) -> SpareFds {
         executable: above + 2,
         first_file: above + 3,
         first_parked: above + 3 + files,
-        last: above + 2 + files + parked,
+        mapped: meeting.then_some(above + 3 + files + parked),
+        last: above + 2 + files + parked + if meeting { 2 } else { 0 },
     }
 }
 

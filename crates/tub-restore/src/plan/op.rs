@@ -154,6 +154,10 @@ pub enum PlanOp {
     },
     /// Waits for all threads.
     Meet(Meeting),
+    /// Tells the main task that this one has made its mappings.
+    HaveMapped,
+    /// Waits until all tasks have made theirs.
+    AwaitMapped,
     /// Tells the launcher that all threads exist.
     ReportParked,
     /// Waits until the launcher says go; its end of the pipe closing ends the process.
@@ -323,6 +327,8 @@ impl fmt::Display for PlanOp {
             Self::Spawn { thread, tid: None } => write!(f, "spawn          {thread}"),
             Self::Meet(Meeting::AllExist) => f.write_str("meet           all-exist"),
             Self::Meet(Meeting::AllGo) => f.write_str("meet           all-go"),
+            Self::HaveMapped => f.write_str("have-mapped"),
+            Self::AwaitMapped => f.write_str("await-mapped"),
             Self::ReportParked => f.write_str("report-parked"),
             Self::AwaitGo => f.write_str("await-go"),
             Self::Stop => f.write_str("stop"),

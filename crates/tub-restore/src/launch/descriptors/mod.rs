@@ -67,6 +67,16 @@ pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
         };
         place(fd, number, true)?;
     }
+    if let Some(number) = spare.mapped {
+        let (mapped, mapping) = nix::unistd::pipe().map_err(system("pipe"))?;
+        // Either may stand where the other is to go.
+        let aside = |fd: OwnedFd| {
+            tub_sys::duplicate_above(fd.as_raw_fd(), spare.last + 1).map_err(system("pipe"))
+        };
+        let (mapped, mapping) = (aside(mapped)?, aside(mapping)?);
+        place(mapped, number, true)?;
+        place(mapping, number + 1, true)?;
+    }
     let nobody_yet = |_| None;
     plan.file_steps.iter().try_for_each(|step| perform(step, spare, &nobody_yet))?;
     // Last, since it may take away the right to open it once more.

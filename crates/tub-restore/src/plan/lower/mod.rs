@@ -317,6 +317,16 @@ impl Lowering<'_> {
                 };
                 self.raw(abi::BARRIER, &[counter, self.task.programs.len() as u64]);
             }
+            // A pipe that nobody writes to: it ends when the last one has closed it.
+            PlanOp::HaveMapped => {
+                let mapped = spare.mapped.expect("planned together");
+                self.call(libc::SYS_close, &[number(mapped + 1)]);
+            }
+            PlanOp::AwaitMapped => {
+                let mapped = spare.mapped.expect("planned together");
+                let at = self.arena.reserve(8, 8);
+                self.call(libc::SYS_read, &[number(mapped), at, 1]);
+            }
             PlanOp::ReportParked => {
                 let mut report = abi::REPORT_PARKED.to_ne_bytes().to_vec();
                 report.resize(size_of::<RawReport>(), 0);
