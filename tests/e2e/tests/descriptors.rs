@@ -59,6 +59,11 @@ fn watches_keep_their_numbers() {
 }
 
 #[test]
+fn handles_of_processes_name_who_they_named() {
+    round_trips("pidfds", &Flavour::LAZY);
+}
+
+#[test]
 fn epoll_entries_outlive_their_numbers() {
     round_trips("epoll-odd", &Flavour::LAZY);
 }

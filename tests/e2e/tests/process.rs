@@ -55,6 +55,25 @@ fn mutexes_that_know_their_owner_survive_where_ids_are_kept() {
     round_trips("mutexes", &[Flavour::LAZY[0], Flavour::LAZY[1]]);
 }
 
+/// The limits of the restoring side win, and the user is told.
+#[test]
+fn a_limit_that_shrinks_is_told_of() {
+    for flavour in [Flavour::LAZY[1], Flavour::LAZY[2]] {
+        let mut original = Subject::new("counter", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).after("ulimit -n 300").start();
+        let complaints = copy.complaints();
+        let (said, limits) = ("limit of open files shrinks from", copy.process().proc("limits"));
+        assert!(complaints.contains(said) && complaints.contains("to 300"), "{complaints}");
+        let limits = std::fs::read_to_string(limits).unwrap();
+        let files = limits.lines().find(|line| line.starts_with("Max open files")).unwrap();
+        assert_eq!(files.split_whitespace().skip(3).take(2).collect::<Vec<_>>(), ["300", "300"]);
+        copy.go(&flavour.promises());
+        copy.verdict();
+    }
+}
+
 /// As far as the kernel knows who owns what.
 #[test]
 fn mutexes_that_will_not_know_their_owner_are_told_of() {

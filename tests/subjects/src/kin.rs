@@ -133,6 +133,40 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     Ok(())
 }
 
+/// `pidfds`: of a process alone: its own, a zombie's, and one of somebody whom nobody remembers.
+pub(crate) fn pidfds(stage: &'static Stage) -> io::Result<()> {
+    sys::block(&[libc::SIGUSR1]);
+    let Some(ended) = sys::fork()? else { sys::exit(3) };
+    sys::wait_for_zombie(ended)?;
+    let Some(gone) = sys::fork()? else { sys::exit(0) };
+    let of_nobody = sys::pidfd(gone)?;
+    sys::wait(gone, 0)?;
+    let (of_self, of_zombie) = (sys::pidfd(std::process::id().cast_signed())?, sys::pidfd(ended)?);
+    let again = of_self.try_clone()?;
+    sys::fcntl(&again, libc::F_SETFL, libc::O_NONBLOCK)?;
+    let epoll = sys::epoll_create()?;
+    for (data, pidfd) in (1..).zip([&of_self, &of_zombie, &of_nobody]) {
+        sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, pidfd, libc::EPOLLIN, data)?;
+    }
+
+    stage.across()?;
+
+    let flags = sys::fcntl(&of_self, libc::F_GETFL, 0)?;
+    stage.holds("flags through the duplicate", flags & libc::O_NONBLOCK != 0);
+    let ready = sys::epoll_wait(&epoll, PATIENCE_MS)?;
+    let ready: Vec<u64> = ready.iter().map(|(_, data)| *data).collect();
+    stage.same("who has ended", &vec![2, 3], &ready);
+    stage.same("zombie", &Some(true), &sys::has_ended(&of_zombie).ok());
+    let lost = sys::signal_by(&of_nobody, 0).map_err(|error| error.raw_os_error());
+    stage.same("nobody", &Err(Some(libc::ESRCH)), &lost);
+    sys::signal_by(&of_self, libc::SIGUSR1)?;
+    let taken = sys::take(&[libc::SIGUSR1], Duration::from_secs(20))?;
+    stage.same("signal of our own", &Some(libc::SIGUSR1), &taken.map(|taken| taken.signal));
+    let status = sys::wait(-1, libc::WNOHANG)?.map(|(_, status)| status);
+    stage.same("how the zombie ended", &Some(3 << 8), &status);
+    Ok(())
+}
+
 /// What of the child's locks its parent can see: they are the child's, and not its own.
 fn locks(stage: &Stage) -> io::Result<()> {
     let open = |name: &str| File::options().read(true).write(true).open(stage.path(name));

@@ -90,6 +90,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("odd-memory", mappings::odd_memory),
     ("owners", locks::owners),
     ("paths", paths::paths),
+    ("pidfds", kin::pidfds),
     ("pipe-eof", pipes::pipe_eof),
     ("pipes", pipes::pipes),
     ("refused", refusals::refused),

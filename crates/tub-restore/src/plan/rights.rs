@@ -37,6 +37,26 @@ pub(super) fn credentials(
     Ok(CredentialChange { identity, capabilities })
 }
 
+/// What `RLIMIT_*` limit, by their numbers (asm-generic/resource.h, getrlimit(2)).
+const LIMITS: [&str; 16] = [
+    "processor time (s)",
+    "file size (bytes)",
+    "data (bytes)",
+    "stack (bytes)",
+    "core file (bytes)",
+    "resident memory (bytes)",
+    "processes",
+    "open files",
+    "locked memory (bytes)",
+    "address space (bytes)",
+    "file locks",
+    "pending signals",
+    "message queues (bytes)",
+    "nice priority",
+    "real-time priority",
+    "real-time run (us)",
+];
+
 /// Limits of the restoring side win: what the original had is set as far as it stays below them.
 pub(super) fn limits(task: &Task, facts: &PlanFacts, warnings: &mut Vec<String>) -> Vec<Limit> {
     let mut wanted = Vec::new();
@@ -47,9 +67,14 @@ pub(super) fn limits(task: &Task, facts: &PlanFacts, warnings: &mut Vec<String>)
         let hard = saved.hard.min(here.hard);
         let soft = saved.soft.min(hard);
         if soft < saved.soft {
+            let name = usize::try_from(saved.resource).ok().and_then(|at| LIMITS.get(at));
+            let before = match saved.soft {
+                u64::MAX => "unlimited".to_owned(),
+                soft => soft.to_string(),
+            };
             warnings.push(format!(
-                "limit {} shrinks from {} to {soft}: the restoring side allows no more",
-                saved.resource, saved.soft
+                "limit of {} shrinks from {before} to {soft}: the restoring side allows no more",
+                name.unwrap_or(&"a resource")
             ));
         }
         if (soft, hard) != (here.soft, here.hard) {
