@@ -5,6 +5,9 @@
 //! Not here: how anything is done; each command is a few calls into the libraries.
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod output;
+
 mod check;
 mod checkpoint;
 mod criu;
@@ -20,6 +23,7 @@ mod train;
 mod verify;
 
 use clap::{Parser, Subcommand};
+use report::{Code, Failure};
 use std::process::ExitCode;
 use tubthumping::Stats;
 
@@ -55,7 +59,12 @@ enum Command {
 
 fn main() -> ExitCode {
     let stats = Stats::start();
-    let outcome = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let only_tells = matches!(
+        command,
+        Command::Inspect(_) | Command::Verify(_) | Command::Check(_) | Command::Status(_)
+    );
+    let outcome = match command {
         Command::Run(args) => run::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),
         Command::Restore(args) => restore::main(&args, stats),
@@ -72,8 +81,18 @@ fn main() -> ExitCode {
         Command::LaunchJava(args) => java::java(&args),
         Command::LaunchJcmd(args) => java::jcmd(&args),
     };
+    let lost = output::lost();
     match outcome {
-        Ok(code) => code,
+        Ok(code) => match lost {
+            Some(error) if only_tells => {
+                Failure::new("standard output cannot be written", &error, Code::Failed).print()
+            }
+            Some(error) => {
+                eprintln!("tub: warning: standard output cannot be written: {error}");
+                code
+            }
+            None => code,
+        },
         Err(failure) => failure.print(),
     }
 }

@@ -335,8 +335,11 @@ fn make_temporary(parent: &Path, dir: &Path) -> Result<(PathBuf, Option<Claim>)>
         let temporary = parent.join(temporary);
         match DirBuilder::new().mode(0o700).create(&temporary) {
             Ok(()) => match leftover::claim(&temporary) {
-                Ok(Some(lock)) if temporary.is_dir() => return Ok((temporary, Some(lock))),
-                // Another writer took it for a leftover, in the instant before it was locked.
+                // Unless it is known to be gone: another writer took it for a leftover, in the instant
+                // before it was locked.
+                Ok(Some(lock)) if temporary.try_exists().unwrap_or(true) => {
+                    return Ok((temporary, Some(lock)));
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(_) => return Ok((temporary, None)),

@@ -212,10 +212,11 @@ impl Frozen {
     }
 
     /// Reaps, after it was killed, what only we, the tracer, can: the zombie threads of a traced
-    /// process.
-    pub(crate) fn reap(mut self) {
+    /// process. Answers whether it has ended.
+    pub(crate) fn reap(mut self) -> bool {
         // Should one of them still be there, letting it go is all that can be done.
         self.threads = settle(std::mem::take(&mut self.threads), STOP_TIMEOUT, |_, _| false);
+        self.threads.is_empty()
     }
 }
 

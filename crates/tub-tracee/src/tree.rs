@@ -114,7 +114,7 @@ impl FrozenTree {
     /// # Errors
     ///
     /// The first one, the main process before all others, that the kernel does not let us end: it
-    /// goes on, and so do those after it.
+    /// goes on, and so do those after it. Or the first that was killed and is there all the same.
     pub fn kill(self) -> std::result::Result<(), (HostPid, Errno)> {
         // All before any is reaped: none may be told of the end of another one.
         for member in &self.members {
@@ -123,8 +123,14 @@ impl FrozenTree {
                 Err(source) => return Err((member.pid(), source)),
             }
         }
-        self.members.into_iter().rev().for_each(Frozen::reap);
-        Ok(())
+        let mut result = Ok(());
+        for member in self.members.into_iter().rev() {
+            let pid = member.pid();
+            if !member.reap() {
+                result = Err((pid, Errno::ETIMEDOUT));
+            }
+        }
+        result
     }
 }
 

@@ -6,6 +6,7 @@ use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tub_image::Image;
@@ -39,15 +40,40 @@ fn faults(call: &Call) -> Vec<Fault> {
     errors.map(|errno| Fault::Error(errno)).chain([Fault::Kill]).collect()
 }
 
+/// Tries every chosen call with every fault, all of them even if some go wrong.
+///
+/// # Panics
+///
+/// If any went wrong, naming all of those.
+fn each_fault(calls: Vec<Call>, mut test: impl FnMut(&Call, Fault)) {
+    let mut failed = Vec::new();
+    for call in chosen(calls) {
+        for fault in faults(&call) {
+            if catch_unwind(AssertUnwindSafe(|| test(&call, fault))).is_err() {
+                failed.push(format!("{fault:?} at {call}"));
+            }
+        }
+    }
+    assert!(failed.is_empty(), "went wrong: {}", failed.join("; "));
+}
+
 /// Ended in words, or was killed; never fell over.
 #[track_caller]
 fn ended_in_words(finished: &Finished) {
-    assert!(!finished.stderr.contains("panicked at"), "fell over: {finished}");
     let code = finished.status.code();
-    // Where even the first megabyte of memory is refused, Rust's allocator aborts.
-    let early = finished.stderr.is_empty() || finished.stderr.contains("memory allocation");
+    // Before `main`, the libraries end a program that they cannot even set up in words of their own:
+    // the C library with 127 (glibc's _startup_fatal), Rust's where the main thread gets no stack for
+    // signals. Where even the first megabyte of memory is refused, Rust's allocator aborts.
+    let early = code == Some(127)
+        || ["memory allocation", "alternat"].iter().any(|word| finished.stderr.contains(word));
+    assert!(early || !finished.stderr.contains("panicked at"), "fell over: {finished}");
+    let silent = finished.stderr.is_empty();
     assert!(
-        code.is_none() || code == Some(0) || early || finished.stderr.starts_with("tub: "),
+        code.is_none()
+            || code == Some(0)
+            || early
+            || silent
+            || finished.stderr.starts_with("tub: "),
         "no words: {finished}"
     );
 }
@@ -97,19 +123,17 @@ fn sweep_checkpoint(name: &str, user: User) {
     let (finished, calls) = traced.calls();
     finished.succeeds();
     fs::remove_dir_all(&image).unwrap();
-    for call in chosen(calls) {
-        for fault in faults(&call) {
-            let finished = traced.inject(&call, fault);
-            let what = format!("{fault:?} at {call}: {finished}");
-            ended_in_words(&finished);
-            let there = whole_or_nothing(&image, &what);
-            assert!(there || !finished.status.success(), "no image, yet success: {what}");
-            if there {
-                fs::remove_dir_all(&image).unwrap();
-            }
-            runs_freely(&original, &what);
+    each_fault(calls, |call, fault| {
+        let finished = traced.inject(call, fault);
+        let what = format!("{fault:?} at {call}: {finished}");
+        let there = whole_or_nothing(&image, &what);
+        if there {
+            fs::remove_dir_all(&image).unwrap();
         }
-    }
+        runs_freely(&original, &what);
+        ended_in_words(&finished);
+        assert!(there || !finished.status.success(), "no image, yet success: {what}");
+    });
     // It can be checkpointed still, and has lost nothing.
     original.checkpoint(&image, &["--leave-running"]).succeeds();
     assert!(whole_or_nothing(&image, "in the end"));
@@ -137,28 +161,26 @@ fn a_fault_at_the_end_of_the_original_leaves_one_of_both() {
     // What comes before the image is in place is the same as when the original is left running.
     let from = calls.iter().position(|call| call.name.starts_with("rename")).unwrap();
     original = start();
-    for call in chosen(calls[from..].to_vec()) {
-        for fault in faults(&call) {
-            let image = original.dir().join("image");
-            let finished = checkpoint(&strace, &original, &image, &[]).inject(&call, fault);
-            let what = format!("{fault:?} at {call}: {finished}");
-            ended_in_words(&finished);
-            let there = whole_or_nothing(&image, &what);
-            let lives = !original.process().is_gone_within(Duration::from_millis(300));
-            assert!(there || lives, "neither image nor original: {what}");
-            assert!(!lives || !finished.status.success(), "said to have ended, and lives: {what}");
-            if lives {
-                runs_freely(&original, &what);
-                original.goes_on();
-                let _ = fs::remove_dir_all(&image);
-                continue;
-            }
+    each_fault(calls[from..].to_vec(), |call, fault| {
+        let image = original.dir().join("image");
+        let finished = checkpoint(&strace, &original, &image, &[]).inject(call, fault);
+        let what = format!("{fault:?} at {call}: {finished}");
+        let there = whole_or_nothing(&image, &what);
+        let lives = !original.process().is_gone_within(Duration::from_millis(300));
+        assert!(there || lives, "neither image nor original: {what}");
+        if lives {
+            runs_freely(&original, &what);
+            original.goes_on();
+            let _ = fs::remove_dir_all(&image);
+        } else {
             let copy = Restore::of(&original, &image, Flavour::USUAL).start();
             copy.go(&Flavour::USUAL.promises());
             copy.verdict();
             original = start();
         }
-    }
+        ended_in_words(&finished);
+        assert!(!lives || !finished.status.success(), "said to have ended, and lives: {what}");
+    });
     original.go("");
     original.verdict();
 }
@@ -200,27 +222,25 @@ fn a_fault_at_any_call_of_a_restore_leaves_nobody() {
         let (finished, calls) = traced.calls();
         finished.succeeds();
         let before = mounts();
-        for call in chosen(calls) {
-            for fault in faults(&call) {
-                let finished = traced.inject(&call, fault);
-                let what = format!("{fault:?} at {call}: {finished}");
-                // The restored program may have been hit as well, and says so itself.
-                if !finished.stdout.contains("verdict: ") && !finished.stderr.contains("thread '") {
-                    ended_in_words(&finished);
-                    let failed = !finished.status.success();
-                    assert!(failed, "no verdict, yet success: {what}");
-                }
-                let gone = || left_over(original.dir().path(), &[]).is_empty().then_some(());
-                assert!(
-                    wait_for(SOON, gone).is_some(),
-                    "{what}: left over: {:?}",
-                    left_over(original.dir().path(), &[])
-                        .iter()
-                        .map(|pid| Process::find(*pid).map(|p| p.describe()))
-                        .collect::<Vec<_>>()
-                );
+        each_fault(calls, |call, fault| {
+            let finished = traced.inject(call, fault);
+            let what = format!("{fault:?} at {call}: {finished}");
+            let left = || left_over(original.dir().path(), &[]);
+            let gone = wait_for(SOON, || left().is_empty().then_some(()));
+            let tell = |pid: &i32| Process::find(*pid).map(|process| process.describe());
+            assert!(
+                gone.is_some(),
+                "{what}: left over: {:?}",
+                left().iter().map(tell).collect::<Vec<_>>()
+            );
+            // The restored program may have been hit as well, and says so itself.
+            let its_own = ["thread '", "The futex facility"];
+            let its_own = its_own.iter().any(|word| finished.stderr.contains(word));
+            if !finished.stdout.contains("verdict: ") && !its_own {
+                ended_in_words(&finished);
+                assert!(!finished.status.success(), "no verdict, yet success: {what}");
             }
-        }
+        });
         assert_eq!(mounts(), before, "mounts were left");
         assert!(whole_or_nothing(&image, "in the end"));
         let copy = Restore::of(&original, &image, flavour).start();

@@ -29,6 +29,7 @@ mod lives;
 mod mappings;
 mod memory;
 mod namespaces;
+mod output;
 mod process;
 mod programs;
 mod refusals;

@@ -41,6 +41,14 @@ impl fmt::Display for Call {
 }
 
 impl Call {
+    /// How it is called on the command line of strace, which calls one that it does not know by a name
+    /// that it does not know either.
+    fn for_strace(&self) -> String {
+        let number = self.name.strip_prefix("syscall_0x");
+        let number = number.and_then(|digits| u32::from_str_radix(digits, 16).ok());
+        number.map_or_else(|| self.name.clone(), |number| number.to_string())
+    }
+
     /// The errors with which it can fail in real life.
     pub fn errors(&self) -> &'static [&'static str] {
         match self.name.as_str() {
@@ -49,6 +57,10 @@ impl Call {
             // strace puts the error in the place of the call, and so would leave the descriptor
             // open, which Linux never does whatever it returns (close(2)).
             "close" => &[],
+            // Nothing else than a signal ends it early (clock_nanosleep(2)).
+            "clock_nanosleep" => &["EINTR"],
+            // Everywhere but on a kernel or under a filter that does not have it (getrandom(2)).
+            "getrandom" => &["ENOSYS"],
             "write" | "pwrite64" | "writev" | "fsync" | "fdatasync" | "fallocate" | "ftruncate"
             | "rename" | "renameat2" | "mkdir" => &["ENOSPC", "EIO"],
             "brk" | "mmap" | "mremap" | "munmap" | "clone" | "clone3" | "fork" | "vfork" => {
@@ -102,7 +114,7 @@ impl Traced {
 
     /// Runs it with `fault` at `call`.
     pub fn inject(&self, call: &Call, fault: Fault) -> Finished {
-        let (name, nth) = (&call.name, call.nth);
+        let (name, nth) = (call.for_strace(), call.nth);
         let what = match fault {
             Fault::Error(errno) => format!("error={errno}"),
             Fault::Kill => "signal=SIGKILL".to_owned(),
@@ -173,6 +185,12 @@ pub fn left_over(dir: &Path, except: &[i32]) -> Vec<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn calls_that_strace_does_not_know_are_given_by_number() {
+        let call = |name: &str| Call { name: name.to_owned(), nth: 1 }.for_strace();
+        assert_eq!((call("syscall_0x1ce"), call("mmap")), ("462".to_owned(), "mmap".to_owned()));
+    }
 
     #[test]
     fn calls_are_counted_for_each_process() {

@@ -10,6 +10,7 @@ use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
 use crate::{DESK, hooks, shim};
 use jni_sys::{JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
+use std::io::{self, Write};
 use std::thread;
 
 /// Called by the JVM for `-agentpath`, before there is any Java.
@@ -166,7 +167,8 @@ fn shim_path() -> Result<&'static CStr, JvmError> {
 /// Tells of a failure of the start; the application is not to blame and goes on.
 fn report(result: Result<(), JvmError>) {
     if let Err(error) = result {
-        eprintln!("tub: this JVM will not take part in checkpoints: {error}");
+        // Not `eprintln!`, which panics where nobody listens.
+        let _ = writeln!(io::stderr(), "tub: this JVM will not take part in checkpoints: {error}");
     }
 }
 
