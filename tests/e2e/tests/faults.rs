@@ -234,7 +234,7 @@ fn a_fault_at_any_call_of_a_restore_leaves_nobody() {
                 left().iter().map(tell).collect::<Vec<_>>()
             );
             // The restored program may have been hit as well, and says so itself.
-            let its_own = ["thread '", "The futex facility"];
+            let its_own = ["thread '", "tub-subject: ", "The futex facility"];
             let its_own = its_own.iter().any(|word| finished.stderr.contains(word));
             if !finished.stdout.contains("verdict: ") && !its_own {
                 ended_in_words(&finished);
