@@ -97,9 +97,7 @@ impl VisibleState {
         compare("descriptors", descriptors(self), descriptors(later));
         for (range, rights) in &self.mappings {
             let covered = covered(&later.mappings, range, rights);
-            // What malloc has reserved for an arena shrinks as a thread comes to use it (malloc(3)).
-            let reserved = rights == "---p" && covered > 0;
-            if covered < range.end - range.start && !reserved {
+            if covered < range.end - range.start {
                 found.push(format!(
                     "mapping {:x}-{:x} {rights}: {covered:#x} bytes of it after",
                     range.start, range.end
