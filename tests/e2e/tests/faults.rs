@@ -19,10 +19,10 @@ use tub_testkit::{
 const SAMPLE: usize = 8;
 
 /// What is left of a killed `tub` is put right by others, who need a moment.
-const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// The calls to be tried out of all that were seen.
-fn chosen(calls: Vec<Call>) -> Vec<Call> {
+pub(crate) fn chosen(calls: Vec<Call>) -> Vec<Call> {
     if std::env::var_os("TUB_FAULTS").is_some_and(|value| value == "all") {
         eprintln!("{} calls", calls.len());
         return calls;
@@ -80,7 +80,7 @@ fn ended_in_words(finished: &Finished) {
 
 /// Neither an image nor a half one, or a whole one.
 #[track_caller]
-fn whole_or_nothing(image: &Path, what: &str) -> bool {
+pub(crate) fn whole_or_nothing(image: &Path, what: &str) -> bool {
     let dir = image.parent().unwrap();
     let leftover = || {
         let names = fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name());
@@ -98,7 +98,7 @@ fn whole_or_nothing(image: &Path, what: &str) -> bool {
 
 /// Runs freely: no thread of it is stopped, nobody traces it.
 #[track_caller]
-fn runs_freely(original: &Instance, what: &str) {
+pub(crate) fn runs_freely(original: &Instance, what: &str) {
     let free = wait_for(SOON, || {
         let status = fs::read_to_string(original.process().proc("status")).ok()?;
         let line = |name| status.lines().find_map(|line| line.strip_prefix(name));
@@ -108,7 +108,12 @@ fn runs_freely(original: &Instance, what: &str) {
     assert!(free.is_some(), "{what}: it does not run freely\n{}", original.tell());
 }
 
-fn checkpoint(strace: &Path, original: &Instance, image: &Path, options: &[&str]) -> Traced {
+pub(crate) fn checkpoint(
+    strace: &Path,
+    original: &Instance,
+    image: &Path,
+    options: &[&str],
+) -> Traced {
     let tub = Tub::new(original.dir().user(), "checkpoint").arg(original.pid().to_string());
     Traced::new(strace, tub.arg("--image").arg(image).args(options))
 }

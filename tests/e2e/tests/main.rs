@@ -22,6 +22,7 @@ mod jvm_contract;
 mod jvm_input;
 mod jvm_inside;
 mod jvm_jdk;
+mod jvm_killed;
 mod jvm_policies;
 mod jvm_program;
 mod jvm_random;

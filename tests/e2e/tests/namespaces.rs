@@ -1,12 +1,18 @@
 //! Namespaces around and inside of each other: who takes a checkpoint, and where a copy gets up.
 
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Instance, Restore, Scratch, Subject, Tub, User, as_user, every, is_root, product,
-    run_bounded, skipped, subject_binary,
+    Flavour, Instance, Pids, Process, Restore, Scratch, Subject, Tub, User, as_user, every,
+    is_root, product, run_bounded, skipped, subject_binary, wait_for,
 };
+
+/// What the kernel tidies up by itself needs a moment on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
 
 /// A whole life in PID 1's shadow: original, checkpoint, copy. The copy must find itself unchanged.
 const LIFE: &str = r#"
@@ -115,6 +121,97 @@ fn a_restored_instance_restores_another_image() {
         copy.prints("verdict: same");
         copy.prints("it ended 0");
         assert!(copy.wait().success(), "{}", copy.tell());
+    });
+}
+
+/// Whoever loses its parent becomes a child of PID 1, and nobody else would reap it.
+#[test]
+fn init_reaps_whoever_lost_its_parent() {
+    const SCRIPT: &str = ": >ready; until [ -e go ]; do :; done
+        for one in 1 2 3 4 5 6; do (sleep 1 &); done; until [ -e end ]; do read -t 1 one <>fifo; done";
+    every(&[Flavour::LAZY[0], Flavour::LAZY[1]], |flavour| {
+        let dir = Arc::new(Scratch::new(flavour.user));
+        let state = dir.make_dir("state");
+        let fifo = state.join("fifo");
+        nix::unistd::mkfifo(&fifo, Mode::S_IRWXU).unwrap();
+        dir.give(&fifo);
+        let mut command = as_user(flavour.user, Path::new("/bin/bash"));
+        command.args(["-c", SCRIPT]).current_dir(&state);
+        let ready = state.join("ready");
+        let mut original = Instance::start("bash", &dir, command, |_| ready.exists().then_some(()));
+        let image = dir.join("image");
+        original.checkpoint_and_end(&image);
+        let mut copy = Restore::of(&original, &image, flavour).start();
+        copy.go("");
+        let status = fs::read_to_string(copy.process().proc("status")).unwrap();
+        let init = status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim();
+        let children = format!("/proc/{init}/task/{init}/children");
+        // Zombies included (proc_tid_children(5)).
+        let children = || fs::read_to_string(&children).unwrap_or_default().split(' ').count() - 1;
+        assert!(wait_for(SOON, || (children() > 1).then_some(())).is_some(), "{}", copy.tell());
+        let reaped = wait_for(SOON, || (children() == 1).then_some(()));
+        assert!(reaped.is_some(), "{} children of init\n{}", children(), copy.tell());
+        fs::write(state.join("end"), "").unwrap();
+        assert!(copy.wait().success(), "{}", copy.tell());
+    });
+}
+
+/// Namespaces of `copy` that are not ours.
+fn namespaces(copy: &Instance) -> Vec<PathBuf> {
+    let links = |pid: String| {
+        let kinds = ["mnt", "pid", "pid_for_children", "time", "time_for_children", "user"];
+        kinds.map(|kind| fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap_or_default())
+    };
+    let ours = links("self".to_owned());
+    links(copy.pid().to_string()).into_iter().filter(|link| !ours.contains(link)).collect()
+}
+
+/// Processes that are in one of `namespaces`, and mounts that hold one.
+fn held(namespaces: &[PathBuf]) -> Vec<String> {
+    let mut found = Vec::new();
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let links = fs::read_dir(process.path().join("ns")).into_iter().flatten().flatten();
+        let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
+        if targets.into_iter().any(|target| namespaces.contains(&target)) {
+            found.push(process.file_name().to_string_lossy().into_owned());
+        }
+    }
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let name = |namespace: &PathBuf| namespace.to_string_lossy().into_owned();
+    found.extend(namespaces.iter().map(name).filter(|name| mounts.contains(name)));
+    found
+}
+
+#[test]
+fn nothing_of_an_instances_namespaces_is_left() {
+    every(&Flavour::LAZY, |flavour| {
+        let mut original = Subject::new("counter", flavour.user).start();
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let restore = Restore::of(&original, &image, flavour);
+        // It ends by itself, is killed, or its `tub restore` is.
+        for end in 0..3 {
+            let copy = restore.start();
+            copy.goes_on();
+            let namespaces = namespaces(&copy);
+            assert!(!namespaces.is_empty() || flavour.pids == Pids::New, "{}", copy.tell());
+            match end {
+                0 => {
+                    copy.go(&flavour.promises());
+                    copy.verdict();
+                }
+                1 => drop(copy),
+                _ => {
+                    let command = Process::find(copy.command_pid()).unwrap();
+                    command.signal(Signal::SIGKILL);
+                    assert!(command.is_gone_within(SOON), "{}", copy.tell());
+                    // With new ids it outlives the command; it is no longer needed.
+                    copy.process().signal(Signal::SIGKILL);
+                }
+            }
+            let left = wait_for(SOON, || held(&namespaces).is_empty().then_some(()));
+            assert!(left.is_some(), "end {end}: {:?} of {namespaces:?}", held(&namespaces));
+        }
     });
 }
 
