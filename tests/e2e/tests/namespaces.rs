@@ -128,7 +128,7 @@ fn a_restored_instance_restores_another_image() {
 #[test]
 fn init_reaps_whoever_lost_its_parent() {
     const SCRIPT: &str = ": >ready; until [ -e go ]; do :; done
-        for one in 1 2 3 4 5 6; do (sleep 1 &); done; until [ -e end ]; do read -t 1 one <>fifo; done";
+        for one in 1 2 3 4 5 6; do (sleep 1 &); done; until [ -e end ]; do read -t 1 one <>fifo; done; :";
     every(&[Flavour::LAZY[0], Flavour::LAZY[1]], |flavour| {
         let dir = Arc::new(Scratch::new(flavour.user));
         let state = dir.make_dir("state");
@@ -205,8 +205,10 @@ fn nothing_of_an_instances_namespaces_is_left() {
                     let command = Process::find(copy.command_pid()).unwrap();
                     command.signal(Signal::SIGKILL);
                     assert!(command.is_gone_within(SOON), "{}", copy.tell());
-                    // With new ids it outlives the command; it is no longer needed.
+                    // With new ids it outlives the command; it is no longer needed. The command
+                    // itself holds its user namespace until we have waited for it.
                     copy.process().signal(Signal::SIGKILL);
+                    drop(copy);
                 }
             }
             let left = wait_for(SOON, || held(&namespaces).is_empty().then_some(()));

@@ -2,10 +2,10 @@
 
 use crate::stage::{Promise, Stage};
 use crate::sys;
+use crate::thread;
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// ADDR_NO_RANDOMIZE of personality(2).

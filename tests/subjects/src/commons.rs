@@ -9,11 +9,11 @@
 use crate::pattern;
 use crate::stage::Stage;
 use crate::sys::{self, Mapping, PAGE};
+use crate::thread;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::thread;
 use std::time::Duration;
 
 const WRITE: i32 = libc::PROT_READ | libc::PROT_WRITE;

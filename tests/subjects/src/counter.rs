@@ -3,11 +3,9 @@
 
 use crate::pattern;
 use crate::stage::{Stage, say};
-use std::hint::black_box;
+use crate::thread::{self, JoinHandle};
 use std::io;
-use std::sync::mpsc::sync_channel;
-use std::sync::{Barrier, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 /// A step count and the digest of all steps.
@@ -37,15 +35,8 @@ impl Chain {
 /// Four threads count, each in its own way; a fifth prints `count N` every few milliseconds.
 pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     static SHARED: Mutex<Chain> = Mutex::new(Chain::new(3));
-    /// Nobody is ready before all have the memory that they need, which would be seen to come.
-    static READY: Barrier = Barrier::new(5);
-    let ready = || {
-        drop(black_box(Vec::<u64>::with_capacity(64)));
-        READY.wait();
-    };
     let count = |seed: u64, pause: Option<Duration>| {
         thread::spawn(move || {
-            ready();
             let mut chain = Chain::new(seed);
             while !stage.is_over() {
                 (0..50).for_each(|_| chain.step());
@@ -60,7 +51,6 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     let alone = [count(1, None), count(2, Some(Duration::from_micros(200)))];
     let together: [JoinHandle<()>; 2] = std::array::from_fn(|_| {
         thread::spawn(move || {
-            ready();
             while !stage.is_over() {
                 SHARED.lock().unwrap_or_else(PoisonError::into_inner).step();
                 thread::sleep(Duration::from_micros(500));
@@ -68,7 +58,6 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
         })
     });
     let heart = heartbeat(stage);
-    ready();
     stage.across()?;
     for thread in alone {
         let (seed, chain) = thread.join().map_err(|_| io::Error::other("a counter panicked"))?;
@@ -83,19 +72,14 @@ pub(crate) fn counter(stage: &'static Stage) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints `count N`, N growing by one, every ten milliseconds; returns after the first.
+/// Prints `count N`, N growing by one, every ten milliseconds.
 pub(crate) fn heartbeat(stage: &'static Stage) -> JoinHandle<()> {
-    let (begun, first) = sync_channel(1);
-    let heart = thread::spawn(move || {
+    thread::spawn(move || {
         let mut beats = 0_u64;
         while !stage.is_over() {
             beats += 1;
             say(&format!("count {beats}"));
-            let _ = begun.try_send(());
             thread::sleep(Duration::from_millis(10));
         }
-    });
-    // By then it has the memory that it needs, which would be seen to come.
-    let _ = first.recv();
-    heart
+    })
 }

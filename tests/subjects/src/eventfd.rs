@@ -2,10 +2,10 @@
 
 use crate::stage::Stage;
 use crate::sys;
+use crate::thread;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::Duration;
 
 static BLOCKED: AtomicBool = AtomicBool::new(false);

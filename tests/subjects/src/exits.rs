@@ -3,9 +3,9 @@
 use crate::counter::heartbeat;
 use crate::stage::{Stage, say};
 use crate::sys;
+use crate::thread;
 use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// `exit CODE`: ends with that code at *go*.

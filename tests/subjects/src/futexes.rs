@@ -2,13 +2,13 @@
 
 use crate::stage::{Promise, Stage, say};
 use crate::sys;
+use crate::thread::{self, JoinHandle};
 use crate::timers::RunningClock;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(3);

@@ -2,6 +2,7 @@
 
 use crate::stage::{Promise, Stage};
 use crate::sys;
+use crate::thread;
 use crate::threads::new_threads_work;
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +11,6 @@ use std::os::unix::thread::JoinHandleExt;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// The thread that the last SIGUSR1 was delivered to.

@@ -46,6 +46,7 @@ mod sockets;
 mod stage;
 mod sys;
 mod terminal;
+mod thread;
 mod threads;
 mod timers;
 mod tree;

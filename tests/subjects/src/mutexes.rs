@@ -4,11 +4,11 @@
 //! there is not (`docs/threads.md`).
 
 use crate::stage::{Stage, say};
+use crate::thread;
 use std::cell::UnsafeCell;
 use std::io;
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
 
 static WAITING: AtomicU32 = AtomicU32::new(0);

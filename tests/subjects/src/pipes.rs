@@ -3,10 +3,10 @@
 use crate::pattern;
 use crate::stage::Stage;
 use crate::sys;
+use crate::thread;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
 
 static BLOCKED: AtomicU32 = AtomicU32::new(0);

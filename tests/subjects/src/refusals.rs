@@ -4,6 +4,7 @@
 use crate::counter::heartbeat;
 use crate::stage::Stage;
 use crate::sys;
+use crate::thread;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,7 +12,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 use std::sync::mpsc;
-use std::thread;
 
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 

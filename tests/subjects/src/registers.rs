@@ -8,11 +8,11 @@
 use crate::pattern;
 use crate::stage::{Stage, say};
 use crate::sys;
+use crate::thread::{self, JoinHandle};
 use std::arch::asm;
 use std::hint::black_box;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 
 /// Set once the checkpoint is over; the loops below spin on it.
 static OVER: AtomicU64 = AtomicU64::new(0);

@@ -4,8 +4,8 @@
 use crate::counter::heartbeat;
 use crate::stage::Stage;
 use crate::sys::Mapping;
+use crate::thread;
 use std::io;
-use std::thread;
 
 /// Pages of each of the mappings.
 const PAGES: usize = 64;

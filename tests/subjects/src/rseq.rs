@@ -5,10 +5,10 @@
 //! may hold no more.
 
 use crate::stage::{Stage, say};
+use crate::thread;
 use std::arch::asm;
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::thread;
 use std::time::Duration;
 
 static EPOCH: AtomicU64 = AtomicU64::new(1);

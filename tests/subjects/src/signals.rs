@@ -3,9 +3,9 @@
 
 use crate::stage::Stage;
 use crate::sys::{self, Mapping, Taken};
+use crate::thread;
 use std::io;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicUsize, Ordering};
-use std::thread;
 use std::time::Duration;
 
 /// Calls of the counting handler.

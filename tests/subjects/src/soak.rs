@@ -5,9 +5,9 @@ use crate::counter::heartbeat;
 use crate::pattern;
 use crate::stage::{Stage, say};
 use crate::sys::{Mapping, PAGE_WORDS};
+use crate::thread::{self, JoinHandle};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// Blocks that each churning thread holds.

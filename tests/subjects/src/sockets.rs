@@ -2,13 +2,13 @@
 
 use crate::stage::Stage;
 use crate::sys;
+use crate::thread;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 use std::time::Duration;
 
 static ACCEPTING: AtomicU32 = AtomicU32::new(0);

@@ -9,13 +9,13 @@
 //! A path is the one thing that original and copies surely share; that is why *go* is a file and
 //! not a socket. The verdict goes to stdout because each instance is given its own by `tub restore`.
 
+use crate::thread;
 use std::fmt::Debug;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 /// How often a subject looks for `go`.

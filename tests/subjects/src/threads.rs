@@ -3,11 +3,11 @@
 use crate::pattern;
 use crate::stage::Stage;
 use crate::sys;
+use crate::thread::{self, JoinHandle};
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 thread_local! {

@@ -6,11 +6,11 @@
 
 use crate::stage::{Promise, Stage, say};
 use crate::sys;
+use crate::thread::{self, JoinHandle};
 use crate::timers::RunningClock;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(5);
