@@ -20,7 +20,7 @@ pub(crate) fn test() -> Result<()> {
     setup::need_linker()?;
     let jdk = setup::need_jdk(None).ok();
     let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
-    let mut command = cargo();
+    let mut command = cargo_in_a_session();
     command.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
     command.env("TUB_BIN", layout.tub());
     command.env("TUB_PROBER", layout.prober());
@@ -43,6 +43,9 @@ pub(crate) fn test() -> Result<()> {
     }
     let status =
         child.wait().map_err(|error| Failure::new(format!("cargo test: cannot wait: {error}")))?;
+    if !tally.told.is_empty() {
+        println!("\nwhat failed, once more:\n{}\n", tally.told.join("\n"));
+    }
     println!("{} passed, {} failed, {} skipped", tally.passed, tally.failed, tally.skipped);
     if tally.failed > 0 || !status.success() {
         return Err(Failure::new(format!("tests: {} failed; cargo: {status}", tally.failed)));
@@ -57,11 +60,30 @@ pub(crate) fn test() -> Result<()> {
 pub(crate) fn conformance() -> Result<()> {
     setup::need_linker()?;
     let layout = layout::build(None)?;
-    let mut command = cargo();
+    let mut command = cargo_in_a_session();
     command.args(["test", "--package", "tub-e2e", "conformance::", "--", "--nocapture"]);
     command.env("TUB_BIN", layout.tub()).env("TUB_CONFORMANCE", "all");
     with_criu(&mut command);
     run(&mut command)
+}
+
+/// Cargo, in a session of this PID namespace. What init or a supervisor outside started has none (its
+/// session is 0, credentials(7)), and CRIU does not take a process without.
+fn cargo_in_a_session() -> Command {
+    let cargo = cargo();
+    if !has_no_session() || !exists("setsid") {
+        return cargo;
+    }
+    let mut command = Command::new("setsid");
+    command.arg("--wait").arg(cargo.get_program()).current_dir(root());
+    command
+}
+
+/// The sixth field of proc_pid_stat(5); the name before it may hold anything but a `)` at its end.
+fn has_no_session() -> bool {
+    let stat = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let after_name = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    after_name.split(' ').nth(3) == Some("0")
 }
 
 /// Names a CRIU to the tests, or the reason why there is none.
@@ -84,13 +106,23 @@ struct Tally {
     speaker: Option<String>,
     /// Of the binary being run.
     skipped_here: usize,
+    /// Between `failures:` and the result: the output of tests that failed.
+    in_failures: bool,
+    /// Lines of the failed test being read.
+    said: usize,
+    /// What failed tests said, to be repeated at the end, where it is looked for.
+    told: Vec<String>,
 }
+
+/// Lines that are repeated of a failed test: its message, and not the end of a long stack.
+const REPEATED: usize = 30;
 
 impl Tally {
     /// Takes one line, and gives what is worth printing of it.
     fn hear(&mut self, line: &str) -> Option<String> {
         if let Some(result) = line.strip_prefix("test result: ") {
             self.in_successes = false;
+            self.in_failures = false;
             let count = |what: &str| {
                 let before = result.split_once(what)?.0;
                 before.rsplit([' ', ';', '.']).find(|word| !word.is_empty())?.parse::<usize>().ok()
@@ -104,8 +136,18 @@ impl Tally {
         }
         match line {
             "successes:" => self.in_successes = true,
-            "failures:" => self.in_successes = false,
+            "failures:" => {
+                self.in_successes = false;
+                // The second time it heads the mere names.
+                self.in_failures = !self.in_failures;
+            }
             _ => {}
+        }
+        if self.in_failures && line != "failures:" {
+            self.said = if line.starts_with("---- ") { 0 } else { self.said + 1 };
+            if self.said <= REPEATED && !line.is_empty() {
+                self.told.push(line.to_owned());
+            }
         }
         if !self.in_successes {
             return Some(line.to_owned());
@@ -211,6 +253,7 @@ mod tests {
         assert!(printed.contains(&"test a skipped: needs root".to_owned()), "{printed:#?}");
         assert!(!printed.iter().any(|line| line.contains("nothing of note")));
         assert!(printed.iter().any(|line| line.contains("---- c stdout")));
+        assert_eq!(tally.told, ["---- c stdout ----", "skipped: is not counted here"]);
     }
 
     #[test]
