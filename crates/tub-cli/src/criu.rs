@@ -38,6 +38,10 @@ pub(crate) fn advice(error: &CriuError) -> (Code, &'static str) {
         CriuError::Exists { .. } => {
             (Code::CannotWrite, "choose another --image, or --replace to replace an image")
         }
+        CriuError::ForeignSession { .. } => (
+            Code::Refused,
+            "start the service in a session of its own (setsid(1)), or use --engine native",
+        ),
         CriuError::Io { .. } => (Code::CannotWrite, ""),
         CriuError::Marker { .. } => (Code::BadImage, "take a new checkpoint"),
         _ => (Code::Failed, "what CRIU says is explained in its manual and on its web pages"),

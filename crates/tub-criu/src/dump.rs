@@ -68,6 +68,20 @@ impl Criu {
         Err(Error::Exists { dir: dir.to_owned() })
     }
 
+    /// Looks whether the process is one that CRIU can take at all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ForeignSession`].
+    pub fn takes(pid: HostPid) -> Result<(), Error> {
+        let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+        match stat.and_then(|text| tub_procfs::stat::parse(&text).ok()) {
+            Some(stat) if stat.session == 0 => Err(Error::ForeignSession { pid }),
+            // A process that is gone is told of by whoever wants to look into it.
+            _ => Ok(()),
+        }
+    }
+
     /// Takes an image of a process and its descendants.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use tub_units::HostPid;
 
 /// What went wrong.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,15 @@ pub enum Error {
         verb: String,
         /// The last errors of its log.
         lines: Vec<String>,
+    },
+    /// The process has no session that CRIU could store.
+    #[error(
+        "the session of process {pid} was begun outside of this PID namespace (its id is 0, \
+         credentials(7)), and CRIU takes no such process"
+    )]
+    ForeignSession {
+        /// Who.
+        pid: HostPid,
     },
     /// Something stands where the image is to go.
     #[error("{} is there already", dir.display())]

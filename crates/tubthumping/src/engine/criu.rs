@@ -53,6 +53,7 @@ impl Engine for CriuEngine {
         let criu = self.find()?;
         criu.check()?;
         Criu::place(&options.dir, options.replace)?;
+        Criu::takes(pid)?;
         // Only the application itself knows what it came through.
         let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
         let generation = status.map_or(0, |status| status.generation) + 1;
