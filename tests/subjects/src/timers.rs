@@ -82,6 +82,9 @@ extern "C" fn alarm(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
     ALARMS.fetch_add(1, Ordering::SeqCst);
 }
 
+/// The period of a timer that nobody listens to until after the checkpoint.
+const BEAT: Duration = Duration::from_millis(40);
+
 const fn seconds(n: u64) -> Duration {
     Duration::from_secs(n)
 }
@@ -92,7 +95,8 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let signals: Vec<i32> = (first..=last).collect();
     let directed = libc::SIGRTMIN() + 10;
     sys::block(&signals);
-    sys::block(&[directed]);
+    let unheard = libc::SIGRTMIN() + 11;
+    sys::block(&[directed, unheard]);
     sys::handle(libc::SIGALRM, alarm, libc::SA_RESTART, &[])?;
     let (clock, clock_thread) = RunningClock::start();
 
@@ -113,6 +117,8 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     once.set(seconds(3), Duration::ZERO)?;
     far.set(seconds(1000), seconds(7))?;
     let armed_at = clock.now();
+    let beating = PosixTimer::new(libc::CLOCK_MONOTONIC, unheard, 105)?;
+    beating.set(Duration::from_millis(1), BEAT)?;
     sys::set_interval_timer(libc::ITIMER_REAL, seconds(3), Duration::from_millis(250))?;
     sys::set_interval_timer(libc::ITIMER_VIRTUAL, seconds(2000), seconds(9))?;
     let mut fd_once = sys::timerfd(libc::CLOCK_MONOTONIC, seconds(3), Duration::ZERO)?;
@@ -163,6 +169,20 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     fired("timerfd", clock.now());
     fd_ticked.read_exact(&mut ticks)?;
     stage.same("ticks unread at the checkpoint", &1, &u64::from_ne_bytes(ticks));
+
+    // Its signal has been waiting since before the checkpoint; it stands for all beats until now.
+    let expected = sys::Taken { signal: unheard, code: libc::SI_TIMER, value: 105 };
+    let mut beats = 0;
+    for _ in 0..3 {
+        let taken = taken_by(unheard, clock.now() + seconds(2))?;
+        stage.same("what an unheard timer sends", &Some(expected), &taken);
+        beats += 1 + beating.overrun()?;
+    }
+    let most = clock.now().saturating_sub(armed_at).as_millis() / BEAT.as_millis();
+    say(&format!("{beats} beats, of {most} at most"));
+    stage.within("beats of an unheard timer", &beats, 3..=u32::try_from(most).unwrap_or(0) + 3);
+    stage.same("period of an unheard timer", &BEAT, &beating.get()?.1);
+    beating.set(Duration::ZERO, Duration::ZERO)?;
 
     let taken = target.join().map_err(|_| io::Error::other("a thread panicked"))??;
     stage.same("timer of a thread", &Some(104), &taken.map(|taken| taken.value));

@@ -196,6 +196,13 @@ impl PosixTimer {
         Ok((duration(spec.it_value), duration(spec.it_interval)))
     }
 
+    /// timer_getoverrun(2): expirations that the last signal taken stands for, beyond its own.
+    pub(crate) fn overrun(self) -> io::Result<u32> {
+        // SAFETY: takes and gives integers.
+        let overrun = check_long(unsafe { libc::syscall(libc::SYS_timer_getoverrun, self.0) })?;
+        Ok(u32::try_from(overrun).unwrap_or(u32::MAX))
+    }
+
     /// timer_delete(2).
     pub(crate) fn delete(self) -> io::Result<()> {
         // SAFETY: takes an integer.
