@@ -2,6 +2,7 @@
 //! again: programs on them stay correct in every mode but the one that says it is not exact.
 
 use crate::jvm::{Service, on_each_jdk};
+use crate::round_trip::gets_up_well;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tub_testkit::{
@@ -60,12 +61,7 @@ fn programs_on_allocators_that_purge_stay_correct() {
     for allocator in [JEMALLOC, MIMALLOC] {
         every(&[AUTO, EAGER], |flavour| {
             let Some(subject) = subject(allocator, flavour.user) else { return };
-            let mut original = subject.start();
-            let image = original.dir().join("image");
-            original.checkpoint_and_end(&image);
-            let copy = Restore::of(&original, &image, flavour).start();
-            copy.go(&flavour.promises());
-            copy.verdict();
+            gets_up_well(subject.start(), flavour);
         });
     }
 }

@@ -1,9 +1,9 @@
 //! CRIU as the engine: the same words, the same coordination, its own limits.
 
 use crate::jvm::{Service, WARM_UP, on_each_jdk};
+use crate::namespaces::inside;
 use tub_testkit::{
-    Flavour, Memory, Pids, Restore, Scratch, Subject, Tub, User, code, criu, is_root, product,
-    run_bounded, skipped, subject_binary,
+    Flavour, Memory, Pids, Restore, Subject, Tub, User, code, criu, is_root, skipped,
 };
 
 const FLAVOUR: Flavour = Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Auto };
@@ -106,25 +106,14 @@ fn tcp_connections_end_under_criu_where_that_is_the_policy() {
 /// What a supervisor outside of the namespace started, as in containers: `unshare` here.
 #[test]
 fn a_session_from_outside_of_the_namespace_is_named() {
-    const SCRIPT: &str = r#"
-"$2" counter "$1/state" >"$1/out" 2>&1 &
-original=$!
-tries=0
-until [ -e "$1/state/ready" ]; do
-    tries=$((tries + 1)); [ $tries -lt 1200 ] || exit 90; sleep 0.05
-done
-"$3" checkpoint $original --image "$1/image" --engine criu --criu "$4"; code=$?
-kill -0 $original && [ ! -e "$1/image" ] || exit 91
-exit $code
-"#;
     let Some(criu) = criu() else { return };
-    let scratch = Scratch::new(User::Root);
-    scratch.make_dir("state");
-    let mut command = std::process::Command::new("unshare");
-    command.args(["--pid", "--fork", "--mount-proc", "sh", "-c", SCRIPT, "sh"]);
-    command.arg(scratch.path()).arg(subject_binary()).arg(&product().tub).arg(criu);
-    run_bounded(command, std::time::Duration::from_secs(120))
-        .fails_with(code::REFUSED, &["session", "setsid(1)"]);
+    let script = format!(
+        "\"$3\" checkpoint $original --image \"$1/image\" --engine criu --criu '{}'; code=$?
+         kill -0 $original && [ ! -e \"$1/image\" ] || exit 91
+         exit $code",
+        criu.display()
+    );
+    inside(User::Root, 1, &script).fails_with(code::REFUSED, &["session", "setsid(1)"]);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Mappings with something special about them.
 
-use crate::round_trip::round_trips;
+use crate::round_trip::{gets_up_well, round_trips};
 use tub_testkit::{Flavour, Memory, Restore, Subject, every};
 
 /// One of each user, kind of ids and kind of memory.
@@ -27,12 +27,8 @@ fn locked_memory_stays_locked() {
 #[test]
 fn future_memory_stays_locked_as_well() {
     every(&[Flavour::ALL[0], Flavour::USUAL], |flavour| {
-        let mut original = Subject::new("locked", flavour.user).options(&["future"]).start();
-        let image = original.dir().join("image");
-        original.checkpoint_and_end(&image);
-        let copy = Restore::of(&original, &image, flavour).start();
-        copy.go(&flavour.promises());
-        copy.verdict();
+        let subject = Subject::new("locked", flavour.user).options(&["future"]);
+        gets_up_well(subject.start(), flavour);
     });
 }
 

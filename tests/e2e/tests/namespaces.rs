@@ -7,21 +7,25 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Instance, Pids, Process, Restore, Scratch, Subject, Tub, User, as_user, every,
-    is_root, product, run_bounded, skipped, subject_binary, wait_for,
+    Finished, Flavour, Instance, Pids, Process, Restore, Scratch, Subject, Tub, User, as_user,
+    every, is_root, product, run_bounded, skipped, subject_binary, wait_for,
 };
 
 /// What the kernel tidies up by itself needs a moment on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A whole life in PID 1's shadow: original, checkpoint, copy. The copy must find itself unchanged.
-const LIFE: &str = r#"
+/// Starts a subject in a PID namespace, and waits until it is ready.
+const START: &str = r#"
 "$2" counter "$1/state" >"$1/out" 2>&1 &
 original=$!
 tries=0
 until [ -e "$1/state/ready" ]; do
     tries=$((tries + 1)); [ $tries -lt 1200 ] || exit 90; sleep 0.05
 done
+"#;
+
+/// A whole life in PID 1's shadow: original, checkpoint, copy. The copy must find itself unchanged.
+const LIFE: &str = r#"
 "$3" checkpoint $original --image "$1/image" || exit 91
 printf %s 'restored same-ids continuous-clock exact-memory' >"$1/state/go.new"
 mv "$1/state/go.new" "$1/state/go"
@@ -29,8 +33,9 @@ mv "$1/state/go.new" "$1/state/go"
 grep -q '^verdict: same$' "$1/copy"
 "#;
 
-/// `LIFE` as `user`, in as many PID namespaces inside each other.
-fn life(user: User, depth: usize) {
+/// `script` as `user`, in as many PID namespaces inside each other, with a subject: its directory in
+/// `$1`, its program in `$2`, its id in `$original`, and ours in `$3`.
+pub(crate) fn inside(user: User, depth: usize, script: &str) -> Finished {
     let scratch = Scratch::new(user);
     scratch.make_dir("state");
     let mut command = as_user(user, Path::new("unshare"));
@@ -43,16 +48,16 @@ fn life(user: User, depth: usize) {
         }
         command.args(["--pid", "--fork", "--mount-proc"]);
     }
-    command.args(["sh", "-c", LIFE, "sh"]).arg(scratch.path());
+    command.args(["sh", "-c", &format!("{START}{script}"), "sh"]).arg(scratch.path());
     command.arg(subject_binary()).arg(&product().tub);
-    run_bounded(command, Duration::from_secs(120)).succeeds();
+    run_bounded(command, Duration::from_secs(120))
 }
 
 #[test]
 fn ids_are_kept_within_pid_namespaces_within_pid_namespaces() {
     every(&[Flavour::LAZY[0], Flavour::LAZY[1]], |flavour| {
-        life(flavour.user, 1);
-        life(flavour.user, 2);
+        inside(flavour.user, 1, LIFE).succeeds();
+        inside(flavour.user, 2, LIFE).succeeds();
     });
 }
 

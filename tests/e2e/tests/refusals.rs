@@ -2,6 +2,7 @@
 //!
 //! Every test ends by seeing that the process goes on, and most let it pass its own check.
 
+use crate::round_trip::gets_up_well;
 use nix::mount::{MsFlags, mount, umount};
 use std::fs;
 use std::io::Write as _;
@@ -175,12 +176,7 @@ fn a_disk_that_is_full() {
             nothing_is_left(&disk.0);
         }
         // With room, the very same process can still be checkpointed.
-        let mut original = original;
-        let image = original.dir().join("image");
-        original.checkpoint_and_end(&image);
-        let copy = Restore::of(&original, &image, flavour).start();
-        copy.go(&flavour.promises());
-        copy.verdict();
+        gets_up_well(original, flavour);
     });
 }
 
@@ -335,12 +331,7 @@ fn a_second_checkpoint_while_one_runs() {
                 finished.fails_with(code::BUSY, &[&pid]);
             }
         }
-        let mut original = original;
-        let image = original.dir().join("image");
-        original.checkpoint_and_end(&image);
-        let copy = Restore::of(&original, &image, flavour).start();
-        copy.go(&flavour.promises());
-        copy.verdict();
+        gets_up_well(original, flavour);
     });
 }
 

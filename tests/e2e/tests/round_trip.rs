@@ -10,6 +10,15 @@ pub(crate) fn round_trip(name: &str, flavour: Flavour) {
     copy.verdict();
 }
 
+/// The rest of the road of a subject that was started already, and that nobody compares.
+pub(crate) fn gets_up_well(mut original: Instance, flavour: Flavour) {
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let copy = Restore::of(&original, &image, flavour).start();
+    copy.go(&flavour.promises());
+    copy.verdict();
+}
+
 /// The road up to the restored instance, with what is visible compared.
 pub(crate) fn restored(name: &str, flavour: Flavour) -> Instance {
     let mut original = Subject::new(name, flavour.user).start();
