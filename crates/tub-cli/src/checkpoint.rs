@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tubthumping::{
-    CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
-    ProcessState, Refusal, TcpPolicy,
+    AttachError, CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
+    LateAgent, ProcessState, Refusal, TcpPolicy,
 };
 
 /// Freeze a process into an image, and end it.
@@ -36,6 +36,9 @@ pub(crate) struct Args {
     /// Who takes the image.
     #[arg(long, value_enum, default_value_t = EngineArg::Native)]
     engine: EngineArg,
+    /// Load nothing into a JVM that was started without `tub run`: take it as it is, without telling it.
+    #[arg(long)]
+    no_attach: bool,
     #[command(flatten)]
     criu: criu::CriuArgs,
 }
@@ -84,6 +87,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         },
         criu: args.criu.options(),
         guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
+        late_agent: late_agent(args)?,
     };
     let report =
         tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;
@@ -126,6 +130,31 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The agent for a JVM that was started without us, unless it is declined.
+fn late_agent(args: &Args) -> Result<Option<LateAgent>, Failure> {
+    if args.no_attach {
+        return Ok(None);
+    }
+    let path = crate::run::expected_agent()?;
+    Ok(Some(LateAgent { path, loaded: tell_limits }))
+}
+
+/// What a JVM that was started without us does not have.
+fn tell_limits(pid: HostPid) {
+    eprintln!(
+        "tub: process {pid} was started without `tub run`: its JVM has loaded the agent now, with limits"
+    );
+    for limit in [
+        "hooks of whoever looked for jdk.crac before (org.crac) are not called",
+        "the management bean is there only if nothing has used JMX before",
+        "generators of random numbers made before are reseeded even if the application chose their seed",
+        "files and sockets left open are the engine's to restore, as with `tub run --open restore`",
+        "Core.checkpointRestore() is not configured; CRaC's -XX options had no part in the start",
+    ] {
+        eprintln!("tub: limit: {limit}");
+    }
 }
 
 /// Without `--image`: where `tub run --image` said, else a fresh name here.
@@ -172,6 +201,9 @@ fn failure(pid: HostPid, options: &CheckpointOptions, error: &CheckpointError) -
     failure
 }
 
+const WITHOUT_AGENT: &str =
+    "start it by `tub run`, or take it as it is, without telling it: --no-attach";
+
 fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String) {
     use tub_control::RefusalKind;
     let plain = |code, hint: &str| (code, hint.to_owned());
@@ -194,6 +226,11 @@ fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String
             "the application does not answer on its control socket; give it more time with --timeout",
         ),
         CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::Attach(error) => match error {
+            AttachError::NoAnswer { .. } => plain(Code::TimedOut, WITHOUT_AGENT),
+            AttachError::Io { .. } => plain(Code::Failed, WITHOUT_AGENT),
+            _ => plain(Code::Refused, WITHOUT_AGENT),
+        },
         CheckpointError::Ended(_) => plain(Code::NoSuchProcess, ""),
         CheckpointError::Criu(error) => {
             let (code, hint) = criu::advice(error);

@@ -216,6 +216,16 @@ fn find_agent(
     Ok(found)
 }
 
+/// Where the agent is, or should be.
+pub(crate) fn expected_agent() -> Result<PathBuf, Failure> {
+    let ourselves = env::current_exe().map_err(|error| {
+        Failure::new("cannot find the path of tub itself", &error, Code::Failed)
+    })?;
+    let found = find_agent(&ourselves, env::var_os("TUB_AGENT").map(PathBuf::from), false)?;
+    let directory = ourselves.parent().unwrap_or(Path::new("/"));
+    Ok(found.unwrap_or_else(|| directory.join("../lib").join(AGENT)))
+}
+
 /// Closes what the command would inherit by accident, from a terminal, an editor or a build.
 fn close_inherited() {
     let is_ours = env::var("LISTEN_PID").is_ok_and(|pid| pid == process::id().to_string());

@@ -4,6 +4,7 @@
 //! is told how it ended, whatever happens: by the conversation, by its mailbox, or, should we die,
 //! by its own deadline.
 
+use crate::attach::{self, AttachError, LateAgent};
 use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, Report, engine};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -36,6 +37,9 @@ pub struct CheckpointOptions {
     /// should this process be killed. None is needed; then the next checkpoint removes what was
     /// left, and the application notices at its deadline.
     pub guardian: Option<Vec<OsString>>,
+    /// The agent for a JVM that was started without one; else such a JVM is not told, as any process
+    /// that takes no part.
+    pub late_agent: Option<LateAgent>,
 }
 
 /// Why there is no image.
@@ -45,6 +49,9 @@ pub enum CheckpointError {
     /// The application said no, did not answer, or broke the protocol.
     #[error("the application could not be prepared")]
     Coordination(#[source] ClientError),
+    /// A JVM that was started without the agent could not be given it.
+    #[error("the agent cannot be loaded into the JVM")]
+    Attach(#[from] AttachError),
     /// The application prepared, and then something stood in the way.
     #[error("{} object(s) stand in the way", refusals.len())]
     Refused {
@@ -75,7 +82,7 @@ impl CheckpointError {
     pub fn process(&self) -> Outcome {
         match self {
             Self::Ended(_) => Outcome::Gone,
-            Self::Coordination(_) => Outcome::Untouched,
+            Self::Coordination(_) | Self::Attach(_) => Outcome::Untouched,
             Self::Refused { frozen: true, .. } => Outcome::Thawed,
             Self::Refused { .. } => Outcome::Untouched,
             Self::Engine { source, frozen } => source.outcome(*frozen),
@@ -125,9 +132,15 @@ fn coordinate(
     pid: HostPid,
     options: &CheckpointOptions,
 ) -> Result<Option<Prepared>, CheckpointError> {
-    let Some(mut client) = Client::find(pid).map_err(CheckpointError::Coordination)? else {
-        return Ok(None);
-    };
+    let find = || Client::find(pid).map_err(CheckpointError::Coordination);
+    let mut found = find()?;
+    if let (None, Some(agent)) = (&found, &options.late_agent)
+        && attach::is_without_agent(pid)
+    {
+        attach::attach(pid, agent)?;
+        found = find()?;
+    }
+    let Some(mut client) = found else { return Ok(None) };
     let prepared = client.prepare(options.timeout).map_err(CheckpointError::Coordination)?;
     let client = examine(pid, client, &prepared, options)?;
     client.commit(COMMIT_DEADLINE).map_err(CheckpointError::Coordination)?;

@@ -9,12 +9,14 @@
 //! Not here: words for users and exit codes (`tub-cli`).
 #![forbid(unsafe_code)]
 
+mod attach;
 mod checkpoint;
 mod engine;
 mod guardian;
 mod restore;
 mod train;
 
+pub use attach::{AttachError, LateAgent};
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
 pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,

@@ -317,13 +317,14 @@ fn what_was_left_open_is_restored_where_that_is_the_policy() {
     });
 }
 
-/// The same service on a JVM without anything of ours.
-fn ignorant_service(jdk: &Jdk) -> Service {
-    let dir = Arc::new(Scratch::new(User::Ordinary));
+/// The same service on a JVM without anything of ours, as `user` and with options of the JVM.
+pub(crate) fn ignorant_service(user: User, jdk: &Jdk, mode: &str, options: &[&str]) -> Service {
+    let dir = Arc::new(Scratch::new(user));
     let classes = copied_classes(jdk, &dir);
     let port = free_port();
-    let mut command = tub_testkit::as_user(User::Ordinary, &jdk.java());
-    command.args(["-Xmx256m", "-cp"]).arg(classes).args(["Service", &port.to_string(), "plain"]);
+    let mut command = tub_testkit::as_user(user, &jdk.java());
+    command.args(options).args(["-Xmx256m", "-cp"]).arg(classes);
+    command.args(["Service", &port.to_string(), mode]);
     command.env("HOME", dir.path()).env("TMPDIR", dir.path()).current_dir(dir.path());
     let instance =
         Instance::start("plain jvm", &dir, command, |_| get(port, "/").is_ok().then_some(()));
@@ -338,7 +339,7 @@ fn ignorant_service(jdk: &Jdk) -> Service {
 #[test]
 fn the_service_is_well_without_a_checkpoint() {
     on_each_jdk(|jdk| {
-        let service = ignorant_service(jdk);
+        let service = ignorant_service(User::Ordinary, jdk, "plain", &[]);
         service.is_well();
         assert_eq!(service.ask("/told"), "");
         assert_eq!(service.ask("/pid"), service.instance.pid().to_string());
@@ -348,9 +349,10 @@ fn the_service_is_well_without_a_checkpoint() {
 #[test]
 fn a_jvm_that_knows_nothing_of_us_is_restored_natively() {
     on_each_jdk(|jdk| {
-        let mut original = ignorant_service(jdk);
+        let mut original = ignorant_service(User::Ordinary, jdk, "plain", &[]);
         let image = original.image("image");
-        original.instance.checkpoint_and_end(&image);
+        original.instance.checkpoint(&image, &["--no-attach"]).succeeds();
+        original.instance.wait();
         for memory in [Memory::Auto, Memory::Eager] {
             let flavour = Flavour { memory, ..Flavour::USUAL };
             let instance = Restore::of(&original.instance, &image, flavour).start();

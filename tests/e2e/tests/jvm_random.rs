@@ -6,7 +6,7 @@ use std::time::Duration;
 use tub_testkit::{Flavour, wait_for};
 
 /// What a service has drawn: a value of each kind.
-fn draws(service: &Service) -> BTreeMap<String, String> {
+pub(crate) fn draws(service: &Service) -> BTreeMap<String, String> {
     let lines = service.ask("/draws");
     let pairs = lines.lines().filter_map(|line| line.split_once('='));
     pairs.map(|(kind, value)| (kind.to_owned(), value.to_owned())).collect()

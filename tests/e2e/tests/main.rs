@@ -23,6 +23,7 @@ mod jvm_input;
 mod jvm_inside;
 mod jvm_jdk;
 mod jvm_killed;
+mod jvm_late;
 mod jvm_policies;
 mod jvm_program;
 mod jvm_random;

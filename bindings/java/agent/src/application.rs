@@ -9,6 +9,7 @@ use crate::mailbox::Mailbox;
 use crate::strings::unpack;
 use crate::{DESK, descriptors, shim};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tub_control::{
     Application, OpenResource, OpenRule, Peer, Prepared, Refusal, RefusalKind, ResourceFailure,
@@ -40,6 +41,8 @@ impl Application for JavaApplication {
         let mailbox = Mailbox::new().map_err(|error| {
             Refusal::new(RefusalKind::Runtime, format!("there is no memory for a mailbox: {error}"))
         })?;
+        adopt_generators()
+            .map_err(|error| Refusal::new(RefusalKind::Runtime, error.to_string()))?;
         let millis = i64::try_from(timeout.as_millis()).unwrap_or(i64::MAX);
         let arguments = [Argument::Long(peer.pid.into()), Argument::Long(millis)];
         let mut answer = upcall(c"prepare", c"(JJ)[B", &arguments)
@@ -128,9 +131,39 @@ fn refusal(kind: &str, mut answer: impl Iterator<Item = String>) -> Refusal {
     Refusal { kind, message, failures }
 }
 
+/// Whether what is open is the engine's to restore, unless the environment says otherwise.
+static OPEN_TO_ENGINE: AtomicBool = AtomicBool::new(false);
+
+/// Whether there may be generators of random numbers that were made before the agent came.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// The agent is loaded into a JVM that runs: into one that could not know what is expected of it if
+/// what it has open is the engine's to restore.
+pub(crate) fn came_late(open_to_engine: bool) {
+    OPEN_TO_ENGINE.store(open_to_engine, Ordering::Relaxed);
+    ADOPTS.store(true, Ordering::Relaxed);
+}
+
+/// Finds the generators that nobody has told of; once.
+///
+/// JVM(since 17): the natives of the shim cannot be found before `Agent_OnAttach` has returned.
+fn adopt_generators() -> Result<(), JvmError> {
+    if !ADOPTS.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let jvm = Jvm::get().ok_or_else(|| JvmError::new("the agent is not loaded"))?;
+    jvm.attached(|env: Env<'_>| {
+        let generators = env.class(c"tubthumping/crac/SecureGenerators")?;
+        env.call_static_void(&generators, c"adopt", c"()V", &[])
+    })?;
+    ADOPTS.store(false, Ordering::Relaxed);
+    Ok(())
+}
+
 fn open_rule() -> OpenRule {
     match std::env::var("TUB_OPEN").as_deref() {
         Ok("restore") => OpenRule::Restore,
+        Err(_) if OPEN_TO_ENGINE.load(Ordering::Relaxed) => OpenRule::Restore,
         _ => OpenRule::Refuse,
     }
 }

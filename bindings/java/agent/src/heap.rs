@@ -2,7 +2,7 @@
 //!
 //! In: classes. Out: the living instances of these and of their subclasses.
 //! Invariant: no tag is left behind, and a heap is walked only where a descriptor must be told
-//! of or closed: never at a checkpoint that goes well without rules.
+//! of or closed, and where the agent comes late: never at a checkpoint that goes well without rules.
 //! Not here: what the objects are (`Owners.java`).
 //!
 //! JVM: `IterateThroughHeap` reports instances of one class, or of all whose class has a tag; the

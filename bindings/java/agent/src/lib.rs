@@ -15,7 +15,8 @@
 //! ```
 //!
 //! Statics, all of them: the JVM's handles in `jvm`, set once at load; the one `Desk` at which
-//! the conversation and the round meet; the path of the socket, to remove at exit.
+//! the conversation and the round meet; the path of the socket, to remove at exit; and what a late
+//! agent was told about open descriptors.
 //!
 //! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`
 //! border, so that none reaches the JVM.

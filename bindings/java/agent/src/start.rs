@@ -5,10 +5,10 @@
 //! Invariant: whatever fails here is told on stderr once, and the application starts all the same.
 //! Not here: anything that happens after the start.
 
-use crate::application::JavaApplication;
+use crate::application::{self, JavaApplication};
 use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
 use crate::{DESK, hooks, shim};
-use jni_sys::{JNI_OK, JNIEnv, JavaVM, jint, jobject};
+use jni_sys::{JNI_ERR, JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
 use std::io::{self, Write};
 use std::thread;
@@ -36,30 +36,36 @@ unsafe extern "C" fn Agent_OnLoad(
     JNI_OK
 }
 
-/// Called by the JVM for `jcmd PID JVMTI.agent_load`, on a thread that runs Java.
+/// Called by the JVM for `jcmd PID JVMTI.agent_load` and `tub checkpoint PID`, on a thread that runs
+/// Java. `open=restore` is the one option there is.
 ///
 /// # Safety
-/// For the JVM to call, with its `JavaVM`.
+/// For the JVM to call, with its `JavaVM`, and options that are null or a string.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn Agent_OnAttach(
     vm: *mut JavaVM,
-    _options: *const c_char,
+    options: *const c_char,
     _reserved: *mut c_void,
 ) -> jint {
     if Jvm::get().is_some() {
         // Loaded already, and the JVM calls again.
         return JNI_OK;
     }
+    // SAFETY: the JVM passes a string with an end, if any.
+    let options = (!options.is_null()).then(|| unsafe { CStr::from_ptr(options) });
+    application::came_late(options == Some(c"open=restore"));
     // SAFETY: the JVM passes its own handle.
     let loaded = unsafe { Jvm::load(vm) };
-    report(loaded.and_then(|jvm| {
+    let ready = loaded.and_then(|jvm| {
         jvm.add_to_boot_class_path(shim_path()?)?;
         jvm.on_events(callbacks(false))?;
         // On a thread of its own, since attaching and detaching this one would end it for Java.
         let ready = thread::spawn(|| jvm.attached(|env| become_ready(jvm, env)));
         ready.join().unwrap_or_else(|_| Err(JvmError::new("the start panicked")))
-    }));
-    JNI_OK
+    });
+    let status = if ready.is_ok() { JNI_OK } else { JNI_ERR };
+    report(ready);
+    status
 }
 
 /// Called by the JVM at its end.

@@ -67,6 +67,23 @@ final class SecureGenerators {
         }
     }
 
+    /**
+     * Called before the first round of a late agent: finds generators made before it came. Nobody can tell
+     * whether the application had seeded one, so that all of them are reseeded.
+     */
+    static void adopt() throws ReflectiveOperationException {
+        Members members = Members.get();
+        Object[] found = Agent.instances(new Class<?>[] {members.sha1, members.drbg});
+        if (found == null) {
+            throw new IllegalStateException("the heap cannot be searched for generators");
+        }
+        for (Object generator : found) {
+            if (MADE.get(generator) == null) {
+                MADE.put(generator, false);
+            }
+        }
+    }
+
     // On the thread of the round.
 
     /** Waits until no number is being drawn, and lets none be drawn from then on. */
