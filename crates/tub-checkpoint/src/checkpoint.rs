@@ -10,7 +10,8 @@ use crate::memory_files::MemoryFiles;
 use crate::tree::{SurveyedTree, survey_tree_knowing};
 use crate::waits::Notes;
 use crate::{
-    Error, Refusal, Result, TcpPolicy, cannot_end, home, survey_running, unsupported_tree, write,
+    Error, Refusal, Result, TcpPolicy, cannot_end, home, left_behind, survey_running,
+    unsupported_tree, write,
 };
 use nix::time::{ClockId, clock_gettime};
 use std::time::{Duration, Instant};
@@ -161,7 +162,11 @@ fn stages(
     let thawed = start.elapsed();
     let image = writer.finish(&checkpoint).map_err(Error::Image)?;
     let finished = start.elapsed();
+    let ends = frozen.is_some();
     let not_ended = frozen.and_then(|frozen| frozen.kill().err());
+    if ends && not_ended.is_none() {
+        left_behind::remove(&tree);
+    }
     if options.leave_running || not_ended.is_some() {
         tell(pid, options, |letters| letters.resumed.clone());
     }

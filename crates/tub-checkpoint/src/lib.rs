@@ -16,6 +16,7 @@ mod ending;
 mod error;
 mod files;
 mod home;
+mod left_behind;
 mod memory;
 mod memory_files;
 mod refuse;

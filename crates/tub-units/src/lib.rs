@@ -122,7 +122,7 @@ impl fmt::Display for AddrRange {
 }
 
 /// A process or thread id as we see it, in our own PID namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPid(pub i32);
 
 impl fmt::Display for HostPid {

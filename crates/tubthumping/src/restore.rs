@@ -207,6 +207,7 @@ fn prepare(
         detach: options.detach,
         hot: image.hot(),
         mailbox: letter,
+        restorer: tub_units::HostPid(std::process::id().cast_signed()),
     };
     let planned =
         plan(&image.checkpoint, &image.runs, &facts, wishes).map_err(RestoreError::Plan)?;

@@ -46,7 +46,7 @@ impl Service {
     }
 
     /// The same, with options of `tub run` and of the JVM, and more in its environment.
-    fn start_on(
+    pub(crate) fn start_on(
         user: User,
         jdk: &Jdk,
         mode: &str,

@@ -255,6 +255,7 @@ fn be_planned(image: &Image) {
             } else {
                 Vec::new()
             },
+            restorer: tub_units::HostPid(1),
         };
         match plan(&image.checkpoint, &image.runs, facts, wishes) {
             Ok(plan) => {

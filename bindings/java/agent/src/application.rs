@@ -7,7 +7,7 @@
 use crate::jvm::{Argument, Env, Jvm, JvmError};
 use crate::mailbox::Mailbox;
 use crate::strings::unpack;
-use crate::{DESK, descriptors, shim};
+use crate::{DESK, descriptors, perf_data, shim};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -38,6 +38,8 @@ impl Application for JavaApplication {
     }
 
     fn prepare(&self, peer: Peer, timeout: Duration) -> Result<Prepared, Refusal> {
+        // Before anything is looked at: it opens a file.
+        perf_data::remember();
         let mailbox = Mailbox::new().map_err(|error| {
             Refusal::new(RefusalKind::Runtime, format!("there is no memory for a mailbox: {error}"))
         })?;

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! Statics, all of them: the JVM's handles in `jvm`, set once at load; the one `Desk` at which
-//! the conversation and the round meet; the path of the socket, to remove at exit; and what a late
-//! agent was told about open descriptors.
+//! the conversation and the round meet; the path of the socket, to remove at exit; what a late
+//! agent was told about open descriptors; and in `perf_data` where the JVM keeps the name of its file.
 //!
 //! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`
 //! border, so that none reaches the JVM.
@@ -33,6 +33,7 @@ mod hooks;
 mod jvm;
 mod mailbox;
 mod natives;
+mod perf_data;
 mod shim;
 mod socket;
 mod start;

@@ -25,13 +25,13 @@ pub(super) fn run(
     if !plan.detach {
         die_with_parent(&teller);
     }
-    mount_proc();
+    let own_mounts = mount_proc();
     let wanted = plan.tasks[0].pid;
     // SAFETY: this process is single-threaded: it was forked from a single-threaded one.
     let main = match unsafe { tub_sys::fork_with_pid(wanted) } {
         Ok(Forked::Child) => {
             drop(teller);
-            rebirth::run(plan, lowered, pages, handshake)
+            rebirth::run(plan, lowered, pages, handshake, own_mounts)
         }
         Ok(Forked::Parent(main)) => Pid::from_raw(main),
         Err(source) => {
@@ -119,18 +119,20 @@ fn low(signal: i32) -> u8 {
 }
 
 /// Mounts a /proc that shows the new PID namespace. Default Podman forbids it; the process then
-/// sees its host's /proc, where `/proc/self` is right all the same.
-pub(super) fn mount_proc() {
+/// sees its host's /proc, where `/proc/self` is right all the same. Answers whether mounts of ours
+/// stay ours.
+pub(super) fn mount_proc() -> bool {
     if unshare(CloneFlags::CLONE_NEWNS).is_err() {
-        return;
+        return false;
     }
     // Mounts made outside still arrive; ours stay ours.
     let slave = MsFlags::MS_SLAVE | MsFlags::MS_REC;
     if mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).is_err() {
-        return;
+        return false;
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     let _ = mount(Some("proc"), "/proc", Some("proc"), flags, None::<&str>);
+    true
 }
 
 #[cfg(test)]

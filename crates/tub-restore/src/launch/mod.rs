@@ -114,7 +114,7 @@ pub fn launch(
         match unsafe { fork() }.map_err(system("fork"))? {
             ForkResult::Child => {
                 drop(ours);
-                rebirth::run(plan, &lowered, pages, theirs)
+                rebirth::run(plan, &lowered, pages, theirs, false)
             }
             ForkResult::Parent { child } => {
                 Child { pid: child, verdict: None, armed: true, family: Vec::new() }
@@ -123,6 +123,11 @@ pub fn launch(
     };
     drop(theirs);
     let main = parked::await_all(plan, &lowered, &ours, &mut child.family)?;
+    descriptors::scratch::name_all(&plan.mapped_files, |of| {
+        let birth = plan.births.iter().position(|birth| birth.pid == of)?;
+        let member = child.family.iter().find(|member| member.is_of(birth));
+        member.map(Member::pid).or((birth == 0).then_some(main))
+    });
     Ok(Parked { child, main, tasks: plan.tasks.len(), handshake: ours })
 }
 

@@ -26,6 +26,16 @@ pub(super) struct Member {
 }
 
 impl Member {
+    /// Its id, as we see it.
+    pub(super) const fn pid(&self) -> HostPid {
+        self.pid
+    }
+
+    /// Whether it is the one with that birth.
+    pub(super) const fn is_of(&self, birth: usize) -> bool {
+        self.birth == birth
+    }
+
     /// Ends it.
     pub(super) fn kill(&self) {
         let _ = match &self.pidfd {

@@ -13,19 +13,26 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tub_units::AddrRange;
 
-/// Becomes the main process of the plan, and makes all others.
-pub(super) fn run(plan: &RestorePlan, lowered: &[Lowered], pages: &File, handshake: OwnedFd) -> ! {
+/// Becomes the main process of the plan, and makes all others. `own_mounts` says whether what is
+/// mounted here is seen by nobody else.
+pub(super) fn run(
+    plan: &RestorePlan,
+    lowered: &[Lowered],
+    pages: &File,
+    handshake: OwnedFd,
+    own_mounts: bool,
+) -> ! {
     if let Err(failure) = descriptors::claim(plan, pages, &handshake) {
         let _ = write(&handshake, &failure.to_message());
         std::process::exit(1)
     }
-    finish(plan, lowered, 0, make(plan, lowered))
+    finish(plan, lowered, 0, make(plan, lowered, own_mounts))
 }
 
 /// Makes everything that tasks share, and the tasks. Gives their ids, if there is more than one.
-fn make(plan: &RestorePlan, lowered: &[Lowered]) -> Result<Pids, LaunchError> {
+fn make(plan: &RestorePlan, lowered: &[Lowered], own_mounts: bool) -> Result<Pids, LaunchError> {
     umask(Mode::from_bits_truncate(plan.tasks[0].umask));
-    descriptors::open_all(plan)?;
+    descriptors::open_all(plan, own_mounts)?;
     if plan.births.len() > 1 {
         return family::make(plan, lowered);
     }

@@ -2,7 +2,7 @@
 
 use super::MemoryFacts;
 use tub_model::{Limit, VdsoFacts};
-use tub_units::AddrRange;
+use tub_units::{AddrRange, HostPid};
 
 /// Whether the restored process has the ids of the original.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub struct PlanWishes {
     pub hot: Vec<AddrRange>,
     /// What the coordinated application finds in its mailbox.
     pub mailbox: Vec<u8>,
+    /// Whoever carries the plan out, and exists until then.
+    pub restorer: HostPid,
 }
 
 /// What this host and this caller allow, as far as the plan depends on it.

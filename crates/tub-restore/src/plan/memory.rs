@@ -14,7 +14,7 @@ use super::{MappedFile, PlanError, PlanOp};
 use std::collections::HashMap;
 use tub_image::PageRun;
 use tub_model::{Backing, Lock, MemoryFile, Protection, Task, Vma};
-use tub_units::{AddrRange, PAGE_BYTES};
+use tub_units::{AddrRange, HostPid, PAGE_BYTES};
 
 /// Runs shorter than this many pages are read rather than mapped: a mapping costs about as much as
 /// copying four pages (4.2 µs against 1 µs a page), and each one makes later look-ups slower.
@@ -26,6 +26,8 @@ pub(super) struct MappedFiles {
     files: Vec<MappedFile>,
     /// Index by path and whether it is open for writing.
     known: HashMap<(String, bool), usize>,
+    /// Index of those that are made anew, by the path that they had.
+    scratch: HashMap<String, usize>,
 }
 
 impl MappedFiles {
@@ -70,6 +72,29 @@ impl MappedFiles {
         })
     }
 
+    /// Index of a scratch file that had that path.
+    fn scratch(&mut self, path: &str, file: MappedFile) -> usize {
+        if let Some(&index) = self.scratch.get(path) {
+            return index;
+        }
+        self.files.push(file);
+        let index = self.files.len() - 1;
+        self.scratch.insert(path.to_owned(), index);
+        index
+    }
+
+    /// The name under which a scratch file is made: the restoring process's id, with zeros in front
+    /// by which several differ.
+    fn scratch_name(&self, path: &str, restorer: HostPid) -> String {
+        match path.rsplit_once('/') {
+            Some((directory, _)) if !path.starts_with("/memfd:") => {
+                let width = 8 + self.scratch.len();
+                format!("{directory}/{:0width$}", restorer.0)
+            }
+            _ => path.to_owned(),
+        }
+    }
+
     /// All of them, by index.
     pub(super) fn into_files(self) -> Vec<MappedFile> {
         self.files
@@ -97,6 +122,8 @@ pub(super) struct MemoryWishes<'a> {
     pub(super) kernel: MemoryFacts,
     /// Whether other tasks may map what is to be sealed.
     pub(super) seals_together: bool,
+    /// Whose id files have for a name that are made anew.
+    pub(super) restorer: HostPid,
 }
 
 impl MemoryWishes<'_> {
@@ -143,7 +170,7 @@ pub(super) fn plan(
         rest = &rest[first..];
         let count = rest.partition_point(|run| run.range.start() < vma.range.end());
         let (own, _) = rest.split_at(count);
-        plan.vma(vma, own, wishes);
+        plan.vma(task, vma, own, wishes);
     }
     // Seals come when everything is mapped, since some forbid new mappings and leave the old ones
     // alone; and once, since one of them forbids any more.
@@ -179,7 +206,7 @@ pub(super) fn hot(task: &Task, ranges: &[AddrRange]) -> Vec<AddrRange> {
 }
 
 impl MemoryPlan<'_> {
-    fn vma(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) {
+    fn vma(&mut self, task: &Task, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) {
         let protection = vma.protection;
         if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
             // Nothing of what would lie beneath could ever be seen.
@@ -257,17 +284,17 @@ impl MemoryPlan<'_> {
                 });
             }
             Backing::SharedScratchFile { path, mode } => {
-                let content = runs.to_vec();
-                let start = vma.range.start();
-                let scratch = MappedFile::Scratch {
-                    path: path.clone(),
-                    mode: *mode,
-                    size_bytes: vma.range.len(),
-                    start,
-                    content,
-                };
-                let file = self.files.index(scratch);
                 let range = vma.range;
+                let scratch = MappedFile::Scratch {
+                    path: self.files.scratch_name(path, wishes.restorer),
+                    of: task.pid,
+                    owner: task.credentials.uids[1],
+                    mode: *mode,
+                    size_bytes: range.len(),
+                    start: range.start(),
+                    content: runs.to_vec(),
+                };
+                let file = self.files.scratch(path, scratch);
                 let map =
                     PlanOp::MapFile { range, protection, shared: true, file, offset_bytes: 0 };
                 self.ops.push(map);

@@ -63,10 +63,14 @@ pub enum MappedFile {
         /// Whether it is opened for writing, too.
         writable: bool,
     },
-    /// A file that is made anew if it is not there.
+    /// A file that is made anew. In the end it has the id of its process for a name.
     Scratch {
-        /// Where.
+        /// Where it is made.
         path: String,
+        /// Its process, by its id in the image.
+        of: NsPid,
+        /// Effective user of that process.
+        owner: u32,
         /// Permission bits.
         mode: u32,
         /// Size in bytes.
@@ -253,7 +257,7 @@ pub fn plan(
             task,
             runs,
             facts,
-            (wishes.memory, bridge, seals_together),
+            (&wishes, bridge, seals_together),
             &mut mapped,
             &mut warnings,
         )?);
@@ -317,11 +321,11 @@ fn plan_space(
     task: &Task,
     runs: &[PageRun],
     facts: &PlanFacts,
-    (mode, bridge, seals_together): (MemoryMode, Option<vdso::Bridge<'_>>, bool),
+    (wishes, bridge, seals_together): (&PlanWishes, Option<vdso::Bridge<'_>>, bool),
     mapped: &mut memory::MappedFiles,
     warnings: &mut Vec<String>,
 ) -> Result<Space, PlanError> {
-    let decision = lazy::decide(mode, task, facts.store_is_noexec);
+    let decision = lazy::decide(wishes.memory, task, facts.store_is_noexec);
     let mut limits = limits(task, facts, warnings);
     let locking = locks::plan(task, facts, &mut limits, warnings);
     let wishes = memory::MemoryWishes {
@@ -331,6 +335,7 @@ fn plan_space(
         lock: locking.is_some(),
         kernel: facts.memory,
         seals_together,
+        restorer: wishes.restorer,
     };
     let ops = memory::plan(task, runs, wishes, mapped)?;
     Ok(Space { decision, ops, limits, locking: locking.flatten() })

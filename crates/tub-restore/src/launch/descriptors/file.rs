@@ -1,15 +1,12 @@
-//! Files at their paths, checked, and scratch files with their content.
+//! Files at their paths, checked.
 //!
 //! In: what the image says of a file. Out: a descriptor. Invariant: no link is followed; a file
 //! that must be unchanged is.
 
 use crate::launch::LaunchError;
-use crate::plan::MappedFile;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fstat};
-use std::fs::File;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::fd::OwnedFd;
 use tub_model::FileIdentity;
 use tub_sys::Errno;
 
@@ -64,49 +61,4 @@ pub(super) fn check_identity(fd: &OwnedFd, file: &FileIdentity) -> Result<(), La
         return Err(changed("was modified after the checkpoint".to_owned()));
     }
     Ok(())
-}
-
-/// Makes a scratch file with its saved content. Where its name is taken, by another instance of the
-/// same image, the file has no name.
-pub(super) fn open_scratch(file: &MappedFile, pages: i32) -> Result<OwnedFd, LaunchError> {
-    let MappedFile::Scratch { path, mode, size_bytes, start, content } = file else {
-        return Err(LaunchError::System { what: "scratch file", source: Errno::EINVAL });
-    };
-    let failed = |source| LaunchError::Descriptor { object: format!("file {path}"), source };
-    let make = || {
-        std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(*mode)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(path)
-    };
-    // One that had no name in an earlier life has none in this one: the kernel's name for it looks
-    // like a path, and root could create it.
-    let named = !path.starts_with("/memfd:");
-    let fd = match named.then(make) {
-        Some(Ok(file)) => file,
-        _ => File::from(
-            nix::sys::memfd::memfd_create(c"tub-scratch", nix::sys::memfd::MFdFlags::MFD_CLOEXEC)
-                .map_err(failed)?,
-        ),
-    };
-    let io = |error: std::io::Error| failed(Errno::from_raw(error.raw_os_error().unwrap_or(5)));
-    fd.set_len(*size_bytes).map_err(io)?;
-    // SAFETY: the number was placed by `lay_out`; it is given back below, unclosed.
-    let store = unsafe { File::from_raw_fd(pages) };
-    let mut page = [0u8; 4096];
-    let copied = content.iter().try_for_each(|run| {
-        let mut done = 0;
-        while done < run.range.len() {
-            store.read_exact_at(&mut page, run.offset_bytes + done)?;
-            fd.write_all_at(&page, run.range.start() - start + done)?;
-            done += page.len() as u64;
-        }
-        Ok(())
-    });
-    let _ = store.into_raw_fd();
-    copied.map_err(io)?;
-    Ok(fd.into())
 }

@@ -11,15 +11,17 @@ mod inotify;
 mod memory;
 mod pidfd;
 mod pipe;
+pub(super) mod scratch;
 mod socket;
 mod terminal;
 
 use super::LaunchError;
 use crate::plan::{End, FileStep, MappedFile, RestorePlan, SpareFds, TaskPlan};
-use file::{check_identity, open_existing, open_path, open_scratch};
+use file::{check_identity, open_existing, open_path};
 use nix::fcntl::OFlag;
 use nix::sys::stat::{Mode, fstat};
 use nix::unistd::{Whence, lseek};
+use scratch::open_scratch;
 use std::fs::File;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -46,7 +48,7 @@ pub(super) fn claim(
 }
 
 /// Makes all open file descriptions of `plan`, after [`claim`].
-pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
+pub(super) fn open_all(plan: &RestorePlan, own_mounts: bool) -> Result<(), LaunchError> {
     let spare = plan.spare;
     let system = |what| move |source| LaunchError::System { what, source };
     // From here on only the spare numbers and the standard streams are ours.
@@ -59,7 +61,13 @@ pub(super) fn open_all(plan: &RestorePlan) -> Result<(), LaunchError> {
     for (number, file) in (spare.first_file..).zip(&plan.mapped_files) {
         let fd = match file {
             MappedFile::Existing { file, writable } => open_existing(file, *writable)?,
-            MappedFile::Scratch { .. } => open_scratch(file, spare.pages)?,
+            MappedFile::Scratch { .. } => {
+                let fd = open_scratch(file, spare.pages)?;
+                if own_mounts {
+                    scratch::show_inside(file);
+                }
+                fd
+            }
             MappedFile::Memory { file, content, .. } => memory::open(file, content, spare.pages)?,
             MappedFile::ReadOnly { of, .. } => {
                 memory::open_again(spare, *of, OFlag::O_RDONLY).map_err(system("read-only file"))?
