@@ -75,6 +75,7 @@ pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
     }
     open_to_all(&layout.dir)?;
     step("building tub, the prober and the native example", || build_static(&layout))?;
+    step("building the library for C", || build_c_library(&layout))?;
     if let Some(home) = java_home {
         step("building the Java agent", || build_agent(&layout, home))?;
     }
@@ -95,6 +96,31 @@ fn build_static(layout: &Layout) -> Result<()> {
         install(&release.join(name), &layout.dir.join("bin").join(name))?;
     }
     Ok(())
+}
+
+/// `lib/libtubthumping.so` and `.a`, `include/tub.h`, and what pkg-config reads.
+fn build_c_library(layout: &Layout) -> Result<()> {
+    run_quietly(cargo().args(["build", "--release", "--quiet", "--package", "tubthumping-c"]))?;
+    let release = target_dir().join("release");
+    let include = layout.dir.join("include");
+    let pkgconfig = layout.dir.join("lib/pkgconfig");
+    for dir in [&include, &pkgconfig] {
+        fs::create_dir_all(dir).map_err(|error| Failure::io("create", dir, &error))?;
+        open_to_all(dir)?;
+    }
+    for ending in ["so", "a"] {
+        let built = release.join(format!("libtubthumping_c.{ending}"));
+        install(&built, &layout.dir.join(format!("lib/libtubthumping.{ending}")))?;
+    }
+    let sources = root().join("bindings/c");
+    install(&sources.join("include/tub.h"), &include.join("tub.h"))?;
+    let template = sources.join("tubthumping.pc.in");
+    let text =
+        fs::read_to_string(&template).map_err(|error| Failure::io("read", &template, &error))?;
+    let path = pkgconfig.join("tubthumping.pc");
+    fs::write(&path, text.replace("@VERSION@", env!("CARGO_PKG_VERSION")))
+        .map_err(|error| Failure::io("write", &path, &error))?;
+    open_to_all(&path)
 }
 
 fn build_agent(layout: &Layout, java_home: &Path) -> Result<()> {

@@ -28,6 +28,7 @@ mod jvm_policies;
 mod jvm_program;
 mod jvm_random;
 mod jvm_tools;
+mod languages;
 mod lives;
 mod mappings;
 mod memory;

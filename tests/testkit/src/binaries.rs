@@ -108,6 +108,29 @@ pub fn subject_binary() -> &'static Path {
     })
 }
 
+/// The program in Rust that takes part in checkpoints (`examples/subject.rs` of `tubthumping-app`).
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn app_subject() -> &'static Path {
+    static SUBJECT: OnceLock<PathBuf> = OnceLock::new();
+    let target = ["--example", "subject"];
+    let build = || reachable(&cargo_build("tubthumping-app", &target, "examples/subject"));
+    SUBJECT.get_or_init(build)
+}
+
+/// The library for C, and what is made of it: `libtubthumping.so`.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn c_library() -> &'static Path {
+    static LIBRARY: OnceLock<PathBuf> = OnceLock::new();
+    let build = || reachable(&cargo_build("tubthumping-c", &["--lib"], "libtubthumping_c.so"));
+    LIBRARY.get_or_init(build)
+}
+
 /// A CRIU to test with: `$TUB_CRIU`, else the one that `cargo xtask setup` has unpacked. Says why
 /// there is none, where there is none.
 pub fn criu() -> Option<PathBuf> {

@@ -18,7 +18,9 @@ mod scratch;
 mod serial;
 mod visible;
 
-pub use binaries::{Product, agent, criu, prober_binary, product, subject_binary};
+pub use binaries::{
+    Product, agent, app_subject, c_library, criu, prober_binary, product, subject_binary,
+};
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
 pub use faults::{Call, Fault, Traced, left_over, strace};
 pub use flavour::{Container, Flavour, Memory, Pids, User, every, is_root};

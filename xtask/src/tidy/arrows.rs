@@ -71,7 +71,10 @@ const ARROWS: &[Row] = &[
             "tub-units",
         ],
     ),
-    ("tub-java-agent", &["tub-control", "tub-units"]),
+    // A service carries this, and no engine.
+    ("tubthumping-app", &["tub-control"]),
+    ("tubthumping-c", &["tubthumping-app"]),
+    ("tub-java-agent", &["tub-control", "tub-units", "tubthumping-app"]),
     ("tub-testkit", &[]),
     ("tub-subjects", &[]),
     // Tests look into images to see what is, and make broken ones.

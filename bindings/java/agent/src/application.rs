@@ -5,7 +5,6 @@
 //! Not here: the notifications themselves.
 
 use crate::jvm::{Argument, Env, Jvm, JvmError};
-use crate::mailbox::Mailbox;
 use crate::strings::unpack;
 use crate::{DESK, descriptors, perf_data, shim};
 use std::path::PathBuf;
@@ -15,6 +14,8 @@ use tub_control::{
     Application, OpenResource, OpenRule, Peer, Prepared, Refusal, RefusalKind, ResourceFailure,
     State, Status,
 };
+use tubthumping_app::mailbox::Mailbox;
+use tubthumping_app::{allow_tracing_by, open_rule};
 
 /// How long the after-hooks may take when the engine takes its word back, before it is told so.
 const ABORT_PATIENCE: Duration = Duration::from_secs(60);
@@ -71,7 +72,7 @@ impl Application for JavaApplication {
         Ok(Prepared {
             mailbox: place,
             private_fds,
-            open: open_rule(),
+            open: open_rule(unsaid()),
             allowed_paths,
             runtime,
             resources,
@@ -162,12 +163,9 @@ fn adopt_generators() -> Result<(), JvmError> {
     Ok(())
 }
 
-fn open_rule() -> OpenRule {
-    match std::env::var("TUB_OPEN").as_deref() {
-        Ok("restore") => OpenRule::Restore,
-        Err(_) if OPEN_TO_ENGINE.load(Ordering::Relaxed) => OpenRule::Restore,
-        _ => OpenRule::Refuse,
-    }
+/// What becomes of what is open where the environment does not say so.
+fn unsaid() -> OpenRule {
+    if OPEN_TO_ENGINE.load(Ordering::Relaxed) { OpenRule::Restore } else { OpenRule::Refuse }
 }
 
 /// The directory of the agent and, where it is another, the one of the shim that it has written.
@@ -178,15 +176,4 @@ fn agent_directory() -> Vec<String> {
         .flatten()
         .map(|path| path.to_string_lossy().into_owned())
         .collect()
-}
-
-/// Lets the engine trace this process where Yama asks for permission.
-///
-/// KERNEL(since 3.4): `Documentation/admin-guide/LSM/Yama.rst`; EINVAL without Yama. A peer in
-/// another PID namespace has no number that could be named, so that any process of ours may then.
-fn allow_tracing_by(peer: Peer) {
-    let tracer = libc::c_ulong::try_from(peer.pid).ok().filter(|&pid| pid != 0);
-    let any = libc::PR_SET_PTRACER_ANY;
-    // SAFETY: prctl(PR_SET_PTRACER) takes a number and touches no memory.
-    unsafe { libc::prctl(libc::PR_SET_PTRACER, tracer.unwrap_or(any), 0, 0, 0) };
 }

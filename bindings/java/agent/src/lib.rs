@@ -26,12 +26,9 @@ mod attach;
 mod classfile;
 mod compilers;
 mod descriptors;
-mod desk;
-mod engine;
 mod heap;
 mod hooks;
 mod jvm;
-mod mailbox;
 mod natives;
 mod perf_data;
 mod shim;
@@ -39,7 +36,7 @@ mod socket;
 mod start;
 mod strings;
 
-use desk::Desk;
+use tubthumping_app::desk::Desk;
 
 /// Where the conversation with the engine and the round in Java meet.
 static DESK: Desk = Desk::new();

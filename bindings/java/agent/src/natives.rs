@@ -6,7 +6,7 @@
 
 use crate::jvm::{Env, Jvm, Object};
 use crate::strings::pack;
-use crate::{DESK, attach, compilers, descriptors, engine, heap, perf_data};
+use crate::{DESK, attach, compilers, descriptors, heap, perf_data};
 use jni_sys::{JNIEnv, jboolean, jint, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -14,6 +14,7 @@ use std::ptr;
 use std::time::Duration;
 use tub_control::OpenResourceKind;
 use tub_control::mailbox::Letter;
+use tubthumping_app::engine;
 
 /// `Agent.awaitVerdict()`.
 #[unsafe(no_mangle)]

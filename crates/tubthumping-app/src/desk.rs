@@ -1,7 +1,7 @@
-//! Where the conversation with the engine and the round in Java meet.
+//! Where the conversation with the engine and the round of notifications meet.
 //!
 //! In: the engine's word, from a conversation. Out: the same, for the thread of the round.
-//! Invariant: one round at a time, which Java's `Coordinator` sees to.
+//! Invariant: one round at a time, which the coordinator sees to.
 //! Not here: what either side does with it.
 
 use crate::mailbox::Mailbox;
@@ -26,19 +26,27 @@ enum Note {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub struct Desk {
     note: Mutex<Note>,
     changed: Condvar,
     mailbox: Mutex<Option<Mailbox>>,
-    socket: Mutex<Option<PathBuf>>,
+    /// And whose it is: a child that was forked off has a copy of this desk.
+    socket: Mutex<Option<(u32, PathBuf)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Default for Desk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Desk {
-    pub(crate) const fn new() -> Self {
+    /// A desk with nothing on it.
+    pub const fn new() -> Self {
         Self {
             note: Mutex::new(Note::Nothing),
             changed: Condvar::new(),
@@ -53,12 +61,12 @@ impl Desk {
     }
 
     /// Puts the mailbox of the round that is prepared on the desk.
-    pub(crate) fn prepared(&self, mailbox: Mailbox) {
+    pub fn prepared(&self, mailbox: Mailbox) {
         *lock(&self.mailbox) = Some(mailbox);
     }
 
     /// Tells the round that there will be no image.
-    pub(crate) fn abort(&self, message: &str, failures: &[OpenResource]) {
+    pub fn abort(&self, message: &str, failures: &[OpenResource]) {
         self.put(Note::Aborted(Failed {
             message: message.to_owned(),
             failures: failures.to_vec(),
@@ -66,7 +74,7 @@ impl Desk {
     }
 
     /// Tells the round to wait on its mailbox, and waits until it has its letter.
-    pub(crate) fn commit(&self, deadline: Duration) {
+    pub fn commit(&self, deadline: Duration) {
         self.put(Note::Committed(deadline));
         let mut note = lock(&self.note);
         while !matches!(*note, Note::Settled) {
@@ -76,7 +84,7 @@ impl Desk {
     }
 
     /// Waits for what became of the process. Called by the round, once.
-    pub(crate) fn await_letter(&self) -> Letter {
+    pub fn await_letter(&self) -> Letter {
         let mut note = lock(&self.note);
         loop {
             match std::mem::replace(&mut *note, Note::Nothing) {
@@ -100,13 +108,15 @@ impl Desk {
     }
 
     /// Remembers where the control socket is.
-    pub(crate) fn socket_is_at(&self, path: PathBuf) {
-        *lock(&self.socket) = Some(path);
+    pub fn socket_is_at(&self, path: PathBuf) {
+        *lock(&self.socket) = Some((std::process::id(), path));
     }
 
-    /// Removes the control socket's path, at the end of the JVM.
-    pub(crate) fn remove_socket(&self) {
-        if let Some(path) = lock(&self.socket).take() {
+    /// Removes the control socket's path, at the end of the process.
+    pub fn remove_socket(&self) {
+        if let Some((owner, path)) = lock(&self.socket).take()
+            && owner == std::process::id()
+        {
             // Somebody else may have tidied up; the next process to start does.
             let _ = std::fs::remove_file(path);
         }

@@ -17,7 +17,7 @@ const SLICE: Duration = Duration::from_millis(100);
 
 /// One mailbox, used once.
 #[derive(Debug)]
-pub(crate) struct Mailbox {
+pub struct Mailbox {
     memory: NonNull<u8>,
 }
 
@@ -27,7 +27,10 @@ unsafe impl Send for Mailbox {}
 impl Mailbox {
     /// Fresh memory, all zeros. A used mailbox cannot be cleared instead: in a copy, MADV_DONTNEED
     /// would bring the image's bytes back.
-    pub(crate) fn new() -> Result<Self, std::io::Error> {
+    ///
+    /// # Errors
+    /// That of mmap(2).
+    pub fn new() -> Result<Self, std::io::Error> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: a new mapping at an address of the kernel's choice touches nothing of ours.
@@ -40,7 +43,8 @@ impl Mailbox {
         Ok(Self { memory })
     }
 
-    pub(crate) fn place(&self) -> MailboxPlace {
+    /// Where it lies, for the engine.
+    pub fn place(&self) -> MailboxPlace {
         MailboxPlace { address: self.memory.as_ptr() as u64, bytes: MAILBOX_BYTES as u64 }
     }
 
@@ -52,7 +56,7 @@ impl Mailbox {
     }
 
     /// Waits for a letter, for at most `deadline`.
-    pub(crate) fn wait(self, deadline: Duration) -> Letter {
+    pub fn wait(self, deadline: Duration) -> Letter {
         let start = Instant::now();
         while self.state().load(Ordering::Acquire) == WAITING {
             if start.elapsed() > deadline {

@@ -1,10 +1,10 @@
-//! Starts the engine from inside, for `Core.checkpointRestore()`.
+//! Starts the engine from inside, for an application that asks for its own checkpoint.
 //!
 //! In: `TUB_COMMAND`, `TUB_IMAGE` and `TUB_CHECKPOINT_OPTIONS`. Out: a `tub checkpoint` of this
 //! process, and where it leaves its messages.
 //! Invariant: the engine is no child of this process, which could not be restored with one; and
 //! no descriptor of this process leads to it.
-//! Not here: waiting for it (`Coordinator.java`).
+//! Not here: waiting for it.
 
 use std::env;
 use std::ffi::OsString;
@@ -17,15 +17,18 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 /// An engine that has been started.
-pub(crate) struct Started {
+#[derive(Debug)]
+pub struct Started {
     /// Its process id.
-    pub(crate) pid: i32,
+    pub pid: i32,
     /// The file that its messages go to.
-    pub(crate) messages: PathBuf,
+    pub messages: PathBuf,
 }
 
 /// Starts the engine; `None` where it is not said which, or where the image should go.
-pub(crate) fn start() -> Option<Result<Started, String>> {
+///
+/// The error says what could not be run, and why.
+pub fn start() -> Option<Result<Started, String>> {
     let command = set("TUB_COMMAND")?;
     let image = set("TUB_IMAGE")?;
     let name = PathBuf::from(&command);
@@ -84,7 +87,7 @@ fn adopt_out(report_to: i32) -> io::Result<()> {
             // SAFETY: write(2) of four bytes of ours to the pipe made by `run`. A pipe takes that
             // few at once, and where it fails `run` misses them.
             unsafe { libc::write(report_to, bytes.as_ptr().cast(), bytes.len()) };
-            // SAFETY: _exit(2) ends this process without running anything of the JVM's.
+            // SAFETY: _exit(2) ends this process without running anything of the program's.
             unsafe { libc::_exit(0) }
         }
     }

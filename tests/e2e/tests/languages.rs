@@ -1,0 +1,264 @@
+//! Programs that take part in checkpoints, in each language that there is a binding for: all of them
+//! do the same (`examples/subject.rs` of `tubthumping-app`), and are held to the same.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+use tub_testkit::{
+    Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, app_subject, c_library, code,
+    every, skipped, wait_for,
+};
+
+/// Whose way it is to write such a program.
+struct Language {
+    name: &'static str,
+    /// The words that start it.
+    words: Vec<String>,
+    variables: Vec<(&'static str, String)>,
+}
+
+impl Language {
+    fn rust() -> Self {
+        let words = vec![app_subject().display().to_string()];
+        Self { name: "Rust", words, variables: Vec::new() }
+    }
+
+    /// Compiled here, into a directory that is to be kept for as long as the program runs.
+    fn c(dir: &Scratch) -> Option<Self> {
+        let program = dir.join("subject");
+        let root = c_dir().ancestors().nth(3).expect("tests/e2e/c lies three below").to_owned();
+        let library = c_library();
+        let linked = dir.join("libtubthumping.so");
+        fs::copy(library, &linked).unwrap();
+        let mut compiler = Command::new("cc");
+        compiler.args(["-Wall", "-Wextra", "-Werror", "-O1", "-I"]);
+        compiler.arg(root.join("bindings/c/include")).arg(c_dir().join("subject.c"));
+        compiler.arg("-o").arg(&program).arg("-L").arg(dir.path());
+        compiler.args(["-ltubthumping", "-Wl,-rpath,$ORIGIN"]);
+        if !compiler.status().is_ok_and(|status| status.success()) {
+            skipped("no C compiler that makes programs");
+            return None;
+        }
+        open_to_all(dir.path());
+        let words = vec![program.display().to_string()];
+        Some(Self { name: "C", words, variables: Vec::new() })
+    }
+}
+
+/// Where C's own files lie.
+fn c_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("c")
+}
+
+/// A program under way.
+struct Life {
+    instance: Instance,
+    seen: usize,
+}
+
+impl Life {
+    fn start(language: &Language, user: User) -> Self {
+        let dir = Arc::new(Scratch::new(user));
+        let state = dir.make_dir("state");
+        let mut run = Tub::new(user, "run").arg("--image").arg(dir.join("inside")).arg("--");
+        for word in &language.words {
+            run = run.arg(word);
+        }
+        let mut command: Command = run.arg(&state).command();
+        command.env("TUB_CHECKPOINT_OPTIONS", "--leave-running --replace");
+        command.envs(language.variables.iter().map(|(name, value)| (name, value)));
+        let ready = |printed: &str| printed.contains("ready\n").then_some(());
+        let instance = Instance::start(language.name, &dir, command, ready);
+        Self { instance, seen: 0 }
+    }
+
+    fn of(instance: Instance) -> Self {
+        Self { instance, seen: 0 }
+    }
+
+    /// Gives an order and waits until it has been carried out.
+    #[track_caller]
+    fn order(&mut self, order: &str) -> Vec<String> {
+        self.instance.go(order);
+        self.lines_until(&format!("did {order}"))
+    }
+
+    /// What it prints from where we last looked up to a line.
+    #[track_caller]
+    fn lines_until(&mut self, last: &str) -> Vec<String> {
+        let new = wait_for(Duration::from_secs(60), || {
+            let output = self.instance.output();
+            let lines: Vec<_> = output.lines().skip(self.seen).map(str::to_owned).collect();
+            let end = lines.iter().position(|line| line == last)?;
+            Some(lines[..end].to_vec())
+        });
+        let new = new.unwrap_or_else(|| panic!("no {last:?}\n{}", self.instance.tell()));
+        self.seen += new.len() + 1;
+        new
+    }
+
+    fn image(&self, name: &str) -> PathBuf {
+        self.instance.dir().join(name)
+    }
+}
+
+/// Lets every user in.
+fn open_to_all(dir: &Path) {
+    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
+}
+
+const BEFORE: [&str; 3] = ["before three", "before two", "before one"];
+
+fn after(how: &str) -> Vec<String> {
+    ["one", "two", "three"].iter().map(|name| format!("after {name} {how}")).collect()
+}
+
+/// Without what `lucky` tells.
+fn quiet(lines: Vec<String>) -> Vec<String> {
+    lines.into_iter().filter(|line| !line.starts_with("random ")).collect()
+}
+
+const WAYS: [Flavour; 3] = [
+    Flavour::USUAL,
+    Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Lazy },
+    Flavour { user: User::Ordinary, pids: Pids::New, memory: Memory::Eager },
+];
+
+/// From outside and from inside, in the original and in two copies at once, over two generations.
+fn lives_on(language: &Language) {
+    every(&WAYS, |flavour| {
+        let mut life = Life::start(language, flavour.user);
+        life.lines_until("ready");
+        let (first, second) = (life.image("first"), life.image("second"));
+        let status = Tub::new(flavour.user, "status").arg(life.instance.pid().to_string());
+        let status = status.arg("--json").run().succeeds().stdout;
+        for word in ["one", "two", "three", language.name] {
+            assert!(status.contains(word), "no {word:?} in {status}");
+        }
+
+        // From outside; the original goes on, and knows it.
+        life.instance.checkpoint(&first, &["--leave-running"]).succeeds();
+        let told = after("resumed 1");
+        let lines = life.lines_until(&told[2]);
+        assert_eq!(quiet(lines), [&BEFORE.map(str::to_owned)[..], &told[..2]].concat());
+
+        // From inside, likewise.
+        let lines = life.order("checkpoint");
+        let all = [&BEFORE.map(str::to_owned)[..], &after("resumed 1")].concat();
+        assert_eq!(quiet(lines), [&all[..], &["checkpoint resumed 1".to_owned()]].concat());
+
+        // Copies of the image taken from inside return from the call.
+        let inside = life.image("inside");
+        let copy = Restore::of(&life.instance, &inside, flavour).start();
+        let mut copy = Life::of(copy);
+        let lines = copy.lines_until("did checkpoint");
+        let all = after("restored 1 [] []");
+        assert_eq!(quiet(lines), [&all[..], &["checkpoint restored 1 [] []".to_owned()]].concat());
+        drop(copy);
+
+        // Two at once, which are told apart, and are given something on their way.
+        life.instance.checkpoint_and_end(&second);
+        let restore = Restore::of(&life.instance, &second, flavour).args(&["--env", "COLOR=red"]);
+        let restore = restore.new_args(&["a", "b c"]);
+        let copies = [restore.start(), restore.start()].map(Life::of);
+        let random = copies.map(|mut copy| {
+            copy.lines_until(&after("restored 1 [red] [a,b c]")[2]);
+            let is_drawn = |line: &&str| line.starts_with("random ");
+            let drawn = wait_for(Duration::from_secs(30), || {
+                copy.instance.output().lines().find(is_drawn).map(str::to_owned)
+            });
+            assert!(!copy.instance.output().contains("before "), "{}", copy.instance.tell());
+            (drawn.expect("a line that begins with random"), copy)
+        });
+        let [(first, mut copy), (second, other)] = random;
+        assert_ne!(first, second);
+        drop(other);
+        // A copy can be asked again, from inside.
+        let lines = copy.order("checkpoint");
+        assert_eq!(lines.last().map(String::as_str), Some("checkpoint resumed 2"), "{lines:?}");
+    });
+}
+
+/// What is open, hooks that fail, hooks that hang.
+fn refuses(language: &Language) {
+    let mut life = Life::start(language, User::Ordinary);
+    life.lines_until("ready");
+    let (image, log) = (life.image("refused"), life.image("state/log"));
+    fs::write(&log, "text").unwrap();
+    life.instance.dir().give(&log);
+    let checkpoint = |life: &Life, options: &[&str]| life.instance.checkpoint(&image, options);
+
+    life.order(&format!("open {}", log.display()));
+    checkpoint(&life, &[]).fails_with(code::REFUSED, &[&log.display().to_string()]);
+    let lines = quiet(life.order("checkpoint"));
+    let expected = format!("CheckpointException CheckpointOpenFileException: {}", log.display());
+    assert_eq!(lines.last(), Some(&expected), "{lines:?}");
+    let told = [&BEFORE.map(str::to_owned)[..], &after("failed")].concat();
+    assert_eq!(lines[lines.len() - 7..lines.len() - 1], told, "{lines:?}");
+
+    life.order("listen");
+    let lines = life.order("checkpoint");
+    let of =
+        |name: &str| lines.iter().any(|l| l.starts_with(&format!("CheckpointException {name}: ")));
+    assert!(of("CheckpointOpenFileException") && of("CheckpointOpenSocketException"), "{lines:?}");
+    life.order("close");
+
+    life.order("register bad");
+    life.order("register worse");
+    let lines = quiet(life.order("checkpoint"));
+    let expected = [
+        "before worse",
+        "before bad",
+        "before three",
+        "before two",
+        "before one",
+        "after one failed",
+        "after two failed",
+        "after three failed",
+        "after bad failed",
+        "after worse failed",
+        "CheckpointException worse: Tired: worse is tired",
+        "CheckpointException bad: Tired: bad is tired",
+    ];
+    assert_eq!(lines, expected);
+    checkpoint(&life, &[]).fails_with(code::REFUSED, &["worse is tired", "bad is tired"]);
+    life.order("unregister bad");
+    life.order("unregister worse");
+
+    life.order("register slow");
+    checkpoint(&life, &["--timeout", "1"]).fails_with(code::TIMED_OUT, &["slow"]);
+    life.lines_until("after slow failed");
+    life.order("unregister slow");
+
+    let lines = life.order("checkpoint");
+    assert!(lines.last().unwrap().starts_with("checkpoint resumed 1"), "{lines:?}");
+    life.instance.go("end");
+    assert!(life.instance.wait().success());
+}
+
+#[test]
+fn rust_lives_on() {
+    lives_on(&Language::rust());
+}
+
+#[test]
+fn rust_refuses() {
+    refuses(&Language::rust());
+}
+
+#[test]
+fn c_lives_on() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::c(&dir) else { return };
+    lives_on(&language);
+}
+
+#[test]
+fn c_refuses() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::c(&dir) else { return };
+    refuses(&language);
+}
