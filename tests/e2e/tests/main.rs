@@ -27,6 +27,7 @@ mod jvm_late;
 mod jvm_policies;
 mod jvm_program;
 mod jvm_random;
+mod jvm_time;
 mod jvm_tools;
 mod languages;
 mod lives;

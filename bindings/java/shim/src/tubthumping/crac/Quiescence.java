@@ -20,6 +20,7 @@ final class Quiescence {
     private Seeders seeders;
     private Addresses addresses;
     private TimeZones timeZones;
+    private Timers timers;
     private Uptime uptime;
     private FlightRecordings recordings;
     private LeftOpen leftOpen;
@@ -40,6 +41,7 @@ final class Quiescence {
         seeders = new Seeders();
         addresses = new Addresses();
         timeZones = new TimeZones(ManagementFactory.getRuntimeMXBean().getInputArguments().toString());
+        timers = new Timers();
         uptime = new Uptime();
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
@@ -55,7 +57,8 @@ final class Quiescence {
         heap.shrink();
         // Last, since all of the above leaves free memory behind in the native heap.
         Agent.trimNativeHeap();
-        // The very last, since nothing may draw numbers from here on.
+        // The very last, since nothing may draw numbers from here on; and a timer waits for nobody.
+        timers.hold();
         generators.lock();
     }
 
@@ -67,6 +70,7 @@ final class Quiescence {
         byte[] seed = new byte[32];
         new SecureRandom().nextBytes(seed);
         reseed(new BigInteger(1, seed).toString(16));
+        timers.rehearse();
         new Management.RestoreTime(System.currentTimeMillis()).uptimeMillis();
     }
 
@@ -98,6 +102,9 @@ final class Quiescence {
         if (generators != null) {
             generators.unlock();
         }
+        if (timers != null) {
+            timers.release();
+        }
         if (leftOpen != null) {
             leftOpen.reopen(failures);
         }
@@ -111,6 +118,7 @@ final class Quiescence {
 
     /** Adapts this copy to the place and time in which it gets up. Comes before {@link #end}. */
     void restored(Restored restored, Failures failures) {
+        attempt(failures, timers::move);
         attempt(failures, () -> reseed(restored.seed()));
         Management.RestoreTime.last = new Management.RestoreTime(restored.unixMillis());
         attempt(failures, () -> uptime.restart(restored.unixMillis()));
