@@ -24,6 +24,7 @@ mod jvm_inside;
 mod jvm_jdk;
 mod jvm_killed;
 mod jvm_late;
+mod jvm_management;
 mod jvm_policies;
 mod jvm_program;
 mod jvm_random;

@@ -4,6 +4,7 @@ import java.lang.management.ManagementFactory;
 import java.math.BigInteger;
 import java.security.SecureRandom;
 import java.util.List;
+import java.util.Map;
 
 /**
  * The JVM's own part in a checkpoint: made ready after the last before-hook, undone before the
@@ -23,6 +24,8 @@ final class Quiescence {
     private Timers timers;
     private Uptime uptime;
     private FlightRecordings recordings;
+    private ManagementAgent management;
+    private Map<String, String> givenProperties = Map.of();
     private LeftOpen leftOpen;
     private List<String> allowedPaths = List.of();
 
@@ -46,6 +49,7 @@ final class Quiescence {
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
         stopRecordings();
+        management = ManagementAgent.stop();
         references.drain();
         leftOpen = new LeftOpen(policies);
         leftOpen.apply(allowedPaths, failures);
@@ -114,6 +118,9 @@ final class Quiescence {
         if (recordings != null) {
             attempt(failures, recordings::start);
         }
+        if (management != null) {
+            attempt(failures, () -> management.start(givenProperties));
+        }
     }
 
     /** Adapts this copy to the place and time in which it gets up. Comes before {@link #end}. */
@@ -126,12 +133,14 @@ final class Quiescence {
         attempt(failures, () -> environment.apply(restored.variables()));
         attempt(failures, timeZones::follow);
         attempt(failures, () -> restored.input().apply());
+        givenProperties = restored.input().properties();
         leftOpen.restored(failures);
     }
 
     /** The last of all, when the hooks have run: what is new listens on sockets of its own. */
-    void restartManagement(RestoreInput input, Failures failures) {
-        if (input.hasProperty("com.sun.management")) {
+    void startNewManagement(RestoreInput input, Failures failures) {
+        boolean runs = management != null && management.isRemote();
+        if (!runs && input.hasProperty("com.sun.management")) {
             attempt(failures, Quiescence::startManagementAgent);
         }
     }

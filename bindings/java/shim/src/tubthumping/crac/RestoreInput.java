@@ -71,6 +71,10 @@ final class RestoreInput {
         return properties.keySet().stream().anyMatch(name -> name.startsWith(prefix));
     }
 
+    Map<String, String> properties() {
+        return properties;
+    }
+
     boolean hasMain() {
         return main != null;
     }

@@ -99,7 +99,7 @@ final class Round implements Runnable {
         trace("restore-finish");
         RestoreInput given = input();
         if (given != null) {
-            quiescence.restartManagement(given, afterFailures);
+            quiescence.startNewManagement(given, afterFailures);
         }
         enter(Phase.OVER);
         coordinator.over(this);
