@@ -6,6 +6,7 @@
 
 use crate::failure::{Failure, Result};
 use crate::process::{run_quietly, step};
+use crate::setup;
 use serde_json::Value;
 use std::env;
 use std::fs;
@@ -76,6 +77,10 @@ pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
     open_to_all(&layout.dir)?;
     step("building tub, the prober and the native example", || build_static(&layout))?;
     step("building the library for C", || build_c_library(&layout))?;
+    match setup::need_python() {
+        Ok(python) => step("building the wheel for Python", || build_wheel(&layout, &python))?,
+        Err(error) => println!("skipped: the wheel for Python: {error}"),
+    }
     if let Some(home) = java_home {
         step("building the Java agent", || build_agent(&layout, home))?;
     }
@@ -121,6 +126,18 @@ fn build_c_library(layout: &Layout) -> Result<()> {
     fs::write(&path, text.replace("@VERSION@", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Failure::io("write", &path, &error))?;
     open_to_all(&path)
+}
+
+/// `python/tubthumping-….whl`, around the library for C.
+fn build_wheel(layout: &Layout, python: &Path) -> Result<()> {
+    let dir = layout.dir.join("python");
+    fs::create_dir_all(&dir).map_err(|error| Failure::io("create", &dir, &error))?;
+    open_to_all(&dir)?;
+    let script = "import sys, build_backend; build_backend.build_wheel(sys.argv[1])";
+    let mut command = Command::new(python);
+    command.current_dir(root().join("bindings/python")).args(["-B", "-c", script]).arg(&dir);
+    command.env("TUBTHUMPING_LIBRARY", layout.dir.join("lib/libtubthumping.so"));
+    run_quietly(&mut command).map(drop)
 }
 
 fn build_agent(layout: &Layout, java_home: &Path) -> Result<()> {

@@ -104,6 +104,20 @@ pub(crate) fn need_jdk(wished: Option<&Path>) -> Result<Jdk> {
         .ok_or_else(|| Failure::new("openjdk-17-jdk-headless: installed, but not found"))
 }
 
+/// A Python from 3.9 on is there, or is installed.
+pub(crate) fn need_python() -> Result<PathBuf> {
+    let there = || {
+        let ask = "import sys, ssl; sys.exit(sys.version_info < (3, 9))";
+        let is_new = |python: &&str| run_quietly(Command::new(python).args(["-c", ask])).is_ok();
+        ["/usr/bin/python3", "python3"].into_iter().find(is_new).map(PathBuf::from)
+    };
+    if let Some(python) = there() {
+        return Ok(python);
+    }
+    install("Python", &["python3"])?;
+    there().ok_or_else(|| Failure::new("python3: installed, but not found, or too old"))
+}
+
 /// Maven is there, or is installed.
 pub(crate) fn need_maven() -> Result<()> {
     if exists("mvn") {

@@ -86,6 +86,12 @@ typedef void (*tub_after)(void *data,
                           const struct tub_outcome *outcome,
                           struct tub_failures *failures);
 
+/*
+ Called once with a resource's data, when it has been unregistered and no hook of it will be called any
+ more; on any thread.
+ */
+typedef void (*tub_release)(void *data);
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -102,13 +108,17 @@ const char *tub_start(const char *runtime, bool own_pipes);
 
 /*
  Registers a resource: it is told before each checkpoint in reverse order of registration, and
- after it in order. Either hook may be NULL. Returns its id, by which it is unregistered; never 0.
+ after it in order. Each function may be NULL. Returns its id, by which it is unregistered; never 0.
 
  # Safety
  `name` is a string that ends with NUL. The hooks may be called with `data` on another thread until
- the resource has been unregistered and no checkpoint is under way.
+ `release` is.
  */
-uint64_t tub_register(const char *name, tub_before before, tub_after after, void *data);
+uint64_t tub_register(const char *name,
+                      tub_before before,
+                      tub_after after,
+                      void *data,
+                      tub_release release);
 
 /*
  Unregisters a resource. If a checkpoint is under way it is still told of that one. Returns whether

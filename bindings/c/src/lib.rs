@@ -41,11 +41,25 @@ pub type tub_after = Option<
     ),
 >;
 
+/// Called once with a resource's data, when it has been unregistered and no hook of it will be called any
+/// more; on any thread.
+pub type tub_release = Option<unsafe extern "C" fn(data: *mut c_void)>;
+
 /// A resource of C's.
 struct Foreign {
     before: tub_before,
     after: tub_after,
     data: *mut c_void,
+    release: tub_release,
+}
+
+impl Drop for Foreign {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            // SAFETY: `release` was registered with `data` for this, and a value is dropped once.
+            unsafe { release(self.data) };
+        }
+    }
 }
 
 // SAFETY: whoever registers says that hooks and data may be used on another thread (tub_register).
@@ -118,21 +132,22 @@ pub unsafe extern "C" fn tub_start(runtime: *const c_char, own_pipes: bool) -> *
 }
 
 /// Registers a resource: it is told before each checkpoint in reverse order of registration, and
-/// after it in order. Either hook may be NULL. Returns its id, by which it is unregistered; never 0.
+/// after it in order. Each function may be NULL. Returns its id, by which it is unregistered; never 0.
 ///
 /// # Safety
 /// `name` is a string that ends with NUL. The hooks may be called with `data` on another thread until
-/// the resource has been unregistered and no checkpoint is under way.
+/// `release` is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn tub_register(
     name: *const c_char,
     before: tub_before,
     after: tub_after,
     data: *mut c_void,
+    release: tub_release,
 ) -> u64 {
     // SAFETY: asked of the caller.
     let name = unsafe { text(name) };
-    let registration = global_context().register(&name, Foreign { before, after, data });
+    let registration = global_context().register(&name, Foreign { before, after, data, release });
     let id = registration.id();
     registrations().insert(id, registration);
     id
@@ -142,7 +157,9 @@ pub unsafe extern "C" fn tub_register(
 /// it was registered.
 #[unsafe(no_mangle)]
 pub extern "C" fn tub_unregister(id: u64) -> bool {
-    registrations().remove(&id).is_some()
+    // Dropped when the lock has been given back: `release` may register another.
+    let registration = registrations().remove(&id);
+    registration.is_some()
 }
 
 /// Says in a hook that it failed: any name for the kind of the failure, and a message. May be said

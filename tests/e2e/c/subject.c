@@ -89,10 +89,10 @@ int main(int count, char **words) {
         fprintf(stderr, "%s\n", failed);
         return 1;
     }
-    tub_register("one", before, after, "one");
-    tub_register("two", before, after, "two");
-    tub_register("three", before, after, "three");
-    tub_register("lucky", NULL, draw, NULL);
+    tub_register("one", before, after, "one", NULL);
+    tub_register("two", before, after, "two", NULL);
+    tub_register("three", before, after, "three", NULL);
+    tub_register("lucky", NULL, draw, NULL, NULL);
     snprintf(path, sizeof path, "%s/go", words[1]);
     puts("ready");
     fflush(stdout);
@@ -128,7 +128,7 @@ int main(int count, char **words) {
             if (!word || strcmp(word + 1, names[i]) != 0)
                 continue;
             if (order[0] == 'r')
-                added[i] = tub_register(names[i], before, after, names[i]);
+                added[i] = tub_register(names[i], before, after, names[i], NULL);
             else
                 tub_unregister(added[i]);
         }

@@ -15,15 +15,46 @@ use tub_testkit::{
 /// Whose way it is to write such a program.
 struct Language {
     name: &'static str,
-    /// The words that start it.
-    words: Vec<String>,
+    /// The words that start it, before and after the directory that it is given.
+    before: Vec<String>,
+    after: Vec<String>,
     variables: Vec<(&'static str, String)>,
 }
 
 impl Language {
     fn rust() -> Self {
-        let words = vec![app_subject().display().to_string()];
-        Self { name: "Rust", words, variables: Vec::new() }
+        let before = vec![app_subject().display().to_string()];
+        Self { name: "Rust", before, after: Vec::new(), variables: Vec::new() }
+    }
+
+    /// From the wheel, as pip makes it without a network.
+    fn python(dir: &Scratch, words: &[&str]) -> Option<Self> {
+        let Some(python) = pythons().into_iter().next() else {
+            skipped("no Python from 3.9 on");
+            return None;
+        };
+        Some(Self::on(&python, dir, words))
+    }
+
+    fn on(python: &Path, dir: &Scratch, words: &[&str]) -> Self {
+        let site = dir.join("site");
+        let sources = c_dir().ancestors().nth(3).expect("the root").join("bindings/python");
+        let mut wheel = Command::new(python);
+        wheel.arg("-c").arg(
+            "import sys; sys.path.insert(0, sys.argv[1]); import build_backend, zipfile\n\
+             name = build_backend.build_wheel(sys.argv[2])\n\
+             zipfile.ZipFile(sys.argv[2] + '/' + name).extractall(sys.argv[3])",
+        );
+        wheel.arg(&sources).arg(dir.path()).arg(&site).arg("");
+        wheel.env("TUBTHUMPING_LIBRARY", c_library()).env("PYTHONDONTWRITEBYTECODE", "1");
+        assert!(wheel.status().is_ok_and(|status| status.success()), "no wheel");
+        let program = dir.join("subject.py");
+        fs::copy(c_dir().with_file_name("python").join("subject.py"), &program).unwrap();
+        open_to_all(dir.path());
+        let before = vec![python.display().to_string(), program.display().to_string()];
+        let after = words.iter().map(|&word| word.to_owned()).collect();
+        let variables = vec![("PYTHONPATH", site.display().to_string())];
+        Self { name: "Python", before, after, variables }
     }
 
     /// Compiled here, into a directory that is to be kept for as long as the program runs.
@@ -43,14 +74,27 @@ impl Language {
             return None;
         }
         open_to_all(dir.path());
-        let words = vec![program.display().to_string()];
-        Some(Self { name: "C", words, variables: Vec::new() })
+        let before = vec![program.display().to_string()];
+        Some(Self { name: "C", before, after: Vec::new(), variables: Vec::new() })
     }
 }
 
 /// Where C's own files lie.
 fn c_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("c")
+}
+
+/// Of each version of Python that is here and new enough, what starts it: `python3` and those of pyenv.
+fn pythons() -> Vec<PathBuf> {
+    let mut found = vec![PathBuf::from("/usr/bin/python3")];
+    let versions = std::env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv/versions"));
+    let entries = versions.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
+    found.extend(entries.map(|entry| entry.path().join("bin/python3")));
+    found.retain(|python| {
+        let ask = "import sys, ssl, ctypes; sys.exit(sys.version_info < (3, 9))";
+        Command::new(python).args(["-c", ask]).status().is_ok_and(|status| status.success())
+    });
+    found
 }
 
 /// A program under way.
@@ -64,10 +108,14 @@ impl Life {
         let dir = Arc::new(Scratch::new(user));
         let state = dir.make_dir("state");
         let mut run = Tub::new(user, "run").arg("--image").arg(dir.join("inside")).arg("--");
-        for word in &language.words {
+        for word in &language.before {
             run = run.arg(word);
         }
-        let mut command: Command = run.arg(&state).command();
+        run = run.arg(&state);
+        for word in &language.after {
+            run = run.arg(word);
+        }
+        let mut command = run.command();
         command.env("TUB_CHECKPOINT_OPTIONS", "--leave-running --replace");
         command.envs(language.variables.iter().map(|(name, value)| (name, value)));
         let ready = |printed: &str| printed.contains("ready\n").then_some(());
@@ -129,7 +177,11 @@ const WAYS: [Flavour; 3] = [
 
 /// From outside and from inside, in the original and in two copies at once, over two generations.
 fn lives_on(language: &Language) {
-    every(&WAYS, |flavour| {
+    lives_on_in(&WAYS, language);
+}
+
+fn lives_on_in(ways: &[Flavour], language: &Language) {
+    every(ways, |flavour| {
         let mut life = Life::start(language, flavour.user);
         life.lines_until("ready");
         let (first, second) = (life.image("first"), life.image("second"));
@@ -247,6 +299,38 @@ fn rust_lives_on() {
 #[test]
 fn rust_refuses() {
     refuses(&Language::rust());
+}
+
+#[test]
+fn python_with_threads_lives_on() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::python(&dir, &[]) else { return };
+    lives_on(&language);
+}
+
+#[test]
+fn python_with_an_event_loop_lives_on() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::python(&dir, &["asyncio"]) else { return };
+    lives_on(&language);
+}
+
+/// Those of a user's own are out of another's reach.
+#[test]
+fn other_pythons_live_on() {
+    const ROOT: Flavour = Flavour { user: User::Root, pids: Pids::New, memory: Memory::Auto };
+    for python in pythons().iter().skip(1) {
+        let dir = Scratch::new(User::Root);
+        eprintln!("{}", python.display());
+        lives_on_in(&[ROOT], &Language::on(python, &dir, &["asyncio"]));
+    }
+}
+
+#[test]
+fn python_refuses() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::python(&dir, &[]) else { return };
+    refuses(&language);
 }
 
 #[test]
