@@ -2,7 +2,7 @@
 
 use crate::criu;
 use crate::report::{Code, Failure};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tubthumping::{
@@ -74,23 +74,17 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         replace: args.replace,
         leave_running: args.leave_running,
         tcp: args.tcp.into(),
-        timeout: Duration::try_from_secs_f64(args.timeout).map_err(|error| {
-            Failure::new(
-                format!("timeout of {} s cannot be used", args.timeout),
-                &error,
-                Code::Usage,
-            )
-        })?,
+        timeout: seconds("timeout", args.timeout)?,
         engine: match args.engine {
             EngineArg::Native => EngineKind::Native,
             EngineArg::Criu => EngineKind::Criu,
         },
         criu: args.criu.options(),
         guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
-        late_agent: late_agent(args)?,
+        late_agent: late_agent(args.no_attach)?,
     };
-    let report =
-        tubthumping::checkpoint(pid, &options).map_err(|error| failure(pid, &options, &error))?;
+    let report = tubthumping::checkpoint(pid, &options)
+        .map_err(|error| failure(pid, &options.dir, &error))?;
     let times = report.times;
     if let Some((survivor, source)) = report.not_ended {
         let what = format!("process {survivor} cannot be ended");
@@ -133,8 +127,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 }
 
 /// The agent for a JVM that was started without us, unless it is declined.
-fn late_agent(args: &Args) -> Result<Option<LateAgent>, Failure> {
-    if args.no_attach {
+pub(crate) fn late_agent(declined: bool) -> Result<Option<LateAgent>, Failure> {
+    if declined {
         return Ok(None);
     }
     let path = crate::run::expected_agent()?;
@@ -157,6 +151,13 @@ fn tell_limits(pid: HostPid) {
     }
 }
 
+/// A duration as it was typed.
+pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(seconds).map_err(|error| {
+        Failure::new(format!("{name} of {seconds} s cannot be used"), &error, Code::Usage)
+    })
+}
+
 /// Without `--image`: where `tub run --image` said, else a fresh name here.
 fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
     if let Some(dir) = &args.image {
@@ -173,7 +174,8 @@ fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
     Ok(PathBuf::from(format!("tub-{pid}-{now}")))
 }
 
-fn failure(pid: HostPid, options: &CheckpointOptions, error: &CheckpointError) -> Failure {
+/// Why a checkpoint that would have gone to `dir` was not taken.
+pub(crate) fn failure(pid: HostPid, dir: &Path, error: &CheckpointError) -> Failure {
     let what = match std::fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(name) => format!("process {pid} ({}) cannot be checkpointed", name.trim()),
         Err(_) => format!("process {pid} cannot be checkpointed"),
@@ -183,7 +185,7 @@ fn failure(pid: HostPid, options: &CheckpointOptions, error: &CheckpointError) -
         ProcessState::Thawed => "the process was thawed and goes on; there is no image",
         ProcessState::Gone => "there is no such process, and no image",
     };
-    let (code, hint) = advice(options, error);
+    let (code, hint) = advice(dir, error);
     let mut failure = Failure::new(what, error, code).state(state).hint(hint);
     match error {
         CheckpointError::Refused { refusals, .. } => {
@@ -204,7 +206,7 @@ fn failure(pid: HostPid, options: &CheckpointOptions, error: &CheckpointError) -
 const WITHOUT_AGENT: &str =
     "start it by `tub run`, or take it as it is, without telling it: --no-attach";
 
-fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String) {
+fn advice(dir: &Path, error: &CheckpointError) -> (Code, String) {
     use tub_control::RefusalKind;
     let plain = |code, hint: &str| (code, hint.to_owned());
     match error {
@@ -253,7 +255,7 @@ fn advice(options: &CheckpointOptions, error: &CheckpointError) -> (Code, String
                 Code::CannotWrite,
                 format!(
                     "choose another --image than {}, or --replace to replace an image",
-                    options.dir.display()
+                    dir.display()
                 ),
             ),
             _ => plain(Code::Failed, ""),

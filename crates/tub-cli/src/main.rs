@@ -15,6 +15,7 @@ mod inspect;
 mod java;
 mod java_options;
 mod jdk;
+mod prepare;
 mod report;
 mod restore;
 mod run;
@@ -45,6 +46,8 @@ enum Command {
     Train(train::Args),
     Check(check::Args),
     Status(status::Args),
+    Prepare(prepare::Args),
+    Resume(prepare::ResumeArgs),
     /// Wait for a checkpoint on standard input to end, and put right what it leaves if it is killed.
     #[command(hide = true)]
     Guard,
@@ -73,6 +76,8 @@ fn main() -> ExitCode {
         Command::Train(args) => train::main(&args),
         Command::Check(args) => check::main(&args),
         Command::Status(args) => status::main(&args),
+        Command::Prepare(args) => prepare::main(&args),
+        Command::Resume(args) => prepare::resume(&args),
         Command::Guard => {
             tubthumping::guard(std::io::stdin().lock());
             Ok(ExitCode::SUCCESS)

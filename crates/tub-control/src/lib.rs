@@ -14,8 +14,10 @@ mod find;
 pub mod mailbox;
 mod message;
 mod server;
+mod witness;
 
 pub use client::{Client, ClientError};
 pub use find::is_control_path;
 pub use message::*;
-pub use server::{Application, Peer, ServeError, default_directory, serve};
+pub use server::{Application, Peer, ServeError, default_directory, make_directory, serve};
+pub use witness::{Witness, unannounced};

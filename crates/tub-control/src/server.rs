@@ -411,6 +411,32 @@ fn is_shortage(error: &io::Error) -> bool {
     )
 }
 
+/// Makes `directory`, or finds it to be the user's alone: anybody can make one of its name in `/tmp`
+/// before us.
+///
+/// # Errors
+/// [`ServeError`], where it is somebody else's, or cannot be made.
+pub fn make_directory(directory: &Path) -> Result<(), ServeError> {
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(failed(directory, "make the directory")(source));
+        }
+        _ => {}
+    }
+    let found = fs::symlink_metadata(directory).map_err(failed(directory, "look at it"))?;
+    let mode = found.mode() & 0o7777;
+    if is_ours_alone(&found) {
+        Ok(())
+    } else {
+        Err(ServeError::Directory { path: directory.into(), uid: found.uid(), mode })
+    }
+}
+
+fn failed(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> ServeError {
+    let path = path.to_owned();
+    move |source| ServeError::Io { path, operation, source }
+}
+
 /// A listening socket, and its path for as long as it is open.
 struct Door {
     listener: UnixListener,
@@ -419,22 +445,7 @@ struct Door {
 
 impl Door {
     fn open(directory: &Path) -> Result<Self, ServeError> {
-        let failed = |path: &Path, operation| {
-            let path = path.to_owned();
-            move |source| ServeError::Io { path, operation, source }
-        };
-        match DirBuilder::new().mode(0o700).create(directory) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(failed(directory, "make the directory")(error));
-            }
-            _ => {}
-        }
-        // Anybody can make a directory of this name in /tmp before us.
-        let found = fs::symlink_metadata(directory).map_err(failed(directory, "look at it"))?;
-        let mode = found.mode() & 0o7777;
-        if !is_ours_alone(&found) {
-            return Err(ServeError::Directory { path: directory.into(), uid: found.uid(), mode });
-        }
+        make_directory(directory)?;
         // The kernel's randomness and no generator of this process: copies of one image would
         // draw the same name.
         let mut random = [0; 8];

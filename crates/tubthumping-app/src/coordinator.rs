@@ -287,7 +287,14 @@ struct Hands {
 
 impl round::Desk for Hands {
     fn letter(&self) -> Letter {
-        self.coordinator.desk.await_letter()
+        let mut letter = self.coordinator.desk.await_letter();
+        // A copy that nobody told of counts by itself.
+        if let Letter::Restored { restored, .. } = &mut letter
+            && restored.generation == 0
+        {
+            restored.generation = self.coordinator.state().generation + 1;
+        }
+        letter
     }
 
     fn known(&self, outcome: &Outcome) {

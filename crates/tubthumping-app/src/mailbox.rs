@@ -9,8 +9,8 @@
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
-use tub_control::MailboxPlace;
 use tub_control::mailbox::{self, Failed, Letter, MAILBOX_BYTES, WAITING};
+use tub_control::{MailboxPlace, Witness, unannounced};
 
 /// How often the wait looks up by itself: a futex that was moved into a copy has no waker.
 const SLICE: Duration = Duration::from_millis(100);
@@ -19,6 +19,8 @@ const SLICE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Mailbox {
     memory: NonNull<u8>,
+    /// Of the process that offered it.
+    witness: Witness,
 }
 
 // SAFETY: the memory is owned by this value alone and is reached through atomics and copies only.
@@ -40,7 +42,7 @@ impl Mailbox {
             return Err(std::io::Error::last_os_error());
         }
         let memory = NonNull::new(memory.cast()).expect("mmap never maps address zero by itself");
-        Ok(Self { memory })
+        Ok(Self { memory, witness: Witness::of_this_process() })
     }
 
     /// Where it lies, for the engine.
@@ -55,10 +57,18 @@ impl Mailbox {
         unsafe { AtomicU32::from_ptr(state) }
     }
 
-    /// Waits for a letter, for at most `deadline`.
+    /// Waits for a letter, for at most `deadline`. A copy that gets none, since somebody else has
+    /// restored it, writes it itself: its wait is interrupted by the restore (the kernel cannot restart
+    /// it in another process), so that it looks at once.
     pub fn wait(self, deadline: Duration) -> Letter {
         let start = Instant::now();
         while self.state().load(Ordering::Acquire) == WAITING {
+            if self.witness.is_a_copy_now()
+                && let Ok(restored) = unannounced()
+            {
+                let (environment, arguments) = (Vec::new(), Vec::new());
+                return Letter::Restored { restored, environment, arguments };
+            }
             if start.elapsed() > deadline {
                 return Letter::Failed(Failed {
                     message: format!("the engine went away: no word from it within {deadline:?}"),

@@ -118,7 +118,12 @@ impl CheckpointError {
 /// whether it was stopped meanwhile.
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
     let engine = engine(options.engine, &options.criu);
-    let result = engine.checkpoint(pid, options, &mut || coordinate(pid, options));
+    let mut tell = || {
+        let Some(client) = reach(pid, options.late_agent.as_ref())? else { return Ok(None) };
+        let find = |tree: &SurveyedTree, prepared: &Prepared| in_the_way(tree, prepared, options);
+        coordinate(pid, client, options.timeout, COMMIT_DEADLINE, &find).map(Some)
+    };
+    let result = engine.checkpoint(pid, options, &mut tell);
     result.map_err(|error| match error.process() {
         Outcome::Untouched | Outcome::Thawed if has_ended(pid) => {
             CheckpointError::Ended(Box::new(error))
@@ -127,24 +132,37 @@ pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, C
     })
 }
 
-/// Has the application prepare, if it takes part, and wait for its letter.
-fn coordinate(
+/// Finds what stands in the way of a prepared process.
+type Find<'a> = &'a dyn Fn(&SurveyedTree, &Prepared) -> Vec<Refusal>;
+
+/// Whom to speak to, if the application takes part, or can be made to.
+pub(crate) fn reach(
     pid: HostPid,
-    options: &CheckpointOptions,
-) -> Result<Option<Prepared>, CheckpointError> {
+    late_agent: Option<&LateAgent>,
+) -> Result<Option<Client>, CheckpointError> {
     let find = || Client::find(pid).map_err(CheckpointError::Coordination);
-    let mut found = find()?;
-    if let (None, Some(agent)) = (&found, &options.late_agent)
-        && attach::is_without_agent(pid)
-    {
-        attach::attach(pid, agent)?;
-        found = find()?;
+    let found = find()?;
+    match (&found, late_agent) {
+        (None, Some(agent)) if attach::is_without_agent(pid) => {
+            attach::attach(pid, agent)?;
+            find()
+        }
+        _ => Ok(found),
     }
-    let Some(mut client) = found else { return Ok(None) };
-    let prepared = client.prepare(options.timeout).map_err(CheckpointError::Coordination)?;
-    let client = examine(pid, client, &prepared, options)?;
-    client.commit(COMMIT_DEADLINE).map_err(CheckpointError::Coordination)?;
-    Ok(Some(prepared))
+}
+
+/// Has the application prepare, and wait for its letter for at most `deadline`.
+pub(crate) fn coordinate(
+    pid: HostPid,
+    mut client: Client,
+    timeout: Duration,
+    deadline: Duration,
+    find: Find<'_>,
+) -> Result<Prepared, CheckpointError> {
+    let prepared = client.prepare(timeout).map_err(CheckpointError::Coordination)?;
+    let client = examine(pid, client, &prepared, find)?;
+    client.commit(deadline).map_err(CheckpointError::Coordination)?;
+    Ok(prepared)
 }
 
 /// Looks at the prepared process, and takes the word back if something stands in the way.
@@ -152,9 +170,9 @@ fn examine(
     pid: HostPid,
     client: Client,
     prepared: &Prepared,
-    options: &CheckpointOptions,
+    find: Find<'_>,
 ) -> Result<Client, CheckpointError> {
-    let refusals = match survey_running(pid, |tree| in_the_way(tree, prepared, options)) {
+    let refusals = match survey_running(pid, |tree| find(tree, prepared)) {
         Ok((_, refusals)) => refusals,
         Err(error) => {
             let _ = client.abort(&error.to_string(), &[]);
@@ -170,20 +188,25 @@ fn examine(
     Err(CheckpointError::Refused { refusals, frozen: false })
 }
 
-/// What the application may not leave open, and what the engine cannot store.
+/// What the application may not leave open.
+pub(crate) fn application_left_open(tree: &SurveyedTree, prepared: &Prepared) -> Vec<Refusal> {
+    if prepared.open != OpenRule::Refuse {
+        return Vec::new();
+    }
+    let policy = OpenPolicy {
+        private_fds: prepared.private_fds.clone(),
+        allowed_paths: prepared.allowed_paths.clone(),
+    };
+    application_open(tree.main(), &policy)
+}
+
+/// The same, and what the engine cannot store.
 fn in_the_way(
     tree: &SurveyedTree,
     prepared: &Prepared,
     options: &CheckpointOptions,
 ) -> Vec<Refusal> {
-    let mut refusals = Vec::new();
-    if prepared.open == OpenRule::Refuse {
-        let policy = OpenPolicy {
-            private_fds: prepared.private_fds.clone(),
-            allowed_paths: prepared.allowed_paths.clone(),
-        };
-        refusals.extend(application_open(tree.main(), &policy));
-    }
+    let mut refusals = application_left_open(tree, prepared);
     // What another engine cannot store, it says itself.
     let unsupported = match options.engine {
         EngineKind::Native => unsupported_tree(tree, &control_sockets(tree.main()), options.tcp),

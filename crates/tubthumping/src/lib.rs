@@ -13,6 +13,7 @@ mod attach;
 mod checkpoint;
 mod engine;
 mod guardian;
+mod prepare;
 mod restore;
 mod train;
 
@@ -23,6 +24,7 @@ pub use engine::{
     NativeEngine, Report, engine, engine_of,
 };
 pub use guardian::guard;
+pub use prepare::{Preparation, ResumeError, is_waiting, prepare, resume};
 pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
 
 pub use train::{TrainError, Training};

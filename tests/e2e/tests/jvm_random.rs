@@ -12,17 +12,19 @@ pub(crate) fn draws(service: &Service) -> BTreeMap<String, String> {
     pairs.map(|(kind, value)| (kind.to_owned(), value.to_owned())).collect()
 }
 
+/// The same, when it has all its generators: it answers before that.
+pub(crate) fn first_draws(service: &Service) -> BTreeMap<String, String> {
+    let drawn = || Some(draws(service)).filter(|drawn| drawn.len() > 20);
+    wait_for(Duration::from_secs(60), drawn).expect("the generators are never ready")
+}
+
 /// Instances must not share session ids, nonces and keys; a generator that the application has
 /// seeded itself must go on as it would have.
 #[test]
 fn no_two_instances_draw_the_same_numbers() {
     on_each_jdk(|jdk| {
         let mut original = Service::start(jdk, "draws");
-        // It answers before it has all its generators.
-        let before = wait_for(Duration::from_secs(60), || {
-            Some(draws(&original)).filter(|drawn| drawn.len() > 20)
-        });
-        let before = before.expect("the generators are never ready");
+        let before = first_draws(&original);
         let image = original.image("image");
         original.instance.checkpoint_and_end(&image);
         let restored_at = unix_ms();

@@ -36,6 +36,7 @@ mod mappings;
 mod memory;
 mod namespaces;
 mod output;
+mod prepare;
 mod process;
 mod programs;
 mod refusals;

@@ -217,8 +217,9 @@ public final class Coordinator {
         }
     }
 
-    synchronized void generation(long generation) {
-        this.generation = generation;
+    /** @param counted by whoever took the image; 0 where he did not count */
+    synchronized void generation(long counted) {
+        generation = counted == 0 ? generation + 1 : counted;
     }
 
     // What follows is called by the native half, on threads of its own. Byte arrays are lists of

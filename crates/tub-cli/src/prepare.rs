@@ -1,0 +1,150 @@
+//! `tub prepare` and `tub resume`: coordination alone, for an engine that is not ours.
+//!
+//! In: a pid. Out: an application that waits for its image, and one that goes on.
+//! Invariant: what is known of a prepared process lies in a directory of the user's alone, and is not
+//! relied on: another process of the same number is never written to.
+//! Not here: taking an image.
+
+use crate::checkpoint::{failure, late_agent, seconds};
+use crate::report::{Code, Failure};
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use tubthumping::{ClientError, HostPid, Preparation, ResumeError};
+
+/// Have an application prepare for an image that somebody else takes: CRIU, Docker, Podman.
+///
+/// It waits until it is restored, which it notices by itself, or until `tub resume`, or until its time is
+/// over.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The process.
+    pid: i32,
+    /// How long the application may take to prepare, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    timeout: f64,
+    /// How long it waits for its image before it goes on by itself, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 600.0)]
+    within: f64,
+    /// Do not load the agent into a JVM that was started without it.
+    #[arg(long)]
+    no_attach: bool,
+}
+
+/// Have an application go on that `tub prepare` has prepared.
+#[derive(clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// The process.
+    pid: i32,
+    /// There is no image, and why: whoever asked for the checkpoint is told.
+    #[arg(long, value_name = "WHY")]
+    failed: Option<String>,
+    /// How long the application may take to answer again, in seconds.
+    #[arg(long, value_name = "S", default_value_t = 60.0)]
+    timeout: f64,
+}
+
+/// A [`Preparation`] between two commands.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    v: u32,
+    start: u64,
+    mailbox: u64,
+    generation: u64,
+}
+
+pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
+    let pid = HostPid(args.pid);
+    let within = seconds("time", args.within)?;
+    let directory = tub_control::default_directory();
+    let unkept = |cause: &dyn std::error::Error| {
+        let what = format!("process {pid} cannot be prepared: there is no place to note it");
+        Failure::new(what, cause, Code::CannotWrite).state("the process goes on and was not told")
+    };
+    tub_control::make_directory(&directory).map_err(|error| unkept(&error))?;
+    if let Some(preparation) = noted(pid)
+        && tubthumping::is_waiting(&preparation)
+    {
+        let what = format!("process {pid} cannot be prepared");
+        let causes = vec!["it is prepared already, and waits for its image".to_owned()];
+        let hint = format!("take its image, or `tub resume {pid}`");
+        return Err(Failure { what, causes, state: String::new(), hint, code: Code::Busy });
+    }
+    let agent = late_agent(args.no_attach)?;
+    let timeout = seconds("timeout", args.timeout)?;
+    let prepared = tubthumping::prepare(pid, agent.as_ref(), timeout, within)
+        .map_err(|error| failure(pid, Path::new(""), &error))?;
+    let Some(prepared) = prepared else {
+        println!("process {pid} takes no part: it was not started by `tub run`, and can be frozen");
+        return Ok(ExitCode::SUCCESS);
+    };
+    if let Err(error) = note(&record(pid), &prepared) {
+        // Without it `tub resume` could not reach the process.
+        let why = "it could not be noted that it was prepared";
+        let _ = tubthumping::resume(&prepared, Some(why), within);
+        return Err(unkept(&error).state("the process was told to go on"));
+    }
+    println!(
+        "process {pid} is prepared: its image can be taken within {:.0} s; `tub resume {pid}` has it go on",
+        args.within
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
+    let pid = HostPid(args.pid);
+    let path = record(pid);
+    let what = || format!("process {pid} cannot be told to go on");
+    let Some(preparation) = noted(pid) else {
+        let causes = vec![format!("{} is not there, or no note of `tub prepare`", path.display())];
+        let hint = "only what `tub prepare` of the same user has prepared waits for `tub resume`; a copy \
+                    goes on by itself";
+        let (state, hint) = ("no process was told anything".to_owned(), hint.to_owned());
+        return Err(Failure { what: what(), causes, state, hint, code: Code::NoSuchProcess });
+    };
+    let timeout = seconds("timeout", args.timeout)?;
+    let resumed = tubthumping::resume(&preparation, args.failed.as_deref(), timeout);
+    if !matches!(resumed, Err(ResumeError::Silent { .. })) {
+        // It is known how it ended; where removing fails, the next preparation overwrites it.
+        let _ = fs::remove_file(&path);
+    }
+    match resumed {
+        Ok(true) => println!("process {pid} goes on"),
+        Ok(false) => println!("process {pid} goes on already"),
+        Err(error) => {
+            let (code, hint) = match &error {
+                ResumeError::Gone { .. } => {
+                    (Code::NoSuchProcess, "what was restored of it goes on by itself")
+                }
+                ResumeError::Silent { .. } => (Code::TimedOut, "give it more time with --timeout"),
+                ResumeError::Coordination(ClientError::TimedOut { .. }) => (Code::TimedOut, ""),
+                _ => (Code::Failed, ""),
+            };
+            return Err(Failure::new(what(), &error, code).hint(hint));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Where it is noted that a process was prepared.
+fn record(pid: HostPid) -> PathBuf {
+    tub_control::default_directory().join(format!("{pid}.prepared"))
+}
+
+fn noted(pid: HostPid) -> Option<Preparation> {
+    let record: Record = serde_json::from_slice(&fs::read(record(pid)).ok()?).ok()?;
+    let Record { v: 1, start, mailbox, generation } = record else { return None };
+    Some(Preparation { pid, start, mailbox, generation })
+}
+
+fn note(path: &Path, prepared: &Preparation) -> std::io::Result<()> {
+    let Preparation { start, mailbox, generation, .. } = *prepared;
+    let text = serde_json::to_vec(&Record { v: 1, start, mailbox, generation })?;
+    // One that was left behind is of no use to anybody.
+    let _ = fs::remove_file(path);
+    let mut options = fs::File::options();
+    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(&text)
+}

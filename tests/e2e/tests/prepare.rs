@@ -1,0 +1,139 @@
+//! Coordination alone: `tub prepare`, an image that somebody else takes, `tub resume`.
+
+use crate::http::get;
+use crate::jvm::{Service, on_each_jdk};
+use crate::jvm_random::{draws, first_draws};
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use tub_testkit::{
+    Finished, Instance, Process, Subject, Tub, User, code, criu, run_bounded, wait_for,
+};
+
+const TOLD_ONCE: &str = "before server\nafter server\n";
+
+fn tub(verb: &str, instance: &Instance, user: User, options: &[&str]) -> Finished {
+    Tub::new(user, verb).arg(instance.pid().to_string()).args(options).run()
+}
+
+/// How many checkpoints lie behind a process, as it says itself.
+fn generation(user: User, pid: i32) -> Option<u64> {
+    let status = Tub::new(user, "status").arg(pid.to_string()).arg("--json").run().succeeds();
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    status["coordination"]["generation"].as_u64()
+}
+
+#[test]
+fn what_is_prepared_waits_and_goes_on_when_told() {
+    on_each_jdk(|jdk| {
+        for user in [User::Root, User::Ordinary] {
+            let service = Service::start_as(user, jdk, "plain", &[]);
+            let said = |verb, options: &[&str]| tub(verb, &service.instance, user, options);
+            said("prepare", &[]).succeeds();
+            assert!(get(service.port, "/").is_err(), "it still listens");
+            said("prepare", &[]).fails_with(code::BUSY, &["prepared already", "tub resume"]);
+            let told = said("resume", &[]).succeeds();
+            assert!(told.stdout.contains("goes on\n"), "{told}");
+            service.is_well();
+            assert_eq!(service.ask("/told"), TOLD_ONCE);
+            assert_eq!(generation(user, service.instance.pid()), Some(1));
+            said("resume", &[]).fails_with(code::NO_SUCH_PROCESS, &["tub prepare"]);
+            // No image after all.
+            said("prepare", &[]).succeeds();
+            said("resume", &["--failed", "the disk was full"]).succeeds();
+            service.is_well();
+            assert_eq!(service.ask("/told"), TOLD_ONCE.repeat(2));
+            assert_eq!(generation(user, service.instance.pid()), Some(1), "there was no image");
+        }
+    });
+}
+
+/// Whoever prepared it died, or forgot it.
+#[test]
+fn what_nobody_resumes_goes_on_by_itself() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "plain");
+        tub("prepare", &service.instance, User::Ordinary, &["--within", "1"]).succeeds();
+        let answer = || get(service.port, "/").ok();
+        assert!(wait_for(Duration::from_secs(60), answer).is_some(), "{}", service.instance.tell());
+        service.is_well();
+        assert_eq!(service.ask("/told"), TOLD_ONCE);
+        let said = tub("resume", &service.instance, User::Ordinary, &[]).succeeds();
+        assert!(said.stdout.contains("goes on already"), "{said}");
+    });
+}
+
+#[test]
+fn what_is_left_open_is_refused_here_as_well() {
+    on_each_jdk(|jdk| {
+        let service = Service::start(jdk, "file");
+        tub("prepare", &service.instance, User::Ordinary, &[])
+            .fails_with(code::REFUSED, &["left-open.log"]);
+        service.is_well();
+    });
+}
+
+#[test]
+fn who_takes_no_part_needs_no_preparation() {
+    let original = Subject::new("counter", User::Ordinary).start();
+    let said = tub("prepare", &original, User::Ordinary, &[]).succeeds();
+    assert!(said.stdout.contains("takes no part"), "{said}");
+    tub("resume", &original, User::Ordinary, &[])
+        .fails_with(code::NO_SUCH_PROCESS, &["tub prepare"]);
+    original.goes_on();
+}
+
+/// Ends with the test.
+struct Copy(Process);
+
+impl Drop for Copy {
+    fn drop(&mut self) {
+        self.0.signal(nix::sys::signal::Signal::SIGKILL);
+        // Its number is free only when whoever adopted it has reaped it.
+        let reaped = || (!self.0.proc("").exists()).then_some(());
+        wait_for(Duration::from_secs(10), reaped);
+    }
+}
+
+/// A CRIU that knows nothing of us: the copy notices by itself.
+#[test]
+fn a_copy_that_criu_brings_back_alone_notices_it() {
+    let Some(criu) = criu() else { return };
+    let run = |verb: &str, images: &Path, words: &[&str]| {
+        let mut command = Command::new(&criu);
+        command.arg(verb).arg("--images-dir").arg(images).args(words).stdin(Stdio::null());
+        command.args(["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"]);
+        run_bounded(command, Duration::from_secs(60)).succeeds()
+    };
+    on_each_jdk(|jdk| {
+        let mut original = Service::start_as(User::Root, jdk, "draws", &[]);
+        let before = first_draws(&original);
+        let pid = original.instance.pid();
+        let images = original.instance.dir().make_dir("criu");
+        tub("prepare", &original.instance, User::Root, &[]).succeeds();
+        run("dump", &images, &["--tree", &pid.to_string()]);
+        original.instance.wait();
+        let mut drawn = Vec::new();
+        for life in 0..2 {
+            let pidfile = images.join(format!("pid.{life}"));
+            run(
+                "restore",
+                &images,
+                &["--restore-detached", "--pidfile", pidfile.to_str().unwrap()],
+            );
+            assert_eq!(fs::read_to_string(&pidfile).unwrap().trim(), pid.to_string());
+            let copy = Copy(Process::find(pid).expect("CRIU says that it runs"));
+            original.is_well();
+            assert_eq!(original.ask("/told"), TOLD_ONCE, "life {life}");
+            assert_eq!(generation(User::Root, pid), Some(1));
+            drawn.push(draws(&original));
+            drop(copy);
+        }
+        for (kind, value) in &drawn[0] {
+            assert_ne!(Some(value), before.get(kind), "{kind} repeats itself");
+            let is_the_same = Some(value) == drawn[1].get(kind);
+            assert_eq!(is_the_same, kind.starts_with("fixed "), "{kind} in two copies");
+        }
+    });
+}
