@@ -77,6 +77,10 @@ pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
     open_to_all(&layout.dir)?;
     step("building tub, the prober and the native example", || build_static(&layout))?;
     step("building the library for C", || build_c_library(&layout))?;
+    match setup::need_node() {
+        Ok(()) => step("building the package for Node.js", || build_node(&layout))?,
+        Err(error) => println!("skipped: the package for Node.js: {error}"),
+    }
     match setup::need_python() {
         Ok(python) => step("building the wheel for Python", || build_wheel(&layout, &python))?,
         Err(error) => println!("skipped: the wheel for Python: {error}"),
@@ -126,6 +130,16 @@ fn build_c_library(layout: &Layout) -> Result<()> {
     fs::write(&path, text.replace("@VERSION@", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Failure::io("write", &path, &error))?;
     open_to_all(&path)
+}
+
+/// `node/tubthumping`, a package with its addon.
+fn build_node(layout: &Layout) -> Result<()> {
+    run_quietly(cargo().args(["build", "--release", "--quiet", "--package", "tubthumping-node"]))?;
+    let package = layout.dir.join("node/tubthumping");
+    copy_tree(&root().join("bindings/node/package"), &package)?;
+    open_to_all(&layout.dir.join("node"))?;
+    let addon = target_dir().join("release/libtubthumping_node.so");
+    install(&addon, &package.join("tubthumping.node"))
 }
 
 /// `python/tubthumping-….whl`, around the library for C.

@@ -118,6 +118,22 @@ pub(crate) fn need_python() -> Result<PathBuf> {
     there().ok_or_else(|| Failure::new("python3: installed, but not found, or too old"))
 }
 
+/// A Node.js from 20 on is there, or is installed where the distribution has one.
+pub(crate) fn need_node() -> Result<()> {
+    let there = || {
+        let ask = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
+        exists("node") && run_quietly(Command::new("node").args(["-e", ask])).is_ok()
+    };
+    if there() {
+        return Ok(());
+    }
+    if !exists("node") {
+        install("Node.js", &["nodejs"])?;
+    }
+    let too_old = Failure::new("node: older than 20").hint("install Node.js 20 or later");
+    if there() { Ok(()) } else { Err(too_old) }
+}
+
 /// Maven is there, or is installed.
 pub(crate) fn need_maven() -> Result<()> {
     if exists("mvn") {

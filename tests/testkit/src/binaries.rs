@@ -131,6 +131,18 @@ pub fn c_library() -> &'static Path {
     LIBRARY.get_or_init(build)
 }
 
+/// The addon for Node.js, `tubthumping.node`.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn node_addon() -> &'static Path {
+    static ADDON: OnceLock<PathBuf> = OnceLock::new();
+    let build =
+        || reachable(&cargo_build("tubthumping-node", &["--lib"], "libtubthumping_node.so"));
+    ADDON.get_or_init(build)
+}
+
 /// A CRIU to test with: `$TUB_CRIU`, else the one that `cargo xtask setup` has unpacked. Says why
 /// there is none, where there is none.
 pub fn criu() -> Option<PathBuf> {

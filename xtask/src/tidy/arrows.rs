@@ -74,6 +74,7 @@ const ARROWS: &[Row] = &[
     // A service carries this, and no engine.
     ("tubthumping-app", &["tub-control"]),
     ("tubthumping-c", &["tubthumping-app"]),
+    ("tubthumping-node", &["tubthumping-app"]),
     ("tub-java-agent", &["tub-control", "tub-units", "tubthumping-app"]),
     ("tub-testkit", &[]),
     ("tub-subjects", &[]),
