@@ -1,4 +1,4 @@
-//! `cargo xtask faults` and `soak`: tests that are worth their time now and then, but not each time.
+//! `cargo xtask faults`, `heaps` and `soak`: tests that are worth their time now and then, but not each time.
 //!
 //! In: the checkout. Out: success, or the failed test's own words.
 //! Invariant: these are tests of `tests/e2e`, of which a sample runs each time; here they run in full.
@@ -14,6 +14,11 @@ use std::process::Command;
 pub(crate) fn faults() -> Result<()> {
     setup::need_strace()?;
     run(e2e("faults::a_fault")?.env("TUB_FAULTS", "all"))
+}
+
+/// Every collector with every heap, not a few.
+pub(crate) fn heaps() -> Result<()> {
+    run(e2e("jvm_heaps::")?.env("TUB_ALL_HEAPS", "1"))
 }
 
 /// How long it is to go on.

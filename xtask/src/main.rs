@@ -49,6 +49,8 @@ enum Command {
     Fuzz(fuzz::Options),
     /// Let every system call of a checkpoint and a restore fail, and kill tub at every one (slow).
     Faults,
+    /// Let JVMs with every collector and heaps of every kind get up (slow).
+    Heaps,
     /// Let a busy program go through many checkpoints and restores, and many instances live at once.
     Soak(endurance::Soak),
     /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         Command::Tidy => tidy::run(),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Faults => endurance::faults(),
+        Command::Heaps => endurance::heaps(),
         Command::Soak(options) => endurance::soak(&options),
         Command::Prepush => checks::prepush(),
         Command::Ci => checks::ci(),

@@ -19,6 +19,7 @@ mod jdk;
 mod jobs;
 mod jvm;
 mod jvm_contract;
+mod jvm_heaps;
 mod jvm_input;
 mod jvm_inside;
 mod jvm_jdk;

@@ -4,15 +4,16 @@ import com.sun.management.HotSpotDiagnosticMXBean;
 import java.lang.management.ManagementFactory;
 import java.lang.management.MemoryPoolMXBean;
 import java.lang.management.MemoryUsage;
+import java.lang.ref.SoftReference;
 import java.util.ArrayList;
 import java.util.List;
 
 /**
  * Makes the Java heap small for the image, and gives it its freedom back afterwards.
  *
- * <p>G1 and Shenandoah give memory back to the kernel when the ratio flags, which are manageable,
- * ask for it. Serial and Parallel keep it; there the dead bytes in free space are overwritten with
- * zeros, which the engine leaves out of the image.
+ * <p>Dead bytes in free space are overwritten with zeros, which the engine leaves out of the image,
+ * by arrays that are dropped again. G1 and Shenandoah also give memory back to the kernel, later and
+ * down to {@code -Xms}, when the ratio flags, which are manageable, ask for it.
  */
 final class Heap {
     /** Big, since each array's header is a page of the image that is not zeros. */
@@ -22,6 +23,17 @@ final class Heap {
 
     /** For what other threads allocate meanwhile, and for headers. */
     private static final int SLACK_BYTES = 1 << 20;
+
+    /** Of the arrays that fill regions: whole regions each, whatever size those have. */
+    private static final int LARGEST_REGIONS_BYTES = 64 << 20;
+
+    private static final int REGION_BYTES = 4 << 20;
+
+    /** A heap that was never touched costs a fault for each of its pages. */
+    private static final long FILL_NANOS = 10_000_000_000L;
+
+    /** An array's header at most, so that it ends where its last region does. */
+    private static final int HEADER_BYTES = 32;
 
     private final HotSpotDiagnosticMXBean hotspot =
             ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class);
@@ -40,6 +52,10 @@ final class Heap {
     }
 
     void shrink() {
+        System.gc();
+        if (!keeps) {
+            fillRegions();
+        }
         if (gives) {
             minFree = hotspot.getVMOption("MinHeapFreeRatio").getValue();
             maxFree = hotspot.getVMOption("MaxHeapFreeRatio").getValue();
@@ -63,6 +79,44 @@ final class Heap {
             maxFree = null;
             minFree = null;
         }
+    }
+
+    /**
+     * The same where the heap consists of regions: an array of half a region or more has regions of
+     * its own, and the collectors put it where there is room.
+     *
+     * <p>Softly reachable, since the application goes on allocating: what it needs it gets. So what is
+     * free is counted once, or the loop would fill what a collection has just cleared.
+     */
+    private void fillRegions() {
+        Runtime runtime = Runtime.getRuntime();
+        long region = regionBytes();
+        // For what others allocate meanwhile.
+        long free = runtime.freeMemory() - 2 * region - SLACK_BYTES;
+        List<SoftReference<byte[]>> fillers = new ArrayList<>();
+        long size = LARGEST_REGIONS_BYTES;
+        long start = System.nanoTime();
+        while (size >= region && System.nanoTime() - start < FILL_NANOS) {
+            // A quarter at most: what is free need not be in one piece, and to look for a piece the
+            // JVM would clear all that was filled.
+            if (size > free / 4) {
+                size /= 2;
+                continue;
+            }
+            try {
+                fillers.add(new SoftReference<>(new byte[(int) size - HEADER_BYTES]));
+            } catch (OutOfMemoryError e) {
+                // The application needs it all.
+                return;
+            }
+            free -= size;
+        }
+    }
+
+    private long regionBytes() {
+        return isSet("UseG1GC")
+                ? Long.parseLong(hotspot.getVMOption("G1HeapRegionSize").getValue())
+                : REGION_BYTES;
     }
 
     /** Fills what is committed and free with arrays, and drops them. */
