@@ -1,7 +1,10 @@
 //! `tub checkpoint`: coordinate, take the image, end the original.
 
 use crate::criu;
+use crate::java_options::place::{Moment, at_checkpoint};
 use crate::report::{Code, Failure};
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -24,6 +27,10 @@ pub(crate) struct Args {
     /// What becomes of TCP connections: `close` lets them come back as if the peer had gone.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Tcp::Refuse)]
     tcp: Tcp,
+    /// Let the application leave files open whose path starts so, whatever its contract says. May be
+    /// repeated.
+    #[arg(long, value_name = "PREFIX")]
+    allow_open: Vec<String>,
     /// Replace an image that is there. Instances that are alive keep the old one's pages.
     #[arg(long)]
     replace: bool,
@@ -36,6 +43,9 @@ pub(crate) struct Args {
     /// Who takes the image.
     #[arg(long, value_enum, default_value_t = EngineArg::Native)]
     engine: EngineArg,
+    /// Fill in CRaC's placeholders in the image's path.
+    #[arg(long, hide = true)]
+    placeholders: bool,
     /// Load nothing into a JVM that was started without `tub run`: take it as it is, without telling it.
     #[arg(long)]
     no_attach: bool,
@@ -45,8 +55,12 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum EngineArg {
+    /// Our own.
     Native,
+    /// CRIU.
     Criu,
+    /// Nobody: the application is told before and after, and there is no image.
+    Sim,
 }
 
 /// `--tcp`.
@@ -74,10 +88,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         replace: args.replace,
         leave_running: args.leave_running,
         tcp: args.tcp.into(),
+        allowed_prefixes: args.allow_open.clone(),
         timeout: seconds("timeout", args.timeout)?,
         engine: match args.engine {
             EngineArg::Native => EngineKind::Native,
             EngineArg::Criu => EngineKind::Criu,
+            EngineArg::Sim => EngineKind::Sim,
         },
         criu: args.criu.options(),
         guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
@@ -101,7 +117,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             "processes": report.processes,
             "threads": report.threads,
             "image_bytes": report.image_bytes,
-            "left_running": args.leave_running,
+            "left_running": args.leave_running || report.engine == EngineKind::Sim,
             "freeze_us": us(times.freeze),
             "collect_us": us(times.collect),
             "write_us": us(times.write),
@@ -109,6 +125,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             "frozen_us": us(times.frozen),
         });
         println!("{object}");
+    } else if report.engine == EngineKind::Sim {
+        println!("process {pid} was told, and goes on; there is no image (engine sim)");
     } else {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
         let children = match report.processes {
@@ -158,20 +176,58 @@ pub(crate) fn seconds(name: &str, seconds: f64) -> Result<Duration, Failure> {
     })
 }
 
-/// Without `--image`: where `tub run --image` said, else a fresh name here.
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// Where the image goes, with what is known now in the place of placeholders.
 fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
+    let dir = pattern(args, pid);
+    if !args.placeholders {
+        return Ok(dir);
+    }
+    let status = tubthumping::Client::find(pid).ok().flatten();
+    let generation = status.and_then(|mut client| Some(client.status().ok()?.generation));
+    let mut uuid = [0; 16];
+    let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut uuid));
+    random.map_err(|error| Failure::new("/dev/urandom cannot be read", &error, Code::Failed))?;
+    let moment = Moment {
+        now: now(),
+        restored: started(pid).unwrap_or_else(now),
+        generation: generation.unwrap_or(0) + 1,
+        uuid,
+    };
+    let filled = at_checkpoint(&dir.to_string_lossy(), &moment);
+    filled.map(PathBuf::from).map_err(|error| {
+        let what = format!("image {} cannot be named", dir.display());
+        Failure::new(what, &error, Code::Usage)
+    })
+}
+
+/// When a process was started, which of a copy is when it was restored, in seconds since 1970.
+fn started(pid: HostPid) -> Option<u64> {
+    let started = tub_checkpoint::survey_tree(pid).ok()?.main().stat.starttime;
+    let host = fs::read_to_string("/proc/stat").ok()?;
+    let boot: u64 =
+        host.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    // KERNEL: USER_HZ is 100 on every architecture that we know (proc_pid_stat(5)).
+    Some(boot + started / 100)
+}
+
+/// Without `--image`: where `tub run --image` said, else a fresh name here.
+fn pattern(args: &Args, pid: HostPid) -> PathBuf {
     if let Some(dir) = &args.image {
-        return Ok(dir.clone());
+        return dir.clone();
     }
     let wished = tubthumping::Client::find(pid)
         .ok()
         .flatten()
         .and_then(|mut client| client.status().ok()?.image);
     if let Some(dir) = wished {
-        return Ok(dir.into());
+        return dir.into();
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    Ok(PathBuf::from(format!("tub-{pid}-{now}")))
+    PathBuf::from(format!("tub-{pid}-{}", now()))
 }
 
 /// Why a checkpoint that would have gone to `dir` was not taken.
@@ -228,6 +284,7 @@ fn advice(dir: &Path, error: &CheckpointError) -> (Code, String) {
             "the application does not answer on its control socket; give it more time with --timeout",
         ),
         CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::NobodyToTell => plain(Code::Usage, "start it by `tub run`"),
         CheckpointError::Attach(error) => match error {
             AttachError::NoAnswer { .. } => plain(Code::TimedOut, WITHOUT_AGENT),
             AttachError::Io { .. } => plain(Code::Failed, WITHOUT_AGENT),

@@ -6,7 +6,8 @@
 //! that cannot be had is refused with a sentence, never dropped.
 //! Not here: how the options are found and read (`java_options`).
 
-use crate::java_options::{CommandLine, OptionError, expand, with_variable};
+use crate::java_options::place::{Start, at_start};
+use crate::java_options::{CommandLine, CpuCheck, OptionError, VARIABLES, expand, with_variable};
 use crate::report::{Code, Failure};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -15,6 +16,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use tub_host::Mismatch;
 use tub_image::Image;
 
 /// Start Java as a CRaC JDK does.
@@ -30,30 +32,43 @@ pub(crate) struct Args {
 /// `java`.
 pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
     let stock = args.java_home.join("bin/java");
-    let (words, used_variable) = with_variable(&args.words, env::var_os("JDK_JAVA_OPTIONS"));
+    let (mut words, mut used) = (args.words.clone(), Vec::<&str>::new());
+    // Backwards, since each comes before the words that there are.
+    for variable in VARIABLES.iter().rev() {
+        let (all, is_used) = with_variable(&words, env::var_os(variable));
+        words = all;
+        used.extend(is_used.then_some(*variable));
+    }
     let words = expand(words).map_err(|error| usage(&error))?;
     let line = CommandLine::parse(&words).map_err(|error| usage(&error))?;
     if !line.is_crac() {
         return Err(become_program(Command::new(&stock).args(&args.words)));
     }
+    if let Some(text) = line.help() {
+        print!("{text}");
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut command = tub()?;
-    if used_variable {
+    for variable in used {
         // Its options are on the command line now.
-        command.env_remove("JDK_JAVA_OPTIONS");
+        command.env_remove(variable);
     }
     if let Some(image) = line.restore_from() {
         let settable = line.restore_words();
         let reason =
-            settable.as_ref().err().map(ToString::to_string).or_else(|| unavailable(image));
+            settable.as_ref().err().map(settable_only).or_else(|| unavailable(image, &line));
         match (settable, reason) {
             (Ok(words), None) => {
                 command.arg("restore").arg(image).args(line.restore_options()).arg("--");
                 return Err(become_program(command.args(words)));
             }
-            (_, Some(reason)) if line.may_start_instead() => {
+            (_, Some(Unavailable { reason, .. })) if line.may_start_instead() => {
                 eprintln!("tub: {reason}; starting anew");
             }
             (Err(error), _) => return Err(Failure { code: Code::Failed, ..usage(&error) }),
+            (Ok(_), Some(Unavailable { reason, is_said_here: true })) => {
+                return Err(Failure { code: Code::BadImage, ..usage(&OptionError::new(reason)) });
+            }
             // `tub restore` has better words for it.
             (Ok(words), Some(_)) => {
                 command.arg("restore").arg(image).args(line.restore_options()).arg("--");
@@ -64,9 +79,19 @@ pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
     let Some(pattern) = line.checkpoint_to() else {
         return Err(become_program(Command::new(&stock).args(line.stock_words())));
     };
-    let image = crate::java_options::place(pattern, std::process::id()).map_err(|e| usage(&e))?;
-    command.env("TUB_CHECKPOINT_OPTIONS", line.checkpoint_options().join(" "));
-    command.args(["run", "--image", &image, "--"]).arg(stock).args(line.stock_words());
+    let start = Start {
+        pid: std::process::id(),
+        processors: std::thread::available_parallelism().map_or(1, usize::from),
+        boot: crate::checkpoint::now(),
+        max_heap: line.max_heap(),
+    };
+    let (image, is_pattern) =
+        at_start(&pattern.to_string_lossy(), start).map_err(|error| usage(&error))?;
+    let mut options = line.checkpoint_options();
+    options.extend(is_pattern.then(|| "--placeholders".to_owned()));
+    command.env("TUB_CHECKPOINT_OPTIONS", options.join(" "));
+    command.args(["run", "--image", &image]).args(line.run_options());
+    command.arg("--").arg(stock).args(line.stock_words());
     Err(become_program(&mut command))
 }
 
@@ -132,20 +157,58 @@ fn process(stock: &Path, word: &OsStr) -> Result<String, Failure> {
     }
 }
 
+fn settable_only(error: &OptionError) -> Unavailable {
+    Unavailable { reason: error.to_string(), is_said_here: true }
+}
+
+/// Why an image cannot be used.
+struct Unavailable {
+    reason: String,
+    /// Whether only this command line says so, or says it in its own words: else `tub restore` tells
+    /// more.
+    is_said_here: bool,
+}
+
 /// Why an image cannot be used, as far as that is known before anything is done.
-fn unavailable(image: &OsStr) -> Option<String> {
-    let reason =
-        |text: String| Some(format!("image {} cannot be used: {text}", Path::new(image).display()));
+fn unavailable(image: &OsStr, line: &CommandLine) -> Option<Unavailable> {
+    let reason = |text: String, is_said_here| {
+        let reason = format!("image {} cannot be used: {text}", Path::new(image).display());
+        Some(Unavailable { reason, is_said_here })
+    };
     let opened = match Image::open(Path::new(image)) {
-        Ok(opened) => opened,
-        Err(error) => return reason(error.to_string()),
+        Ok(opened) => opened.checkpoint.host,
+        Err(error) => return reason(error.to_string(), false),
     };
     let here = match tub_host::facts() {
         Ok(here) => here,
-        Err(error) => return reason(error.to_string()),
+        Err(error) => return reason(error.to_string(), false),
     };
-    let first = tub_host::compare(&opened.checkpoint.host, &here).into_iter().next()?;
-    reason(first.to_string())
+    match (tub_host::compare(&opened, &here).into_iter().next(), line.cpu_message()) {
+        (Some(Mismatch::CpuFeatures { .. }), Some(message)) => {
+            let stored = &opened.cpu_features;
+            let common = stored.iter().filter(|name| here.cpu_features.contains(name)).cloned();
+            let message = message
+                .replace("%c", &here.cpu_features.join(","))
+                .replace("%s", &stored.join(","))
+                .replace("%m", &common.collect::<Vec<_>>().join(","));
+            Some(Unavailable { reason: message, is_said_here: true })
+        }
+        (Some(first), _) => reason(first.to_string(), false),
+        (None, _) if line.cpu_check() == CpuCheck::Exact => {
+            let missing = |name: &&String| !opened.cpu_features.contains(name);
+            let more: Vec<&str> =
+                here.cpu_features.iter().filter(missing).map(String::as_str).collect();
+            if more.is_empty() {
+                return None;
+            }
+            let text = format!(
+                "the processor here has {} as well (CheckCPUFeatures=exact)",
+                more.join(", ")
+            );
+            reason(text, true)
+        }
+        (None, _) => None,
+    }
 }
 
 fn tub() -> Result<Command, Failure> {

@@ -3,9 +3,11 @@
 //! In: words of a command line. Out: which of them are CRaC's, and what is left for the stock JVM.
 //! Invariant: nothing is run. What cannot be had is an error with a sentence.
 //! Not here: what is done with it (`java`).
-//!
-//! JVM(since 9): `@file` and `JDK_JAVA_OPTIONS` hold words parted by blanks, with quotes, and in files
-//! comments from `#` on (the `java` man page).
+
+pub(crate) mod place;
+mod words;
+
+pub(crate) use words::{VARIABLES, expand, with_variable};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -33,10 +35,8 @@ const WITH_VALUE: [&str; 17] = [
 ];
 
 /// What cannot be had, and why.
-const REFUSED: [(&str, &str); 14] = [
-    ("CPUFeatures", "the features that compiled code uses are the VM's own choice"),
-    ("CheckCPUFeatures", "an image is restored where the processor has what the first one had"),
-    ("ShowCPUFeatures", "the VM's numbering of processor features is its own"),
+const REFUSED: [(&str, &str); 9] = [
+    ("ShowCPUFeatures", "the VM's numbering of processor features is its own; see `tub check`"),
     ("CRaCCPUCountInit", "the number of processors is read once by the VM"),
     ("CRaCHeapErgonomics", "the size of the heap is decided at the start of the VM"),
     ("CRaCMaxHeapSizeBeforeCheckpoint", "the size of the heap is decided at the start of the VM"),
@@ -45,13 +45,39 @@ const REFUSED: [(&str, &str); 14] = [
         "CRaCPauseOnCheckpointError",
         "the process goes on after a refusal, and can be looked at then",
     ),
-    ("CRaCSkipCheckpoint", "use `tub prepare` and `tub resume`"),
     ("CRaCImageLabels", "labels are not kept in an image"),
     ("CRaCRequiredImageLabels", "labels are not kept in an image"),
-    ("CRaCAllowedOpenFilePrefixes", "use -Djdk.crac.resource-policies=FILE"),
     ("CRaCResetStartTime", "the start time is always that of the restore"),
-    ("CRaCIgnoredFileDescriptors", "all inherited descriptors above 2 are closed"),
 ];
+
+/// Options that a restore takes and has no use for: they are about other options.
+const ABOUT_OPTIONS: [&str; 4] = [
+    "UnlockDiagnosticVMOptions",
+    "UnlockExperimentalVMOptions",
+    "IgnoreUnrecognizedVMOptions",
+    "UnlockCommercialFeatures",
+];
+
+/// What `CRaCEngineOptions=help` prints: the option, its values, what it is about.
+const ENGINE_OPTIONS: [(&str, &str, &str); 7] = [
+    ("keep_running", "true|false", "the original goes on after the checkpoint (default: false)"),
+    ("pause", "true|false", "engine sim: not supported, it goes on at once (default: false)"),
+    ("pids", "keep|new", "ids of a copy (default: keep)"),
+    ("memory", "auto|lazy|eager", "how memory is brought back (default: auto)"),
+    ("direct_map", "true|false", "taken and without effect: see memory"),
+    ("print_command", "true|false", "taken and without effect"),
+    ("help", "[=PATTERN]", "prints this, or what of it has the pattern in its name"),
+];
+
+/// What is asked of the processor before a restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum CpuCheck {
+    /// All features that the image may use.
+    #[default]
+    Compatible,
+    /// The same features, and no others.
+    Exact,
+}
 
 /// A word that is not understood or cannot be had.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +89,8 @@ impl OptionError {
         Self(text.into())
     }
 }
+
+impl std::error::Error for OptionError {}
 
 impl fmt::Display for OptionError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,8 +105,14 @@ pub(crate) struct CommandLine {
     restore_from: Option<OsString>,
     may_start_instead: bool,
     is_crac: bool,
+    for_run: Vec<String>,
     for_checkpoint: Vec<String>,
     for_restore: Vec<String>,
+    cpu_check: CpuCheck,
+    cpu_message: Option<String>,
+    /// The pattern of `CRaCEngineOptions=help`.
+    help: Option<String>,
+    max_heap: Option<u64>,
     /// Without CRaC's own.
     stock: Vec<OsString>,
     properties: Vec<OsString>,
@@ -92,12 +126,17 @@ impl CommandLine {
     /// Takes the words apart.
     pub(crate) fn parse(words: &[OsString]) -> Result<Self, OptionError> {
         let mut line = Self::default();
+        let is_lenient = words.iter().any(|word| word == "-XX:+IgnoreUnrecognizedVMOptions");
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let text = word.to_string_lossy();
             if let Some(option) = crac_option(&text) {
                 line.is_crac = true;
-                line.add(option, word)?;
+                match line.add(option, word) {
+                    // As a VM that does not know it.
+                    Err(_) if is_lenient => {}
+                    outcome => outcome?,
+                }
                 continue;
             }
             line.stock.push(word.clone());
@@ -110,7 +149,10 @@ impl CommandLine {
                 line.stock.extend(words.next().cloned());
             } else if text.starts_with("-D") {
                 line.properties.push(word.clone());
-            } else if text.starts_with("-X") {
+            } else if let Some(size) = text.strip_prefix("-Xmx") {
+                line.max_heap = bytes(size);
+                line.unsettable.push(text.into_owned());
+            } else if text.starts_with("-X") && !is_about_options(&text) {
                 line.unsettable.push(text.into_owned());
             } else if !text.starts_with('-') {
                 line.program.push(word.clone());
@@ -141,6 +183,45 @@ impl CommandLine {
                     self.engine_option(option)?;
                 }
             }
+            "CRaCSkipCheckpoint" if is_on => self.engine("sim")?,
+            "CRaCSkipCheckpoint" => {}
+            "CRaCIgnoredFileDescriptors" => {
+                self.for_run.push(format!("--keep-fds={}", value()?.to_string_lossy()));
+            }
+            "CRaCAllowedOpenFilePrefixes" => {
+                for prefix in value()?.to_string_lossy().split(',').filter(|it| !it.is_empty()) {
+                    // The options travel in a variable, parted by blanks.
+                    if prefix.contains(char::is_whitespace) {
+                        return Err(OptionError(format!(
+                            "{option}: a prefix with a blank cannot be had: use \
+                             -Djdk.crac.resource-policies=FILE"
+                        )));
+                    }
+                    self.for_checkpoint.push(format!("--allow-open={prefix}"));
+                }
+            }
+            "CPUFeatures" if value()? == "native" => {}
+            "CPUFeatures" => {
+                return Err(OptionError(format!(
+                    "VM option '{option}' cannot be had: compiled code uses what the VM finds \
+                     (CPUFeatures=native); take the checkpoint on the least of the hosts"
+                )));
+            }
+            "CheckCPUFeatures" => {
+                self.cpu_check = match &*value()?.to_string_lossy() {
+                    "compatible" => CpuCheck::Compatible,
+                    "exact" => CpuCheck::Exact,
+                    _ => {
+                        return Err(OptionError(format!(
+                            "VM option '{option}' cannot be had: code that uses what the processor \
+                             lacks would crash; there are compatible and exact"
+                        )));
+                    }
+                }
+            }
+            "CheckCPUFeaturesMessage" => {
+                self.cpu_message = Some(value()?.to_string_lossy().into_owned());
+            }
             // Ids are kept by a namespace of their own, whatever is free here.
             "CRaCMinPid" => {}
             // Every refusal names each descriptor.
@@ -164,11 +245,15 @@ impl CommandLine {
             // Those of the CRaC JDKs, whose work the native one does.
             "native" | "criuengine" | "warp" | "crexec" => Ok(()),
             "criu" => {
-                self.for_checkpoint.extend(["--engine".to_owned(), "criu".to_owned()]);
+                self.for_checkpoint.push("--engine=criu".to_owned());
+                Ok(())
+            }
+            "sim" | "simengine" => {
+                self.for_checkpoint.push("--engine=sim".to_owned());
                 Ok(())
             }
             _ => Err(OptionError(format!(
-                "VM option 'CRaCEngine={name}' cannot be had: the engines are native and criu"
+                "VM option 'CRaCEngine={name}' cannot be had: the engines are native, criu and sim"
             ))),
         }
     }
@@ -177,7 +262,10 @@ impl CommandLine {
         let (key, value) = option.split_once('=').unwrap_or((option, "true"));
         match (key, value) {
             ("keep_running", "true") => self.for_checkpoint.push("--leave-running".into()),
-            ("keep_running" | "direct_map" | "print_command", _) => {}
+            ("pause", "false") | ("keep_running" | "direct_map" | "print_command", _) => {}
+            ("help", _) => {
+                self.help = Some(if option == "help" { String::new() } else { value.to_owned() });
+            }
             ("pids", "keep" | "new") => {
                 self.for_restore.extend(["--pids".to_owned(), value.to_owned()]);
             }
@@ -186,8 +274,7 @@ impl CommandLine {
             }
             _ => {
                 return Err(OptionError(format!(
-                    "engine option '{option}' cannot be had: there are keep_running=true|false, \
-                     pids=keep|new and memory=auto|lazy|eager"
+                    "engine option '{option}' cannot be had: -XX:CRaCEngineOptions=help lists them"
                 )));
             }
         }
@@ -210,6 +297,35 @@ impl CommandLine {
     /// Whether the program may be started where the image cannot be used.
     pub(crate) fn may_start_instead(&self) -> bool {
         self.may_start_instead
+    }
+
+    /// What is asked of the processor.
+    pub(crate) fn cpu_check(&self) -> CpuCheck {
+        self.cpu_check
+    }
+
+    /// What is said where the processor lacks features: `%c`, `%s` and `%m` stand for those that are
+    /// here, those of the image, and those of both.
+    pub(crate) fn cpu_message(&self) -> Option<&str> {
+        self.cpu_message.as_deref()
+    }
+
+    /// `-Xmx`, in bytes.
+    pub(crate) fn max_heap(&self) -> Option<u64> {
+        self.max_heap
+    }
+
+    /// The text of `CRaCEngineOptions=help`, if that is wished for.
+    pub(crate) fn help(&self) -> Option<String> {
+        let pattern = self.help.as_deref()?;
+        let of_pattern = ENGINE_OPTIONS.iter().filter(|(name, ..)| name.contains(pattern));
+        let lines = of_pattern.map(|(name, values, text)| format!("{name}={values}\n    {text}\n"));
+        Some(lines.collect())
+    }
+
+    /// Options of `tub run`.
+    pub(crate) fn run_options(&self) -> &[String] {
+        &self.for_run
     }
 
     /// Options of `tub checkpoint`.
@@ -243,6 +359,25 @@ impl CommandLine {
     }
 }
 
+fn is_about_options(word: &str) -> bool {
+    let name = word.trim_start_matches("-XX:").trim_start_matches(['+', '-']);
+    ABOUT_OPTIONS.contains(&name)
+}
+
+/// JVM: a number with `k`, `m`, `g` or `t` behind it.
+fn bytes(size: &str) -> Option<u64> {
+    let digits = size.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &*size[digits.len()..].to_ascii_lowercase() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
 /// What follows `-XX:` of an option of CRaC's.
 fn crac_option(word: &str) -> Option<&str> {
     let option = word.strip_prefix("-XX:")?;
@@ -251,108 +386,6 @@ fn crac_option(word: &str) -> Option<&str> {
         .iter()
         .any(|prefix| name.starts_with(prefix));
     is_crac.then_some(option)
-}
-
-/// The words with those of a variable before them, where it has options of CRaC's; whether it has.
-pub(crate) fn with_variable(
-    words: &[OsString],
-    variable: Option<OsString>,
-) -> (Vec<OsString>, bool) {
-    let text = variable.unwrap_or_default().to_string_lossy().into_owned();
-    if !text.contains("-XX:") || !text.split_whitespace().any(|word| crac_option(word).is_some()) {
-        return (words.to_vec(), false);
-    }
-    let more = split(&text).into_iter().map(OsString::from);
-    (more.chain(words.iter().cloned()).collect(), true)
-}
-
-/// The words with `@file` replaced by what the file says, where that has options of CRaC's.
-pub(crate) fn expand(words: Vec<OsString>) -> Result<Vec<OsString>, OptionError> {
-    let mut expanded = Vec::new();
-    let mut words = words.into_iter();
-    while let Some(word) = words.next() {
-        let text = word.to_string_lossy().into_owned();
-        let file = text.strip_prefix('@').filter(|file| !file.starts_with('@'));
-        let content = match file {
-            Some(file) => std::fs::read_to_string(file)
-                .map_err(|error| OptionError(format!("@{file}: cannot read: {error}")))?,
-            None => String::new(),
-        };
-        let inside = split(&content);
-        if inside.iter().any(|word| crac_option(word).is_some()) {
-            expanded.extend(inside.into_iter().map(OsString::from));
-            continue;
-        }
-        expanded.push(word);
-        if WITH_VALUE.contains(&text.as_str()) {
-            expanded.extend(words.next());
-        } else if text == "-jar" || !text.starts_with(['-', '@']) {
-            // From here on the words are the program's.
-            expanded.extend(words);
-            break;
-        }
-    }
-    Ok(expanded)
-}
-
-/// Words parted by blanks, within quotes of either kind as they are, with `\` before a character
-/// that stands for itself there; `#` starts a comment.
-fn split(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut characters = text.chars();
-    while let Some(character) = characters.next() {
-        match (character, quote) {
-            ('\\', Some(_)) => word.get_or_insert_default().extend(characters.next()),
-            (_, Some(open)) if character == open => quote = None,
-            (_, Some(_)) => word.get_or_insert_default().push(character),
-            ('"' | '\'', None) => {
-                quote = Some(character);
-                word.get_or_insert_default();
-            }
-            ('#', None) if word.is_none() => {
-                characters.by_ref().find(|&character| character == '\n');
-            }
-            (_, None) if character.is_whitespace() => words.extend(word.take()),
-            (_, None) => word.get_or_insert_default().push(character),
-        }
-    }
-    words.extend(word);
-    words
-}
-
-/// The path that a pattern stands for, in the process `pid`.
-pub(crate) fn place(pattern: &OsStr, pid: u32) -> Result<String, OptionError> {
-    let pattern = pattern.to_string_lossy();
-    let mut path = String::new();
-    let mut characters = pattern.chars();
-    while let Some(character) = characters.next() {
-        if character != '%' {
-            path.push(character);
-            continue;
-        }
-        match characters.next() {
-            Some('%') => path.push('%'),
-            // JVM: os.arch.
-            Some('a') => {
-                path.push_str(if cfg!(target_arch = "x86_64") { "amd64" } else { "aarch64" })
-            }
-            Some('p') => path.push_str(&pid.to_string()),
-            Some('c') => {
-                let count = std::thread::available_parallelism().map_or(1, usize::from);
-                path.push_str(&count.to_string());
-            }
-            other => {
-                let other = other.map(String::from).unwrap_or_default();
-                return Err(OptionError(format!(
-                    "CRaCCheckpointTo={pattern}: %{other} is not known at the start; there are \
-                     %% %a %c %p"
-                )));
-            }
-        }
-    }
-    Ok(path)
 }
 
 #[cfg(test)]
@@ -401,12 +434,41 @@ mod tests {
     }
 
     #[test]
+    fn options_become_those_of_tub() {
+        let line = parse(
+            "-XX:CRaCCheckpointTo=cr -XX:+CRaCSkipCheckpoint -XX:CRaCIgnoredFileDescriptors=7,/x \
+             -XX:CRaCAllowedOpenFilePrefixes=/sys/,/var/a -XX:CPUFeatures=native -Xmx512m Main",
+        )
+        .unwrap();
+        let expected = ["--replace", "--engine=sim", "--allow-open=/sys/", "--allow-open=/var/a"];
+        assert_eq!(line.checkpoint_options(), expected);
+        assert_eq!(line.run_options(), ["--keep-fds=7,/x"]);
+        assert_eq!(line.max_heap(), Some(512 << 20));
+        let line = parse(
+            "-XX:CRaCRestoreFrom=cr -XX:+UnlockExperimentalVMOptions -XX:CheckCPUFeatures=exact",
+        );
+        let line = line.unwrap();
+        assert_eq!(line.cpu_check(), CpuCheck::Exact);
+        assert_eq!(line.restore_words().unwrap(), Vec::<OsString>::new());
+        // As a VM that does not know them.
+        let line = parse("-XX:+IgnoreUnrecognizedVMOptions -XX:CRaCImageLabels=a=b Main").unwrap();
+        assert_eq!(line.stock_words(), words("-XX:+IgnoreUnrecognizedVMOptions Main"));
+        let help = parse("-XX:CRaCEngineOptions=help").unwrap().help().unwrap();
+        assert!(help.contains("keep_running=true|false") && help.contains("pids="), "{help}");
+        let help = parse("-XX:CRaCEngineOptions=help=mem").unwrap().help().unwrap();
+        assert!(help.starts_with("memory=") && !help.contains("pids="), "{help}");
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_with_a_sentence() {
         for (option, part) in [
-            ("-XX:CPUFeatures=generic", "VM option 'CPUFeatures' cannot be had: the features"),
+            ("-XX:CPUFeatures=generic", "VM option 'CPUFeatures=generic' cannot be had: compiled"),
+            ("-XX:CheckCPUFeatures=skip", "would crash"),
+            ("-XX:CRaCAllowedOpenFilePrefixes=/a\tb", "a prefix with a blank"),
             ("-XX:CRaCImageLabels=a=b", "labels are not kept"),
             ("-XX:+CRaCNoSuch", "it is not known here"),
-            ("-XX:CRaCEngine=simengine", "the engines are native and criu"),
+            ("-XX:CRaCEngine=pauseengine", "the engines are native, criu and sim"),
+            ("-XX:CRaCEngineOptions=pause=true", "engine option 'pause=true' cannot be had"),
             ("-XX:CRaCEngineOptions=args=-v", "engine option 'args=-v' cannot be had"),
             ("-XX:-CRaCResetStartTime", "CRaCResetStartTime"),
             ("-XX:CRaCRestoreFrom", "has no value"),
@@ -414,24 +476,5 @@ mod tests {
             let error = parse(option).unwrap_err().to_string();
             assert!(error.contains(part), "{option}: {error}");
         }
-    }
-
-    #[test]
-    fn files_and_the_variable_are_read_as_java_reads_them() {
-        assert_eq!(split("a \"b c\" # no\n'd\\'e' f#g\t\"\""), ["a", "b c", "d'e", "f#g", ""]);
-        let variable = Some(OsString::from("-XX:CRaCCheckpointTo='my cr' -Da=b"));
-        let (all, used) = with_variable(&words("Main"), variable);
-        assert!(used);
-        assert_eq!(all, ["-XX:CRaCCheckpointTo=my cr", "-Da=b", "Main"]);
-        assert!(!with_variable(&words("Main"), Some("-Da=b".into())).1);
-        assert_eq!(expand(words("Main @nothing")).unwrap(), words("Main @nothing"));
-        assert!(expand(words("@/no/such/file Main")).is_err());
-    }
-
-    #[test]
-    fn placeholders_that_are_known_at_the_start_are_filled_in() {
-        assert_eq!(place(OsStr::new("cr-%p-%%"), 42).unwrap(), "cr-42-%");
-        let error = place(OsStr::new("cr-%t"), 42).unwrap_err().to_string();
-        assert!(error.contains("%t is not known at the start"), "{error}");
     }
 }

@@ -38,6 +38,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Open::Refuse)]
     open: Open,
 
+    /// Inherited descriptors that stay open: numbers, and paths that they lead to, parted by commas.
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    keep_fds: Vec<OsString>,
+
     /// The command and its arguments.
     #[arg(
         required = true,
@@ -80,7 +84,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 
     let launch = Launch::new(&args.command, agent.as_deref(), env::var_os("JAVA_TOOL_OPTIONS"));
     variables.extend(launch.tool_options.map(|options| ("JAVA_TOOL_OPTIONS", options)));
-    close_inherited();
+    close_inherited(&args.keep_fds);
     let mut command = Command::new(&found);
     command.arg0(program).args(&launch.arguments).envs(variables);
     let error = command.exec();
@@ -227,7 +231,7 @@ pub(crate) fn expected_agent() -> Result<PathBuf, Failure> {
 }
 
 /// Closes what the command would inherit by accident, from a terminal, an editor or a build.
-fn close_inherited() {
+fn close_inherited(kept: &[OsString]) {
     let is_ours = env::var("LISTEN_PID").is_ok_and(|pid| pid == process::id().to_string());
     let listening = env::var("LISTEN_FDS").ok().filter(|_| is_ours);
     let first = 3 + listening.and_then(|count| count.parse::<i32>().ok()).unwrap_or(0);
@@ -235,12 +239,18 @@ fn close_inherited() {
     let open: Vec<i32> = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&fd| fd >= first)
+        .filter(|&fd| fd >= first && !is_kept(fd, kept))
         .collect();
     for fd in open {
         // One of them was the directory itself, which is closed already.
         let _ = nix::unistd::close(fd);
     }
+}
+
+/// Whether a descriptor is on the list, by its number or by where it leads.
+fn is_kept(fd: i32, kept: &[OsString]) -> bool {
+    let path = fs::read_link(format!("/proc/self/fd/{fd}")).unwrap_or_default();
+    kept.iter().any(|item| *item == *fd.to_string() || *item == *path.as_os_str())
 }
 
 #[cfg(test)]

@@ -27,6 +27,9 @@ pub struct CheckpointOptions {
     pub leave_running: bool,
     /// What becomes of TCP connections.
     pub tcp: TcpPolicy,
+    /// Files that the application may leave open, whatever its contract says, by the start of their
+    /// path.
+    pub allowed_prefixes: Vec<String>,
     /// How long the application may take to prepare.
     pub timeout: Duration,
     /// Who takes the image.
@@ -52,6 +55,9 @@ pub enum CheckpointError {
     /// A JVM that was started without the agent could not be given it.
     #[error("the agent cannot be loaded into the JVM")]
     Attach(#[from] AttachError),
+    /// An engine that does nothing but tell the application has none to tell.
+    #[error("it takes no part, so that there is nobody to tell")]
+    NobodyToTell,
     /// The application prepared, and then something stood in the way.
     #[error("{} object(s) stand in the way", refusals.len())]
     Refused {
@@ -82,7 +88,7 @@ impl CheckpointError {
     pub fn process(&self) -> Outcome {
         match self {
             Self::Ended(_) => Outcome::Gone,
-            Self::Coordination(_) | Self::Attach(_) => Outcome::Untouched,
+            Self::Coordination(_) | Self::Attach(_) | Self::NobodyToTell => Outcome::Untouched,
             Self::Refused { frozen: true, .. } => Outcome::Thawed,
             Self::Refused { .. } => Outcome::Untouched,
             Self::Engine { source, frozen } => source.outcome(*frozen),
@@ -189,13 +195,18 @@ fn examine(
 }
 
 /// What the application may not leave open.
-pub(crate) fn application_left_open(tree: &SurveyedTree, prepared: &Prepared) -> Vec<Refusal> {
+pub(crate) fn application_left_open(
+    tree: &SurveyedTree,
+    prepared: &Prepared,
+    allowed_prefixes: &[String],
+) -> Vec<Refusal> {
     if prepared.open != OpenRule::Refuse {
         return Vec::new();
     }
     let policy = OpenPolicy {
         private_fds: prepared.private_fds.clone(),
         allowed_paths: prepared.allowed_paths.clone(),
+        allowed_prefixes: allowed_prefixes.to_vec(),
     };
     application_open(tree.main(), &policy)
 }
@@ -206,11 +217,11 @@ fn in_the_way(
     prepared: &Prepared,
     options: &CheckpointOptions,
 ) -> Vec<Refusal> {
-    let mut refusals = application_left_open(tree, prepared);
+    let mut refusals = application_left_open(tree, prepared, &options.allowed_prefixes);
     // What another engine cannot store, it says itself.
     let unsupported = match options.engine {
         EngineKind::Native => unsupported_tree(tree, &control_sockets(tree.main()), options.tcp),
-        EngineKind::Criu => Vec::new(),
+        EngineKind::Criu | EngineKind::Sim => Vec::new(),
     };
     if options.engine == EngineKind::Native && !options.leave_running {
         refusals.extend(cannot_end(tree));

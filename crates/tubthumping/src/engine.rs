@@ -6,9 +6,11 @@
 
 mod criu;
 mod native;
+mod sim;
 
 pub use criu::CriuEngine;
 pub use native::NativeEngine;
+pub use sim::SimEngine;
 
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::restore::{RestoreError, RestoreOptions, Restoring};
@@ -29,6 +31,8 @@ pub enum EngineKind {
     Native,
     /// CRIU, a program beside ours.
     Criu,
+    /// None: the application is told, and goes on without an image.
+    Sim,
 }
 
 impl fmt::Display for EngineKind {
@@ -36,6 +40,7 @@ impl fmt::Display for EngineKind {
         f.write_str(match self {
             Self::Native => "native",
             Self::Criu => "criu",
+            Self::Sim => "sim",
         })
     }
 }
@@ -154,6 +159,7 @@ pub fn engine(kind: EngineKind, criu: &CriuOptions) -> Box<dyn Engine> {
     match kind {
         EngineKind::Native => Box::new(NativeEngine),
         EngineKind::Criu => Box::new(CriuEngine::new(criu.clone())),
+        EngineKind::Sim => Box::new(SimEngine),
     }
 }
 

@@ -21,7 +21,7 @@ pub use attach::{AttachError, LateAgent};
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
 pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
-    NativeEngine, Report, engine, engine_of,
+    NativeEngine, Report, SimEngine, engine, engine_of,
 };
 pub use guardian::guard;
 pub use prepare::{Preparation, ResumeError, is_waiting, prepare, resume};

@@ -8,8 +8,8 @@
 use crate::LateAgent;
 use crate::checkpoint::{CheckpointError, application_left_open, coordinate, reach};
 use std::time::{Duration, Instant};
-use tub_checkpoint::{deliver, survey_tree};
-use tub_control::{Client, ClientError, State, mailbox};
+use tub_checkpoint::{SurveyedTree, deliver, survey_tree};
+use tub_control::{Client, ClientError, Prepared, State, mailbox};
 use tub_units::{HostPid, RemoteAddr};
 
 /// A process that waits for its image to be taken.
@@ -73,7 +73,9 @@ pub fn prepare(
     let start = survey_tree(pid)?.main().stat.starttime;
     let Some(mut client) = reach(pid, late_agent)? else { return Ok(None) };
     let status = client.status().map_err(CheckpointError::Coordination)?;
-    let prepared = coordinate(pid, client, timeout, patience, &application_left_open)?;
+    let left_open =
+        |tree: &SurveyedTree, prepared: &Prepared| application_left_open(tree, prepared, &[]);
+    let prepared = coordinate(pid, client, timeout, patience, &left_open)?;
     let (mailbox, generation) = (prepared.mailbox.address, status.generation + 1);
     Ok(Some(Preparation { pid, start, mailbox, generation }))
 }

@@ -2,13 +2,15 @@
 
 use crate::http::{first_answer, free_port, get};
 use crate::jdk::Jdk;
-use crate::jvm::{copied_classes, on_each_jdk};
+use crate::jvm::{copied_classes, on_each_jdk, unix_ms};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tub_testkit::{Finished, Instance, Scratch, Tub, User, agent, as_user, code, run_bounded};
+use tub_testkit::{
+    Finished, Instance, Scratch, Tub, User, agent, as_user, code, run_bounded, wait_for,
+};
 
 /// A CRaC JDK in a directory of the user's, and a service for it.
 struct Crac {
@@ -102,6 +104,74 @@ fn jcmd_has_the_full_text_of_a_refusal() {
     });
 }
 
+/// From the places where containers and build files have them, to an image whose name is made when it
+/// is taken.
+#[test]
+fn options_stand_in_variables_and_files_and_an_image_is_named_late() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let flags = crac.dir.join("flags");
+        std::fs::write(&flags, "# as ever\n+UseSerialGC\nCRaCCheckpointTo=cr-%03g-%T-%%\n")
+            .unwrap();
+        let port = free_port();
+        let mut command = crac.program("java");
+        command.env("JAVA_TOOL_OPTIONS", "-XX:CRaCEngineOptions=keep_running=true -Dfrom=variable");
+        command.arg(format!("-XX:Flags={}", flags.display())).arg("-XX:CheckCPUFeatures=exact");
+        command.args(["-Xmx256m", "-cp"]).arg(&crac.classes).arg("Service");
+        command.args([&port.to_string(), "plain"]);
+        let ready = |_: &str| get(port, "/").is_ok().then_some(());
+        let original = Instance::start("crac jdk", &crac.dir, command, ready);
+        let before = unix_ms() / 1000;
+        crac.jcmd(original.pid()).succeeds();
+        // It has been left running, and is in its first generation still.
+        assert_eq!(first_answer(port, "/").as_deref(), Some("hello"));
+        let names = std::fs::read_dir(crac.dir.path()).unwrap().flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        let name = names.find(|name| name.starts_with("cr-001-")).expect("no image");
+        let taken: u128 = name["cr-001-".len()..].trim_end_matches("-%").parse().unwrap();
+        assert!((before..=unix_ms() / 1000).contains(&taken), "{name}");
+        drop(original);
+        let other = free_port();
+        let mut command = crac.program("java");
+        command.arg(format!("-XX:CRaCRestoreFrom={name}")).arg("-XX:CheckCPUFeatures=exact");
+        command.env("SERVICE_PORT", other.to_string());
+        let ready = |_: &str| get(other, "/").is_ok().then_some(());
+        let copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
+        crac.jcmd(copy.pid()).succeeds();
+        let names = std::fs::read_dir(crac.dir.path()).unwrap().flatten();
+        let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
+        assert!(names.any(|name| name.starts_with("cr-002-")), "no image of the copy");
+    });
+}
+
+#[test]
+fn a_checkpoint_that_is_skipped_tells_the_application() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let options = ["-XX:CRaCCheckpointTo=cr", "-XX:+CRaCSkipCheckpoint"];
+        let (original, port) = crac.service(&options, "plain");
+        let told = crac.jcmd(original.pid()).succeeds();
+        assert!(told.stdout.contains("there is no image"), "{told}");
+        let told = || first_answer(port, "/told").filter(|told| told.contains("after server"));
+        let told = wait_for(Duration::from_secs(30), told);
+        assert_eq!(told.as_deref(), Some("before server\nafter server\n"));
+        assert!(!crac.dir.join("cr").exists());
+    });
+}
+
+#[test]
+fn files_below_an_allowed_prefix_may_stay_open() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let prefix =
+            format!("-XX:CRaCAllowedOpenFilePrefixes={}", crac.dir.join("left-").display());
+        let (mut original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr", &prefix], "file");
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        assert!(crac.dir.join("cr").is_dir());
+    });
+}
+
 #[test]
 fn the_stock_jdk_shines_through() {
     on_each_jdk(|jdk| {
@@ -116,6 +186,8 @@ fn the_stock_jdk_shines_through() {
         let words = ["-XX:CRaCRestoreFrom=cr", "-Xmx1g"];
         crac.java(&words).fails_with(1, &["is not restore-settable"]);
         crac.java(&["-XX:CRaCRestoreFrom=no-such"]).fails_with(code::BAD_IMAGE, &["no-such"]);
+        let help = crac.java(&["-XX:CRaCEngineOptions=help=pid"]).succeeds();
+        assert_eq!(help.stdout, "pids=keep|new\n    ids of a copy (default: keep)\n");
         // Unless a start is as good.
         let words =
             ["-XX:CRaCRestoreFrom=no-such", "-XX:+CRaCIgnoreRestoreIfUnavailable", "-version"];

@@ -14,6 +14,8 @@ pub struct OpenPolicy {
     pub private_fds: Vec<i32>,
     /// Files and directories that may stay open.
     pub allowed_paths: Vec<String>,
+    /// The same, by the start of their path.
+    pub allowed_prefixes: Vec<String>,
 }
 
 /// What the application left open and a CRaC JDK would complain of: files and sockets that are not
@@ -63,6 +65,8 @@ fn opened_by_application(
                 .strip_prefix(path.trim_end_matches('/'))
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         });
+        let allowed = allowed
+            || policy.allowed_prefixes.iter().any(|prefix| fd.link.starts_with(prefix.as_str()));
         // No Java API makes a memory file: ZGC has its heap in one.
         let memory_file = fd.link.starts_with("/memfd:");
         let private = allowed || memory_file || read_only && archive;

@@ -1,0 +1,128 @@
+//! Where else options of `java` stand: `@file`, variables, files of VM options.
+//!
+//! In: the words of a command line, the environment. Out: the words with CRaC's options among them.
+//! Invariant: what holds none of CRaC's options stays where it is, for the stock JVM to read.
+//!
+//! JVM(since 9): `@file` and `JDK_JAVA_OPTIONS` hold words parted by blanks, with quotes, and in files
+//! comments from `#` on (the `java` man page); `JAVA_TOOL_OPTIONS` and `-XX:VMOptionsFile` the same
+//! without comments; `-XX:Flags` names of options without `-XX:`. A product VM does not read
+//! `.hotspotrc`, and says so.
+
+use super::{OptionError, WITH_VALUE, crac_option};
+use std::ffi::OsString;
+use std::fs;
+
+/// Variables whose words come before those of the command line, the first one first.
+pub(crate) const VARIABLES: [&str; 2] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"];
+
+/// The words with those of a variable before them, where it has options of CRaC's; whether it has.
+pub(crate) fn with_variable(
+    words: &[OsString],
+    variable: Option<OsString>,
+) -> (Vec<OsString>, bool) {
+    let text = variable.unwrap_or_default().to_string_lossy().into_owned();
+    if !text.contains("-XX:") || !text.split_whitespace().any(|word| crac_option(word).is_some()) {
+        return (words.to_vec(), false);
+    }
+    let more = split(&text).into_iter().map(OsString::from);
+    (more.chain(words.iter().cloned()).collect(), true)
+}
+
+/// The words with files of options replaced by what they say, where that has options of CRaC's.
+pub(crate) fn expand(words: Vec<OsString>) -> Result<Vec<OsString>, OptionError> {
+    let mut expanded = Vec::new();
+    let mut words = words.into_iter();
+    while let Some(word) = words.next() {
+        let text = word.to_string_lossy().into_owned();
+        let inside = inside(&text)?;
+        if inside.iter().any(|word| crac_option(word).is_some()) {
+            expanded.extend(inside.into_iter().map(OsString::from));
+            continue;
+        }
+        expanded.push(word);
+        if WITH_VALUE.contains(&text.as_str()) {
+            expanded.extend(words.next());
+        } else if text == "-jar" || !text.starts_with(['-', '@']) {
+            // From here on the words are the program's.
+            expanded.extend(words);
+            break;
+        }
+    }
+    Ok(expanded)
+}
+
+/// What stands in the file that a word names; nothing if it names none.
+fn inside(word: &str) -> Result<Vec<String>, OptionError> {
+    let read = |file: &str| {
+        fs::read_to_string(file)
+            .map_err(|error| OptionError::new(format!("{word}: cannot read: {error}")))
+    };
+    if let Some(file) = word.strip_prefix('@').filter(|file| !file.starts_with('@')) {
+        return Ok(split(&read(file)?));
+    }
+    if let Some(file) = word.strip_prefix("-XX:VMOptionsFile=") {
+        return Ok(split(&read(file)?));
+    }
+    let Some(file) = word.strip_prefix("-XX:Flags=") else { return Ok(Vec::new()) };
+    Ok(split(&read(file)?).iter().map(|flag| format!("-XX:{flag}")).collect())
+}
+
+/// Words parted by blanks, within quotes of either kind as they are, with `\` before a character
+/// that stands for itself there; `#` starts a comment.
+fn split(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut characters = text.chars();
+    while let Some(character) = characters.next() {
+        match (character, quote) {
+            ('\\', Some(_)) => word.get_or_insert_default().extend(characters.next()),
+            (_, Some(open)) if character == open => quote = None,
+            (_, Some(_)) => word.get_or_insert_default().push(character),
+            ('"' | '\'', None) => {
+                quote = Some(character);
+                word.get_or_insert_default();
+            }
+            ('#', None) if word.is_none() => {
+                characters.by_ref().find(|&character| character == '\n');
+            }
+            (_, None) if character.is_whitespace() => words.extend(word.take()),
+            (_, None) => word.get_or_insert_default().push(character),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<OsString> {
+        text.split(' ').map(OsString::from).collect()
+    }
+
+    #[test]
+    fn files_and_the_variable_are_read_as_java_reads_them() {
+        assert_eq!(split("a \"b c\" # no\n'd\\'e' f#g\t\"\""), ["a", "b c", "d'e", "f#g", ""]);
+        let variable = Some(OsString::from("-XX:CRaCCheckpointTo='my cr' -Da=b"));
+        let (all, used) = with_variable(&words("Main"), variable);
+        assert!(used);
+        assert_eq!(all, ["-XX:CRaCCheckpointTo=my cr", "-Da=b", "Main"]);
+        assert!(!with_variable(&words("Main"), Some("-Da=b".into())).1);
+        assert_eq!(expand(words("Main @nothing")).unwrap(), words("Main @nothing"));
+        assert!(expand(words("@/no/such/file Main")).is_err());
+    }
+
+    #[test]
+    fn files_of_flags_are_taken_apart_where_they_hold_cracs() {
+        let file = std::env::temp_dir().join(format!("tub-flags-{}", std::process::id()));
+        std::fs::write(&file, "# how\n+UseSerialGC\nCRaCCheckpointTo=cr\n").unwrap();
+        let word = OsString::from(format!("-XX:Flags={}", file.display()));
+        let all = expand(vec![word.clone(), "Main".into()]).unwrap();
+        assert_eq!(all, ["-XX:+UseSerialGC", "-XX:CRaCCheckpointTo=cr", "Main"]);
+        std::fs::write(&file, "+UseSerialGC\n").unwrap();
+        assert_eq!(expand(vec![word.clone()]).unwrap(), [word]);
+        std::fs::remove_file(&file).unwrap();
+    }
+}
