@@ -30,6 +30,10 @@ pub struct Options {
     pub tcp: TcpPolicy,
     /// How many checkpoints lie behind the process, this one included.
     pub generation: u64,
+    /// What the image is called, by name.
+    pub labels: Vec<(String, String)>,
+    /// What was measured, by name.
+    pub metrics: Vec<(String, String)>,
     /// How the application takes part, if it does.
     pub coordination: Option<Coordination>,
     /// What to leave in its mailbox.
@@ -129,6 +133,8 @@ fn stages(
             created_unix_ns: realtime_ns(),
             generation: options.generation,
             image_id: random()?,
+            labels: options.labels.clone(),
+            metrics: options.metrics.clone(),
         },
         host: tub_host::facts().map_err(|source| Error::Proc {
             path: "facts about this host".to_owned(),

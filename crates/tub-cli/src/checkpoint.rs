@@ -3,6 +3,7 @@
 use crate::criu;
 use crate::java_options::place::{Moment, at_checkpoint};
 use crate::report::{Code, Failure};
+use crate::restore::pair;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,12 @@ pub(crate) struct Args {
     /// Replace an image that is there. Instances that are alive keep the old one's pages.
     #[arg(long)]
     replace: bool,
+    /// A label of the image, which a restore may require. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// A number that was measured, to be kept with the image. May be repeated.
+    #[arg(long, value_name = "NAME=NUMBER", value_parser = metric)]
+    metric: Vec<(String, String)>,
     /// How long the application may take to prepare, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     timeout: f64,
@@ -89,6 +96,8 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         leave_running: args.leave_running,
         tcp: args.tcp.into(),
         allowed_prefixes: args.allow_open.clone(),
+        labels: args.label.clone(),
+        metrics: args.metric.clone(),
         timeout: seconds("timeout", args.timeout)?,
         engine: match args.engine {
             EngineArg::Native => EngineKind::Native,
@@ -142,6 +151,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn metric(text: &str) -> Result<(String, String), String> {
+    let (name, value) = pair(text)?;
+    let number: Result<f64, _> = value.parse();
+    number.map(|_| (name, value)).map_err(|_| "it is NAME=NUMBER".to_owned())
 }
 
 /// The agent for a JVM that was started without us, unless it is declined.
@@ -284,6 +299,7 @@ fn advice(dir: &Path, error: &CheckpointError) -> (Code, String) {
             "the application does not answer on its control socket; give it more time with --timeout",
         ),
         CheckpointError::Coordination(_) => plain(Code::Failed, ""),
+        CheckpointError::NoLabels => plain(Code::Usage, "leave them out, or use the native engine"),
         CheckpointError::NobodyToTell => plain(Code::Usage, "start it by `tub run`"),
         CheckpointError::Attach(error) => match error {
             AttachError::NoAnswer { .. } => plain(Code::TimedOut, WITHOUT_AGENT),

@@ -102,16 +102,30 @@ pub(crate) fn jcmd(args: &Args) -> Result<ExitCode, Failure> {
     if !is_checkpoint {
         return Err(become_program(Command::new(&stock).args(&args.words)));
     }
-    if let Some(word) = args.words.get(2) {
-        let word = word.to_string_lossy();
-        return Err(usage(&OptionError::new(format!(
-            "JDK.checkpoint: {word}: metrics and labels are not kept in an image"
-        ))));
-    }
+    let kept = args.words[2..].iter().map(|word| kept_with_image(&word.to_string_lossy()));
+    let kept: Vec<Vec<String>> = kept.collect::<Result<_, _>>().map_err(|error| usage(&error))?;
     let pid = process(&stock, &args.words[0])?;
     let mut command = tub()?;
-    command.args(["checkpoint", &pid]).args(options_of(&pid));
+    command.args(["checkpoint", &pid]).args(options_of(&pid)).args(kept.concat());
     Err(become_program(&mut command))
+}
+
+/// Options of `tub checkpoint` for `metrics=` and `labels=` of `JDK.checkpoint`: pairs parted by commas,
+/// or a file of them after `@`, one on a line.
+fn kept_with_image(word: &str) -> Result<Vec<String>, OptionError> {
+    let failed = |why: &str| OptionError::new(format!("JDK.checkpoint: {word}: {why}"));
+    let (option, list) = match word.split_once('=') {
+        Some(("metrics", list)) => ("--metric", list),
+        Some(("labels", list)) => ("--label", list),
+        _ => return Err(failed("there are metrics= and labels=")),
+    };
+    let content = match list.strip_prefix('@') {
+        Some(file) => fs::read_to_string(file)
+            .map_err(|error| failed(&format!("the file cannot be read: {error}")))?,
+        None => list.to_owned(),
+    };
+    let pairs = content.split([',', '\n']).map(str::trim).filter(|pair| !pair.is_empty());
+    Ok(pairs.map(|pair| format!("{option}={pair}")).collect())
 }
 
 /// What the launcher has said about checkpoints of a process when it started it.
@@ -176,9 +190,13 @@ fn unavailable(image: &OsStr, line: &CommandLine) -> Option<Unavailable> {
         Some(Unavailable { reason, is_said_here })
     };
     let opened = match Image::open(Path::new(image)) {
-        Ok(opened) => opened.checkpoint.host,
+        Ok(opened) => opened,
         Err(error) => return reason(error.to_string(), false),
     };
+    if let Some(first) = tubthumping::missing_labels(&opened, line.required_labels()).first() {
+        return reason(first.to_string(), true);
+    }
+    let opened = opened.checkpoint.host;
     let here = match tub_host::facts() {
         Ok(here) => here,
         Err(error) => return reason(error.to_string(), false),

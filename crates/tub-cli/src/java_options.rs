@@ -1,7 +1,7 @@
 //! CRaC's options among those of `java`.
 //!
 //! In: words of a command line. Out: which of them are CRaC's, and what is left for the stock JVM.
-//! Invariant: nothing is run. What cannot be had is an error with a sentence.
+//! Invariant: nothing is run, and of the environment only labels are read. What cannot be had is an error with a sentence.
 //! Not here: what is done with it (`java`).
 
 pub(crate) mod place;
@@ -35,7 +35,7 @@ const WITH_VALUE: [&str; 17] = [
 ];
 
 /// What cannot be had, and why.
-const REFUSED: [(&str, &str); 9] = [
+const REFUSED: [(&str, &str); 7] = [
     ("ShowCPUFeatures", "the VM's numbering of processor features is its own; see `tub check`"),
     ("CRaCCPUCountInit", "the number of processors is read once by the VM"),
     ("CRaCHeapErgonomics", "the size of the heap is decided at the start of the VM"),
@@ -45,8 +45,6 @@ const REFUSED: [(&str, &str); 9] = [
         "CRaCPauseOnCheckpointError",
         "the process goes on after a refusal, and can be looked at then",
     ),
-    ("CRaCImageLabels", "labels are not kept in an image"),
-    ("CRaCRequiredImageLabels", "labels are not kept in an image"),
     ("CRaCResetStartTime", "the start time is always that of the restore"),
 ];
 
@@ -108,6 +106,7 @@ pub(crate) struct CommandLine {
     for_run: Vec<String>,
     for_checkpoint: Vec<String>,
     for_restore: Vec<String>,
+    required_labels: Vec<(String, String)>,
     cpu_check: CpuCheck,
     cpu_message: Option<String>,
     /// The pattern of `CRaCEngineOptions=help`.
@@ -182,6 +181,21 @@ impl CommandLine {
                 for option in value()?.to_string_lossy().split(',') {
                     self.engine_option(option)?;
                 }
+            }
+            "CRaCImageLabels" => {
+                for (name, label) in labels(&value()?.to_string_lossy()) {
+                    let option = format!("--label={name}={label}");
+                    if option.contains(char::is_whitespace) {
+                        return Err(OptionError(format!(
+                            "{option}: a label with a blank cannot be had at the start: use \
+                             jcmd PID JDK.checkpoint labels=…"
+                        )));
+                    }
+                    self.for_checkpoint.push(option);
+                }
+            }
+            "CRaCRequiredImageLabels" => {
+                self.required_labels.extend(labels(&value()?.to_string_lossy()));
             }
             "CRaCSkipCheckpoint" if is_on => self.engine("sim")?,
             "CRaCSkipCheckpoint" => {}
@@ -310,6 +324,11 @@ impl CommandLine {
         self.cpu_message.as_deref()
     }
 
+    /// Labels that the image must have.
+    pub(crate) fn required_labels(&self) -> &[(String, String)] {
+        &self.required_labels
+    }
+
     /// `-Xmx`, in bytes.
     pub(crate) fn max_heap(&self) -> Option<u64> {
         self.max_heap
@@ -357,6 +376,28 @@ impl CommandLine {
     pub(crate) fn stock_words(&self) -> &[OsString] {
         &self.stock
     }
+}
+
+/// `name=value`, `name=$VARIABLE`, or the name of a variable; one that is not set is passed over with a
+/// warning, as a CRaC JDK does it.
+fn labels(list: &str) -> Vec<(String, String)> {
+    let mut labels = Vec::new();
+    for label in list.split(',').filter(|label| !label.is_empty()) {
+        let (name, value) = label.split_once('=').map_or((label, None), |(n, v)| (n, Some(v)));
+        let variable = match value {
+            Some(value) => value.strip_prefix('$'),
+            None => Some(name),
+        };
+        let found = match variable {
+            Some(variable) => std::env::var(variable).ok(),
+            None => value.map(str::to_owned),
+        };
+        match found {
+            Some(found) => labels.push((name.to_owned(), found)),
+            None => eprintln!("tub: warning: label {label} is left out: its variable is not set"),
+        }
+    }
+    labels
 }
 
 fn is_about_options(word: &str) -> bool {
@@ -437,10 +478,16 @@ mod tests {
     fn options_become_those_of_tub() {
         let line = parse(
             "-XX:CRaCCheckpointTo=cr -XX:+CRaCSkipCheckpoint -XX:CRaCIgnoredFileDescriptors=7,/x \
-             -XX:CRaCAllowedOpenFilePrefixes=/sys/,/var/a -XX:CPUFeatures=native -Xmx512m Main",
+             -XX:CRaCAllowedOpenFilePrefixes=/sys/,/var/a -XX:CPUFeatures=native -Xmx512m -XX:CRaCImageLabels=a=b,no_such_variable Main",
         )
         .unwrap();
-        let expected = ["--replace", "--engine=sim", "--allow-open=/sys/", "--allow-open=/var/a"];
+        let expected = [
+            "--replace",
+            "--engine=sim",
+            "--allow-open=/sys/",
+            "--allow-open=/var/a",
+            "--label=a=b",
+        ];
         assert_eq!(line.checkpoint_options(), expected);
         assert_eq!(line.run_options(), ["--keep-fds=7,/x"]);
         assert_eq!(line.max_heap(), Some(512 << 20));
@@ -451,7 +498,7 @@ mod tests {
         assert_eq!(line.cpu_check(), CpuCheck::Exact);
         assert_eq!(line.restore_words().unwrap(), Vec::<OsString>::new());
         // As a VM that does not know them.
-        let line = parse("-XX:+IgnoreUnrecognizedVMOptions -XX:CRaCImageLabels=a=b Main").unwrap();
+        let line = parse("-XX:+IgnoreUnrecognizedVMOptions -XX:+CRaCCPUCountInit Main").unwrap();
         assert_eq!(line.stock_words(), words("-XX:+IgnoreUnrecognizedVMOptions Main"));
         let help = parse("-XX:CRaCEngineOptions=help").unwrap().help().unwrap();
         assert!(help.contains("keep_running=true|false") && help.contains("pids="), "{help}");
@@ -465,7 +512,7 @@ mod tests {
             ("-XX:CPUFeatures=generic", "VM option 'CPUFeatures=generic' cannot be had: compiled"),
             ("-XX:CheckCPUFeatures=skip", "would crash"),
             ("-XX:CRaCAllowedOpenFilePrefixes=/a\tb", "a prefix with a blank"),
-            ("-XX:CRaCImageLabels=a=b", "labels are not kept"),
+            ("-XX:CRaCImageLabels=a=b\tc", "a label with a blank"),
             ("-XX:+CRaCNoSuch", "it is not known here"),
             ("-XX:CRaCEngine=pauseengine", "the engines are native, criu and sim"),
             ("-XX:CRaCEngineOptions=pause=true", "engine option 'pause=true' cannot be had"),

@@ -29,6 +29,9 @@ pub(crate) struct Args {
     /// Set a variable that the application sees after the restore. May be repeated.
     #[arg(long, value_name = "K=V", value_parser = variable)]
     env: Vec<(OsString, OsString)>,
+    /// Restore only an image that has this label. May be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    require_label: Vec<(String, String)>,
     /// Write the process's id to this file once it runs.
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
@@ -75,6 +78,14 @@ fn variable(text: &str) -> Result<(OsString, OsString), String> {
     Ok((part(&bytes[..at]), part(&bytes[at + 1..])))
 }
 
+/// A name and a value.
+pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("it is NAME=VALUE".to_owned()),
+    }
+}
+
 pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
     let options = RestoreOptions {
         dir: args.dir.clone(),
@@ -94,6 +105,7 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
         environment: args.env.clone(),
         arguments: args.arguments.clone(),
         detach: args.detach,
+        required_labels: args.require_label.clone(),
         criu: args.criu.options(),
     };
     let failed = |error| failure(&args.dir, &error);
@@ -157,6 +169,7 @@ fn failure(dir: &Path, error: &RestoreError) -> Failure {
         .hint(hint);
     match error {
         RestoreError::Host(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
+        RestoreError::Labels(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         RestoreError::Files(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         RestoreError::Locked(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         _ => {}
@@ -198,6 +211,7 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
             (Code::BadImage, "take the checkpoint on a host like this one, or restore on the other")
         }
         RestoreError::Launch(error) => launch_advice(error),
+        RestoreError::Labels(_) => (Code::BadImage, "`tub inspect` tells which labels it has"),
         RestoreError::Files(_) => (Code::BadImage, FILE_CHANGED),
         RestoreError::Locked(_) => (Code::HostLacks, LOCKED),
         RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),

@@ -60,6 +60,10 @@ pub struct Provenance {
     pub generation: u64,
     /// Random, so that two images can be told apart.
     pub image_id: [u8; 16],
+    /// What whoever took the image calls it, by name: a restore may require it.
+    pub labels: Vec<(String, String)>,
+    /// What whoever took the image measured, by name: numbers, in their own words.
+    pub metrics: Vec<(String, String)>,
 }
 
 /// Clocks at the freeze, as seen in the time namespace of the task, in nanoseconds.

@@ -113,6 +113,8 @@ fn checkpoint() -> Checkpoint {
             created_unix_ns: 1,
             generation: 1,
             image_id: [7; 16],
+            labels: Vec::new(),
+            metrics: Vec::new(),
         },
         host: HostFacts::default(),
         clocks: Clocks { monotonic_ns: 1_000, boottime_ns: 2_000, realtime_ns: 3_000 },

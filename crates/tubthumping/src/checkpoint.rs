@@ -30,6 +30,10 @@ pub struct CheckpointOptions {
     /// Files that the application may leave open, whatever its contract says, by the start of their
     /// path.
     pub allowed_prefixes: Vec<String>,
+    /// What the image is called, by name: a restore may require it.
+    pub labels: Vec<(String, String)>,
+    /// What was measured, by name: numbers, in the words of whoever measured.
+    pub metrics: Vec<(String, String)>,
     /// How long the application may take to prepare.
     pub timeout: Duration,
     /// Who takes the image.
@@ -55,6 +59,9 @@ pub enum CheckpointError {
     /// A JVM that was started without the agent could not be given it.
     #[error("the agent cannot be loaded into the JVM")]
     Attach(#[from] AttachError),
+    /// CRIU's images hold what CRIU puts there.
+    #[error("an image of CRIU's keeps no labels and metrics")]
+    NoLabels,
     /// An engine that does nothing but tell the application has none to tell.
     #[error("it takes no part, so that there is nobody to tell")]
     NobodyToTell,
@@ -88,7 +95,9 @@ impl CheckpointError {
     pub fn process(&self) -> Outcome {
         match self {
             Self::Ended(_) => Outcome::Gone,
-            Self::Coordination(_) | Self::Attach(_) | Self::NobodyToTell => Outcome::Untouched,
+            Self::Coordination(_) | Self::Attach(_) | Self::NobodyToTell | Self::NoLabels => {
+                Outcome::Untouched
+            }
             Self::Refused { frozen: true, .. } => Outcome::Thawed,
             Self::Refused { .. } => Outcome::Untouched,
             Self::Engine { source, frozen } => source.outcome(*frozen),

@@ -25,7 +25,9 @@ pub use engine::{
 };
 pub use guardian::guard;
 pub use prepare::{Preparation, ResumeError, is_waiting, prepare, resume};
-pub use restore::{RestoreError, RestoreOptions, Restoring, dry_run, restore};
+pub use restore::{
+    MissingLabel, RestoreError, RestoreOptions, Restoring, dry_run, missing_labels, restore,
+};
 
 pub use train::{TrainError, Training};
 

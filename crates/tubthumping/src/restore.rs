@@ -6,6 +6,7 @@
 use crate::engine::{CriuOptions, EngineKind, engine, engine_of};
 use nix::errno::Errno;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
@@ -37,6 +38,8 @@ pub struct RestoreOptions {
     pub detach: bool,
     /// Options for CRIU, if the image is its.
     pub criu: CriuOptions,
+    /// Labels that the image must have.
+    pub required_labels: Vec<(String, String)>,
 }
 
 /// Why there is no process.
@@ -64,6 +67,9 @@ pub enum RestoreError {
     /// The image cannot be restored in the way wished for.
     #[error("image cannot be restored in this way")]
     Plan(#[source] PlanError),
+    /// The image has not the labels that were required.
+    #[error("the image has not the labels required")]
+    Labels(Vec<MissingLabel>),
     /// New arguments for an application that cannot take them.
     #[error("image holds an application that takes no new arguments")]
     NoArguments,
@@ -84,6 +90,44 @@ pub enum RestoreError {
     /// CRIU failed, or there is none.
     #[error("the process could not be brought back by CRIU")]
     Criu(#[from] tub_criu::Error),
+}
+
+/// A label that an image was required to have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingLabel {
+    /// Its name.
+    pub name: String,
+    /// What was required.
+    pub required: String,
+    /// What the image has, if it has any.
+    pub found: Option<String>,
+}
+
+impl fmt::Display for MissingLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, required, found } = self;
+        match found {
+            Some(found) => {
+                write!(f, "label {name} is {found} in the image, {required} is required")
+            }
+            None => write!(f, "label {name} is not in the image, {required} is required"),
+        }
+    }
+}
+
+/// Which of the required labels an image has not.
+pub fn missing_labels(image: &Image, required: &[(String, String)]) -> Vec<MissingLabel> {
+    let labels = &image.checkpoint.provenance.labels;
+    let missing = |(name, required): &(String, String)| {
+        // The last one of a name counts, as in the words that made them.
+        let found = labels.iter().rfind(|(found, _)| found == name).map(|(_, value)| value);
+        (found != Some(required)).then(|| MissingLabel {
+            name: name.clone(),
+            required: required.clone(),
+            found: found.cloned(),
+        })
+    };
+    required.iter().filter_map(missing).collect()
 }
 
 /// A restore on its way: everything is laid out and waits for [`Restoring::resume`].
@@ -185,6 +229,10 @@ fn prepare(
 ) -> Result<(Image, RestorePlan, Surroundings), RestoreError> {
     let image = Image::open(&options.dir).map_err(RestoreError::Image)?;
     stats.mark("opened_us");
+    let missing = missing_labels(&image, &options.required_labels);
+    if !missing.is_empty() {
+        return Err(RestoreError::Labels(missing));
+    }
     let here = tub_host::facts().map_err(RestoreError::Facts)?;
     let mismatches = tub_host::compare(&image.checkpoint.host, &here);
     if !mismatches.is_empty() {

@@ -55,9 +55,25 @@ impl Crac {
     }
 
     fn jcmd(&self, pid: i32) -> Finished {
+        self.jcmd_with(pid, &[])
+    }
+
+    fn jcmd_with(&self, pid: i32, words: &[&str]) -> Finished {
         let mut command = self.program("jcmd");
-        command.args([&pid.to_string(), "JDK.checkpoint"]);
+        command.args([&pid.to_string(), "JDK.checkpoint"]).args(words);
         run_bounded(command, Duration::from_secs(60))
+    }
+}
+
+/// The JVM below the command that has restored it.
+fn last_descendant(mut pid: i32) -> i32 {
+    loop {
+        let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        match children.split_whitespace().next() {
+            Some(child) => pid = child.parse().unwrap(),
+            None => return pid,
+        }
     }
 }
 
@@ -117,12 +133,13 @@ fn options_stand_in_variables_and_files_and_an_image_is_named_late() {
         let mut command = crac.program("java");
         command.env("JAVA_TOOL_OPTIONS", "-XX:CRaCEngineOptions=keep_running=true -Dfrom=variable");
         command.arg(format!("-XX:Flags={}", flags.display())).arg("-XX:CheckCPUFeatures=exact");
+        command.env("RELEASE", "7").arg("-XX:CRaCImageLabels=release=$RELEASE");
         command.args(["-Xmx256m", "-cp"]).arg(&crac.classes).arg("Service");
         command.args([&port.to_string(), "plain"]);
         let ready = |_: &str| get(port, "/").is_ok().then_some(());
         let original = Instance::start("crac jdk", &crac.dir, command, ready);
         let before = unix_ms() / 1000;
-        crac.jcmd(original.pid()).succeeds();
+        crac.jcmd_with(original.pid(), &["labels=stage=test", "metrics=warm=0.5"]).succeeds();
         // It has been left running, and is in its first generation still.
         assert_eq!(first_answer(port, "/").as_deref(), Some("hello"));
         let names = std::fs::read_dir(crac.dir.path()).unwrap().flatten();
@@ -133,11 +150,19 @@ fn options_stand_in_variables_and_files_and_an_image_is_named_late() {
         drop(original);
         let other = free_port();
         let mut command = crac.program("java");
-        command.arg(format!("-XX:CRaCRestoreFrom={name}")).arg("-XX:CheckCPUFeatures=exact");
+        let from = format!("-XX:CRaCRestoreFrom={name}");
+        let seen = Tub::new(User::Ordinary, "inspect").arg(crac.dir.join(&name)).run().succeeds();
+        for words in ["release=7", "stage=test", "warm=0.5"] {
+            assert!(seen.stdout.contains(words), "no {words:?}: {seen}");
+        }
+        let words = [from.as_str(), "-XX:CRaCRequiredImageLabels=stage=production"];
+        crac.java(&words).fails_with(code::BAD_IMAGE, &["label stage is test in the image"]);
+        command.args([&from, "-XX:CRaCRequiredImageLabels=stage=test,release=7"]);
+        command.arg("-XX:CheckCPUFeatures=exact");
         command.env("SERVICE_PORT", other.to_string());
         let ready = |_: &str| get(other, "/").is_ok().then_some(());
         let copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
-        crac.jcmd(copy.pid()).succeeds();
+        crac.jcmd(last_descendant(copy.pid())).succeeds();
         let names = std::fs::read_dir(crac.dir.path()).unwrap().flatten();
         let mut names = names.filter_map(|entry| entry.file_name().into_string().ok());
         assert!(names.any(|name| name.starts_with("cr-002-")), "no image of the copy");
@@ -181,8 +206,8 @@ fn the_stock_jdk_shines_through() {
         let listed = crac.program("javac").arg("-version").output().unwrap();
         assert!(listed.status.success(), "{listed:?}");
         // What cannot be had is said, and nothing is started.
-        let words = ["-XX:CRaCImageLabels=a=b", "-version"];
-        crac.java(&words).fails_with(1, &["'CRaCImageLabels' cannot be had"]);
+        let words = ["-XX:+CRaCCPUCountInit", "-version"];
+        crac.java(&words).fails_with(1, &["'CRaCCPUCountInit' cannot be had"]);
         let words = ["-XX:CRaCRestoreFrom=cr", "-Xmx1g"];
         crac.java(&words).fails_with(1, &["is not restore-settable"]);
         crac.java(&["-XX:CRaCRestoreFrom=no-such"]).fails_with(code::BAD_IMAGE, &["no-such"]);

@@ -25,6 +25,8 @@ pub(super) fn describe(image: &Image) -> Value {
         "generation": origin.generation,
         "tool_version": origin.tool_version,
         "created_unix_ns": origin.created_unix_ns,
+        "labels": origin.labels,
+        "metrics": origin.metrics,
         "inventory_bytes": image.inventory_bytes,
         "pages_bytes": image.pages_bytes,
         "stored_bytes": stored_bytes(image),

@@ -42,6 +42,11 @@ pub(super) fn describe(image: &Image) -> String {
     page.line("id", format!("{}, generation {}", hex(&origin.image_id), origin.generation));
     let when = utc(origin.created_unix_ns / 1_000_000_000);
     page.line("taken", format!("{when} by tub {}", origin.tool_version));
+    let named = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
+    };
+    page.lines("labels", named(&origin.labels));
+    page.lines("metrics", named(&origin.metrics));
     page.line("size", sizes(image));
     let hot: u64 = image.hot().iter().map(|range| range.len()).sum();
     if hot > 0 {

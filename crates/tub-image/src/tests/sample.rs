@@ -37,6 +37,8 @@ pub(super) fn checkpoint() -> Checkpoint {
             created_unix_ns: 1_760_000_000_123_456_789,
             generation: 3,
             image_id: *b"0123456789abcdef",
+            labels: vec![("stage".into(), "production".into()), ("empty".into(), String::new())],
+            metrics: vec![("requests".into(), "25000".into())],
         },
         host: HostFacts {
             arch: "x86_64".into(),

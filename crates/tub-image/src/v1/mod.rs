@@ -29,12 +29,19 @@ pub(crate) struct ProvenanceRecord<'a> {
     created_unix_ns: u64,
     generation: u64,
     image_id: [u8; 16],
+    #[serde(borrow)]
+    labels: Vec<(&'a str, &'a str)>,
+    #[serde(borrow)]
+    metrics: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> ProvenanceRecord<'a> {
     pub(crate) fn new(provenance: &'a Provenance) -> Self {
-        let Provenance { tool_version, created_unix_ns, generation, image_id } = provenance;
+        let Provenance { tool_version, created_unix_ns, generation, image_id, labels, metrics } =
+            provenance;
         Self {
+            labels: labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
+            metrics: metrics.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect(),
             tool_version,
             created_unix_ns: *created_unix_ns,
             generation: *generation,
@@ -43,8 +50,16 @@ impl<'a> ProvenanceRecord<'a> {
     }
 
     pub(crate) fn into_model(self) -> Provenance {
-        let Self { tool_version, created_unix_ns, generation, image_id } = self;
-        Provenance { tool_version: tool_version.into(), created_unix_ns, generation, image_id }
+        let Self { tool_version, created_unix_ns, generation, image_id, labels, metrics } = self;
+        let owned = |(name, value): (&str, &str)| (name.into(), value.into());
+        Provenance {
+            tool_version: tool_version.into(),
+            created_unix_ns,
+            generation,
+            image_id,
+            labels: labels.into_iter().map(owned).collect(),
+            metrics: metrics.into_iter().map(owned).collect(),
+        }
     }
 }
 

@@ -48,6 +48,9 @@ impl Engine for CriuEngine {
         options: &CheckpointOptions,
         coordinate: Coordinate<'_>,
     ) -> Result<Report, CheckpointError> {
+        if !options.labels.is_empty() || !options.metrics.is_empty() {
+            return Err(CheckpointError::NoLabels);
+        }
         // No process, or somebody else's: said as with our own engine.
         let processes = tub_checkpoint::survey_tree(pid)?.members.len();
         let criu = self.find()?;
@@ -110,6 +113,9 @@ impl Engine for CriuEngine {
         let unsupported = |what| RestoreError::Unsupported { engine: EngineKind::Criu, what };
         let marker = Marker::read(&options.dir)?;
         stats.mark("opened_us");
+        if !options.required_labels.is_empty() {
+            return Err(unsupported("--require-label: it keeps none"));
+        }
         if options.ids == Ids::New {
             return Err(unsupported("--pids new: it restores the ids of before, or nothing"));
         }

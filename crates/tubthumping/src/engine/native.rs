@@ -67,8 +67,15 @@ impl Engine for NativeEngine {
             guardian.watch_application(pid, coordination, letters.resumed.clone());
         }
         let leave_running = options.leave_running;
-        let engine_options =
-            Options { leave_running, tcp: options.tcp, generation, coordination, letters };
+        let engine_options = Options {
+            leave_running,
+            tcp: options.tcp,
+            generation,
+            labels: options.labels.clone(),
+            metrics: options.metrics.clone(),
+            coordination,
+            letters,
+        };
         let report = tub_checkpoint::checkpoint(pid, writer, &engine_options)
             .map_err(|(source, frozen)| CheckpointError::new(source, frozen))?;
         Ok(Report {
