@@ -2,7 +2,7 @@
 
 use crate::report::{Code, Failure};
 use std::process::ExitCode;
-use tubthumping::{Client, EngineError, HostPid};
+use tubthumping::{Client, ClientError, EngineError, HostPid};
 
 /// Tell whether a process takes part in checkpoints, and what stands in the way of one.
 #[derive(clap::Args)]
@@ -26,7 +26,10 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     })?;
     let status = Client::find(pid)
         .and_then(|client| client.map(|mut client| client.status()).transpose())
-        .map_err(|error| Failure::new(what(), &error, Code::Failed))?;
+        .map_err(|error| {
+            let late = matches!(error, ClientError::TimedOut { .. });
+            Failure::new(what(), &error, if late { Code::TimedOut } else { Code::Failed })
+        })?;
     let in_the_way: Vec<String> = tub_checkpoint::unsupported_tree(
         &seen,
         &tub_checkpoint::control_sockets(seen.main()),

@@ -40,6 +40,7 @@ mod output;
 mod prepare;
 mod process;
 mod programs;
+mod protocol;
 mod refusals;
 mod registers;
 mod round_trip;
