@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, criu, fuzz, setup, tidy};
+use crate::{bench, containers, criu, fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -29,6 +29,12 @@ pub(crate) fn test() -> Result<()> {
         command.env("JAVA_HOME", &jdk.home);
     }
     with_criu(&mut command);
+    match containers::need_containers() {
+        Ok(dir) => command.env("TUB_CONTAINERS", dir),
+        Err(error) => {
+            command.env_remove("TUB_CONTAINERS").env("TUB_NO_CONTAINERS", error.to_string())
+        }
+    };
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command
         .spawn()

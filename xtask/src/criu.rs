@@ -1,16 +1,16 @@
 //! A CRIU for the tests.
 //!
 //! In: the machine. Out: the path of a CRIU that works here, or the reason why there is none.
-//! Invariant: nothing is installed: the packages of a newer Debian are unpacked below target/, with
-//! their own C library and loader, and apt's own state is not touched.
+//! Invariant: nothing is installed: it is unpacked below target/ (`debian`).
 //! Not here: what is tested with it (`tests/e2e`).
 //!
 //! Why so: Debian 12's CRIU 3.17 does not start on Linux 6.18, and 4.1 cannot dump inet sockets on
 //! Linux 6.16 or later (SO_PASSCRED is refused there on sockets that are not unix ones).
 
+use crate::debian;
 use crate::failure::{Failure, Result};
 use crate::layout::target_dir;
-use crate::process::{exists, run_quietly, step};
+use crate::process::{run_quietly, step};
 use crate::setup::is_root;
 use std::env;
 use std::fs;
@@ -19,12 +19,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The suite that has it.
-const SUITE: &str = "sid";
+pub(crate) const SUITE: &str = "sid";
 /// The first version that does what the tests need.
 const OLDEST: (u32, u32) = (4, 2);
 /// Seconds, longer than the probe can take.
 const SLEEPS: &str = "60";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
 /// The CRIU that `TUB_CRIU` names, or that was unpacked before, or one unpacked now.
 pub(crate) fn need_criu() -> Result<PathBuf> {
@@ -37,10 +36,8 @@ pub(crate) fn need_criu() -> Result<PathBuf> {
     let dir = unpacked();
     let program = dir.join("criu");
     if !program.exists() {
-        if !exists("apt-get") || !exists("dpkg-deb") || !Path::new(KEYRING).exists() {
-            return Err(Failure::new("CRIU is fetched from Debian, and this is none")
-                .hint("name one of version 4.2 or later in TUB_CRIU"));
-        }
+        debian::need()
+            .map_err(|error| error.hint("name one of version 4.2 or later in TUB_CRIU"))?;
         step("fetching CRIU (unpacked below target/criu, not installed)", || unpack(&dir))?;
     }
     works(&program).map(|()| program)
@@ -104,78 +101,27 @@ fn parsed(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// Fetches the package and all it needs, with an apt state of its own, and unpacks them.
+/// Fetches the package and all it needs, and unpacks them.
 fn unpack(dir: &Path) -> Result<()> {
     let aside = dir.with_extension("new");
     let _ = fs::remove_dir_all(&aside);
-    let state = aside.join("apt");
-    let archives = state.join("cache/archives");
-    let unpacked = aside.join("root");
-    for path in [&state.join("lists/partial"), &archives.join("partial"), &unpacked] {
-        fs::create_dir_all(path).map_err(|error| Failure::io("make", path, &error))?;
-    }
-    let write = |path: &Path, text: String| {
-        fs::write(path, text).map_err(|error| Failure::io("write", path, &error))
-    };
-    write(&state.join("status"), String::new())?;
-    let sources = state.join("sources.list");
-    write(&sources, format!("deb [signed-by={KEYRING}] {} {SUITE} main\n", mirror()?))?;
-    let apt = |words: &[&str]| {
-        let mut command = Command::new("apt-get");
-        for (name, path) in [
-            ("Dir::State", &state),
-            ("Dir::State::status", &state.join("status")),
-            ("Dir::Cache", &state.join("cache")),
-            ("Dir::Etc::sourcelist", &sources),
-        ] {
-            command.arg("-o").arg(format!("{name}={}", path.display()));
-        }
-        for option in [
-            "Dir::Etc::sourceparts=/dev/null",
-            "Dir::Etc::preferences=/dev/null",
-            "Dir::Etc::preferencesparts=/dev/null",
-            "Acquire::Languages=none",
-            "APT::Install-Recommends=false",
-            "APT::Sandbox::User=root",
-        ] {
-            command.args(["-o", option]);
-        }
-        run_quietly(command.args(words)).map(drop)
-    };
-    apt(&["-qq", "update"])?;
-    apt(&["-qq", "-y", "--download-only", "install", "criu"])?;
-    let packages =
-        fs::read_dir(&archives).map_err(|error| Failure::io("list", &archives, &error))?;
-    for package in packages.filter_map(|entry| Some(entry.ok()?.path())) {
-        if package.extension().is_some_and(|extension| extension == "deb") {
-            run_quietly(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&unpacked))?;
-        }
-    }
-    let _ = fs::remove_dir_all(&state);
-    // Its own loader and C library, which may be newer than ours. The script finds them by where it
-    // lies itself.
-    let script = aside.join("criu");
-    write(
-        &script,
-        "#!/bin/sh\nroot=$(dirname \"$0\")/root\nlib=$root/usr/lib/x86_64-linux-gnu\nexec \
-         \"$lib/ld-linux-x86-64.so.2\" --library-path \"$lib\" --argv0 criu \"$root/usr/sbin/criu\" \
-         \"$@\"\n"
-            .to_owned(),
-    )?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
-        .map_err(|error| Failure::io("change", &script, &error))?;
+    debian::unpack(SUITE, &["criu"], &aside.join("root"))?;
+    write_wrapper(&aside.join("criu"), "root")?;
     let _ = fs::remove_dir_all(dir);
     fs::rename(&aside, dir).map_err(|error| Failure::io("rename", &aside, &error))
 }
 
-/// The mirror that apt already uses.
-fn mirror() -> Result<String> {
-    let format = ["indextargets", "--format", "$(REPO_URI)", "Component: main"];
-    let text = run_quietly(Command::new("apt-get").args(format))?;
-    text.lines()
-        .find(|line| line.contains("debian") && !line.contains("security"))
-        .map(str::to_owned)
-        .ok_or_else(|| Failure::new("apt-get: knows no mirror of Debian's"))
+/// A script that runs the CRIU unpacked at `root`, beside or below the script, with its own loader and
+/// C library, which may be newer than ours.
+pub(crate) fn write_wrapper(script: &Path, root: &str) -> Result<()> {
+    let text = format!(
+        "#!/bin/sh\nroot=$(dirname \"$0\")/{root}\nlib=$root/usr/lib/x86_64-linux-gnu\nexec \
+         \"$lib/ld-linux-x86-64.so.2\" --library-path \"$lib\" --argv0 criu \"$root/usr/sbin/criu\" \
+         \"$@\"\n"
+    );
+    fs::write(script, text).map_err(|error| Failure::io("write", script, &error))?;
+    fs::set_permissions(script, fs::Permissions::from_mode(0o755))
+        .map_err(|error| Failure::io("change", script, &error))
 }
 
 #[cfg(test)]

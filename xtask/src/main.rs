@@ -7,7 +7,9 @@
 
 mod bench;
 mod checks;
+mod containers;
 mod criu;
+mod debian;
 mod demo;
 mod dist;
 mod endurance;

@@ -10,6 +10,7 @@ mod output;
 
 mod check;
 mod checkpoint;
+mod container;
 mod criu;
 mod inspect;
 mod java;
@@ -48,6 +49,7 @@ enum Command {
     Status(status::Args),
     Prepare(prepare::Args),
     Resume(prepare::ResumeArgs),
+    Container(container::Args),
     /// Wait for a checkpoint on standard input to end, and put right what it leaves if it is killed.
     #[command(hide = true)]
     Guard,
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::main(&args),
         Command::Prepare(args) => prepare::main(&args),
         Command::Resume(args) => prepare::resume(&args),
+        Command::Container(args) => container::main(&args),
         Command::Guard => {
             tubthumping::guard(std::io::stdin().lock());
             Ok(ExitCode::SUCCESS)

@@ -11,6 +11,7 @@
 
 mod attach;
 mod checkpoint;
+mod container;
 mod engine;
 mod guardian;
 mod prepare;
@@ -19,6 +20,9 @@ mod train;
 
 pub use attach::{AttachError, LateAgent};
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
+pub use container::{
+    Container, ContainerCheckpoint, ContainerEngine, ContainerError, ContainerRestore,
+};
 pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
     NativeEngine, Report, SimEngine, engine, engine_of,

@@ -8,6 +8,7 @@
 
 mod allocators;
 mod conformance;
+mod container_engines;
 mod containers;
 mod control;
 mod criu;

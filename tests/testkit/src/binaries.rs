@@ -163,6 +163,25 @@ pub fn criu() -> Option<PathBuf> {
     found
 }
 
+/// A root file system with container engines: `$TUB_CONTAINERS`, else the one that `cargo xtask setup` has
+/// unpacked. Says why there is none, where there is none.
+pub fn containers() -> Option<PathBuf> {
+    if !crate::is_root() {
+        crate::skipped("container engines want root");
+        return None;
+    }
+    if let Ok(reason) = env::var("TUB_NO_CONTAINERS") {
+        crate::skipped(&reason);
+        return None;
+    }
+    let unpacked = || Some(target_dir().join("containers")).filter(|path| path.exists());
+    let found = env::var_os("TUB_CONTAINERS").map(PathBuf::from).or_else(unpacked);
+    if found.is_none() {
+        crate::skipped("no container engines: `cargo xtask setup` gets them");
+    }
+    found
+}
+
 /// Builds one `artifact` of the workspace, and gives its path.
 fn cargo_build(package: &str, target: &[&str], artifact: &str) -> PathBuf {
     // cargo has a lock of its own, but says so on stderr each time it waits.

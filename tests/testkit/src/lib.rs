@@ -19,7 +19,7 @@ mod serial;
 mod visible;
 
 pub use binaries::{
-    Product, agent, app_subject, c_library, criu, node_addon, prober_binary, product,
+    Product, agent, app_subject, c_library, containers, criu, node_addon, prober_binary, product,
     subject_binary,
 };
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
