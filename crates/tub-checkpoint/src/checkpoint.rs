@@ -3,6 +3,7 @@
 //! In: a pid, options. Out: a report. Invariant: on every failure the process is thawed, told what
 //! happened if it takes part, and goes on.
 
+use crate::aside::{Room, carry};
 use crate::collect::{self, Beforehand};
 use crate::discarders::SeenObjects;
 use crate::files::FilePolicy;
@@ -62,9 +63,9 @@ pub struct StageTimes {
     pub freeze: Duration,
     /// Reading the process's state.
     pub collect: Duration,
-    /// Copying its pages.
+    /// Copying its pages: into the image, or as far as there is memory for it aside.
     pub write: Duration,
-    /// Bringing the image to the disk and into its place.
+    /// Bringing what is left to the disk, and the image into its place.
     pub finish: Duration,
     /// From the first thread stopped to the last one let go or ended.
     pub frozen: Duration,
@@ -145,6 +146,8 @@ fn stages(
         objects,
     };
     let image_id = beforehand.provenance.image_id;
+    let members = before.members.iter().map(|member| member.pid);
+    let mut room = if options.leave_running { Room::for_all_of(members)? } else { Room::small()? };
     let start = Instant::now();
     let survey = || survey_tree_knowing(pid, Some(&before));
     let (frozen, tree) = frozen_at_home(pid, survey, frozen_once)?;
@@ -155,17 +158,19 @@ fn stages(
     let checkpoint = collect::collect(&frozen, &tree, policy, beforehand, &mut memory_files)?;
     let collected = start.elapsed();
     let pids: Vec<HostPid> = tree.members.iter().map(|member| member.pid).collect();
-    write::pages(&frozen, &pids, &checkpoint, writer.pages())?;
-    memory_files.write(&checkpoint.memory_files, writer.pages())?;
-    let written = start.elapsed();
-    // An original that goes on need not wait for the disk.
-    let frozen = if options.leave_running {
-        frozen.thaw();
-        None
-    } else {
-        Some(frozen)
-    };
-    let thawed = start.elapsed();
+    let (frozen, copied, thawed) = carry(&mut room, writer.pages(), |outbox| {
+        write::pages(&frozen, &pids, &checkpoint, outbox)?;
+        memory_files.pages(&checkpoint.memory_files, outbox)?;
+        let copied = start.elapsed();
+        // An original that goes on need not wait for the disk.
+        let frozen = if options.leave_running {
+            frozen.thaw();
+            None
+        } else {
+            Some(frozen)
+        };
+        Ok((frozen, copied, start.elapsed()))
+    })?;
     let image = writer.finish(&checkpoint).map_err(Error::Image)?;
     let finished = start.elapsed();
     let ends = frozen.is_some();
@@ -179,7 +184,7 @@ fn stages(
     let times = StageTimes {
         freeze,
         collect: collected - freeze,
-        write: written - collected,
+        write: copied - collected,
         finish: finished - thawed,
         frozen: if options.leave_running { thawed } else { start.elapsed() },
     };

@@ -95,6 +95,22 @@ pub enum Error {
         #[source]
         source: tub_procfs::Error,
     },
+    /// No memory can be had to copy pages to.
+    #[error("{bytes} bytes of memory to copy pages to cannot be had")]
+    Room {
+        /// How much.
+        bytes: usize,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No thread can be had to write pages.
+    #[error("a thread that writes pages cannot be had")]
+    Thread {
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// The image cannot be written.
     #[error("image cannot be written")]
     Image(#[source] tub_image::Error),

@@ -7,6 +7,7 @@
 //! Not here: talking to the application (`tubthumping`), and what a restore makes of the image.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod checkpoint;
 mod collect;
 mod controls;

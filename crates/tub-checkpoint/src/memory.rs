@@ -6,6 +6,7 @@
 
 use crate::memory_files::MemoryFiles;
 use crate::{Error, Result, Survey};
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +29,7 @@ pub(crate) fn collect(
 ) -> Result<Vec<Vma>> {
     let pid = frozen.pid();
     let resident = Resident::scan(pid, mappings)?;
+    let mut identities = Identities { pid, known: HashMap::new() };
     let mut vmas: Vec<Vma> = Vec::with_capacity(mappings.len());
     let mut index = 0;
     while index < mappings.len() {
@@ -42,7 +44,7 @@ pub(crate) fn collect(
         if name == "[vsyscall]" {
             continue;
         }
-        let vma = vma(pid, record, &resident, memory_files)?;
+        let vma = vma(record, &resident, memory_files, &mut identities)?;
         match vmas.last_mut() {
             Some(last) if continues(last, &vma) => {
                 last.range = AddrRange::new(last.range.start(), vma.range.end())
@@ -82,11 +84,12 @@ fn continues(last: &Vma, next: &Vma) -> bool {
 }
 
 fn vma(
-    pid: HostPid,
     record: &SmapsRecord,
     resident: &Resident,
     memory_files: &MemoryFiles,
+    identities: &mut Identities,
 ) -> Result<Vma> {
+    let pid = identities.pid;
     let map = &record.map;
     let flags = &record.vm_flags;
     let name = map.path.as_deref().unwrap_or("");
@@ -109,7 +112,7 @@ fn vma(
             let path = name.to_owned();
             (Backing::SharedScratchFile { path, mode: 0o600 }, vec![map.range])
         } else {
-            let file = identity(pid, record)?;
+            let file = identities.of(record)?;
             let may_write = flags.has("mw");
             let offset_bytes = map.offset_bytes;
             (Backing::SharedFile { file, offset_bytes, may_write }, Vec::new())
@@ -119,7 +122,7 @@ fn vma(
         // away; those of a deleted file cannot be had again. The whole mapping is content.
         (Backing::Anonymous, within_file(pid, record).into_iter().collect())
     } else {
-        let file = identity(pid, record)?;
+        let file = identities.of(record)?;
         let saved = resident.private(map.range);
         (Backing::PrivateFile { file, offset_bytes: map.offset_bytes }, saved)
     };
@@ -199,13 +202,25 @@ pub(crate) fn readable_end(pid: HostPid, range: AddrRange) -> u64 {
     range.start() + low * PAGE_BYTES
 }
 
-/// Identity of a mapped file, as its path shows it now; refused where that is another file.
-fn identity(pid: HostPid, record: &SmapsRecord) -> Result<FileIdentity> {
-    let map = &record.map;
-    let path = map.path.clone().unwrap_or_default();
-    let at = format!("/proc/{pid}/root{path}");
-    let meta = std::fs::metadata(&at).map_err(|source| Error::Proc { path: at, source })?;
-    Ok(file_identity(path, &meta))
+/// Identities of the files that a process has mapped. Each library has several mappings.
+struct Identities {
+    pid: HostPid,
+    known: HashMap<String, FileIdentity>,
+}
+
+impl Identities {
+    /// That of a mapped file, as its path shows it now.
+    fn of(&mut self, record: &SmapsRecord) -> Result<FileIdentity> {
+        let path = record.map.path.as_deref().unwrap_or_default();
+        if let Some(known) = self.known.get(path) {
+            return Ok(known.clone());
+        }
+        let at = format!("/proc/{}/root{path}", self.pid);
+        let meta = std::fs::metadata(&at).map_err(|source| Error::Proc { path: at, source })?;
+        let identity = file_identity(path.to_owned(), &meta);
+        self.known.insert(path.to_owned(), identity.clone());
+        Ok(identity)
+    }
 }
 
 /// Identity of a file from what `stat` says.
@@ -284,13 +299,22 @@ struct Resident {
 
 impl Resident {
     fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
-        let wanted = mappings.iter().filter(|record| {
+        let is_wanted = |record: &SmapsRecord| {
             let name = record.map.path.as_deref().unwrap_or("");
             // KERNEL(since 6.18): `gu` says that there may be guards.
             let private = !record.map.perms.shared && !name.starts_with("[v");
             private || record.vm_flags.has("gu")
-        });
-        Self::scan_ranges(pid, wanted.map(|record| record.map.range))
+        };
+        // All between two that are not wanted is looked at in one go: a call for each mapping takes
+        // longer than what there is to see, and where nothing is mapped nothing is looked at.
+        let stretches = mappings
+            .chunk_by(|one, next| is_wanted(one) == is_wanted(next))
+            .filter(|stretch| is_wanted(&stretch[0]))
+            .filter_map(|stretch| {
+                let last = stretch.last()?;
+                AddrRange::new(stretch[0].map.range.start(), last.map.range.end())
+            });
+        Self::scan_ranges(pid, stretches)
     }
 
     fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Self> {

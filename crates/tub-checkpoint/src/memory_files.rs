@@ -8,6 +8,7 @@
 //! which of it is there (SEEK_DATA). Otherwise it is read through the mappings: only what is mapped
 //! somewhere can be seen by anybody.
 
+use crate::aside::{Halt, Outbox};
 use crate::collect::Caller;
 use crate::memory::readable_end;
 use crate::{Error, Result, Survey};
@@ -16,17 +17,14 @@ use nix::sys::stat::SFlag;
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use tub_image::{PageWriter, Zeros};
+use tub_image::Zeros;
 use tub_model::{MemoryFile, MemoryFileKind};
 use tub_procfs::maps::MapsRecord;
 use tub_sys::Errno;
-use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
+use tub_units::{AddrRange, HostPid, PAGE_BYTES};
 
 /// Name of the memfd that stands in for shared anonymous memory in a restored process.
 const STAND_IN: &str = "tub-shared";
-
-/// Bytes copied at once.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// All of them, by index.
 #[derive(Debug, Default)]
@@ -142,12 +140,15 @@ impl MemoryFiles {
         self.objects.iter().map(Object::to_model).collect()
     }
 
-    /// Writes their bytes.
-    pub(crate) fn write(&self, model: &[MemoryFile], writer: &mut PageWriter) -> Result<()> {
-        let mut chunk = vec![0u8; CHUNK_BYTES];
+    /// Reads their bytes, for the image.
+    pub(crate) fn pages(
+        &self,
+        model: &[MemoryFile],
+        outbox: &Outbox<'_>,
+    ) -> std::result::Result<(), Halt> {
         for (object, file) in self.objects.iter().zip(model) {
-            object.write(&file.saved, &mut chunk, writer)?;
-            writer.finish_task().map_err(Error::Image)?;
+            object.pages(&file.saved, outbox)?;
+            outbox.end_task()?;
         }
         Ok(())
     }
@@ -204,18 +205,18 @@ impl Object {
         })
     }
 
-    fn write(&self, saved: &[AddrRange], chunk: &mut [u8], writer: &mut PageWriter) -> Result<()> {
+    fn pages(&self, saved: &[AddrRange], outbox: &Outbox<'_>) -> std::result::Result<(), Halt> {
         for range in saved {
             let mut at = range.start();
             while at < range.end() {
                 let rest = usize::try_from(range.end() - at).unwrap_or(usize::MAX);
+                let chunk = outbox.chunk(range.end() - at)?;
                 let len = rest.min(chunk.len());
                 let got = self.read(at, &mut chunk[..len])?;
-                let bytes = &chunk[..got];
-                writer.append(RemoteAddr(at), bytes, Zeros::Implied).map_err(Error::Image)?;
+                outbox.pages(at, (chunk, got), Zeros::Implied, None)?;
                 at += got as u64;
             }
-            writer.finish_range().map_err(Error::Image)?;
+            outbox.end_range()?;
         }
         Ok(())
     }

@@ -13,7 +13,9 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 use tub_procfs::fdinfo::FdInfoRecord;
 use tub_procfs::limits::LimitRecord;
@@ -171,37 +173,15 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         other => other,
     })?;
     let status = parsed(&at("status"), tub_procfs::status::parse)?;
-    let mut threads = Vec::new();
-    let mut children = Vec::new();
-    for tid in numbers(&at("task"))? {
-        let thread = |name: &str| format!("/proc/{pid}/task/{tid}/{name}");
-        // A thread may end while we look; once frozen, none does.
-        let mut read = || -> Result<SurveyedThread> {
-            children.extend(parsed(&thread("children"), tub_procfs::children::parse)?);
-            let status = parsed(&thread("status"), tub_procfs::status::parse)?;
-            let stat = parsed(&thread("stat"), tub_procfs::stat::parse)?;
-            Ok(SurveyedThread { tid: HostPid(tid), status, stat })
-        };
-        match gone(read()) {
-            Some(thread) => threads.push(thread?),
-            None => continue,
-        }
-    }
-    threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
-    let mut fds = Vec::new();
-    for number in numbers(&at("fd"))? {
-        if let Some(fd) = gone(surveyed_fd(pid, number)) {
-            fds.push(fd?);
-        }
-    }
-    fds.sort_by_key(|fd| fd.number);
+    // The kernel walks all page tables to tell of the mappings, which takes about as long as all else.
+    let (mappings, rest) = side_by_side(|| mappings(pid), || Ok((threads(pid)?, fds(pid)?)));
+    let (mappings, ((threads, children), fds)) = (mappings?, rest?);
     let tcp = inet(&fds, "TCP", [&at("net/tcp"), &at("net/tcp6")], tub_procfs::net::parse_tcp)?;
     let udp = inet(&fds, "UDP", [&at("net/udp"), &at("net/udp6")], tub_procfs::net::parse_udp)?;
     // KERNEL: an accepted unix socket lives in the network namespace of the one who connected
     // (unix_stream_connect, net/unix/af_unix.c), and for the control socket that is us.
     let mut unix = parsed("/proc/self/net/unix", tub_procfs::net::parse_unix)?;
     unix.extend(parsed(&at("net/unix"), tub_procfs::net::parse_unix)?);
-    let mappings = mappings(pid)?;
     let cwd = link(&at("cwd"))?;
     let watched = Watched::find(&fds, &mappings, &cwd, known);
     Ok(Survey {
@@ -235,6 +215,53 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         fds,
         status,
     })
+}
+
+/// Does two things at the same time, or one after the other where no thread can be had.
+fn side_by_side<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> B) -> (A, B) {
+    thread::scope(|scope| {
+        let started = thread::Builder::new().spawn_scoped(scope, &one);
+        let other = other();
+        let one = match started {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(_) => one(),
+        };
+        (one, other)
+    })
+}
+
+/// The threads, the main one first, and the children of all of them.
+fn threads(pid: HostPid) -> Result<(Vec<SurveyedThread>, Vec<HostPid>)> {
+    let mut threads = Vec::new();
+    let mut children = Vec::new();
+    for tid in numbers(&format!("/proc/{pid}/task"))? {
+        let thread = |name: &str| format!("/proc/{pid}/task/{tid}/{name}");
+        // A thread may end while we look; once frozen, none does.
+        let mut read = || -> Result<SurveyedThread> {
+            children.extend(parsed(&thread("children"), tub_procfs::children::parse)?);
+            let status = parsed(&thread("status"), tub_procfs::status::parse)?;
+            let stat = parsed(&thread("stat"), tub_procfs::stat::parse)?;
+            Ok(SurveyedThread { tid: HostPid(tid), status, stat })
+        };
+        match gone(read()) {
+            Some(thread) => threads.push(thread?),
+            None => continue,
+        }
+    }
+    threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
+    Ok((threads, children))
+}
+
+/// The descriptors, ascending.
+fn fds(pid: HostPid) -> Result<Vec<SurveyedFd>> {
+    let mut fds = Vec::new();
+    for number in numbers(&format!("/proc/{pid}/fd"))? {
+        if let Some(fd) = gone(surveyed_fd(pid, number)) {
+            fds.push(fd?);
+        }
+    }
+    fds.sort_by_key(|fd| fd.number);
+    Ok(fds)
 }
 
 /// What the diagnosis says, where it speaks of the network namespace of the process.
@@ -342,9 +369,9 @@ fn optional<T: Default>(result: Result<T>) -> Result<T> {
 /// The content of a file of /proc.
 pub(crate) fn bytes(path: &str) -> Result<Vec<u8>> {
     // Such a file has no length that would tell how much to expect, and without room std begins with
-    // 32 bytes: eight reads where two do.
+    // 32 bytes: eight reads where two do. `take` keeps it from asking for the length.
     let mut content = Vec::with_capacity(PROC_BYTES);
-    let read = File::open(path).and_then(|mut file| file.read_to_end(&mut content));
+    let read = File::open(path).and_then(|file| file.take(u64::MAX).read_to_end(&mut content));
     match read {
         Ok(_) => Ok(content),
         Err(source) => Err(Error::Proc { path: path.to_owned(), source }),

@@ -1,7 +1,8 @@
 //! What this host is and what it allows. Internal to tubthumping.
 //!
 //! In: nothing but the host. Out: [`facts()`], which an image keeps and a restore compares; whether
-//! the files are there that an image refers to; and what this host allows ([`probe()`]).
+//! the files are there that an image refers to; what this host allows ([`probe()`]); and how much
+//! memory is to spare.
 //! Invariant: nothing of the host is changed.
 //! Not here: what follows for a restore (`tub-restore`).
 #![forbid(unsafe_code)]
@@ -12,6 +13,7 @@ mod error;
 mod facts;
 mod files;
 mod locks;
+mod memory;
 mod probe;
 
 pub use compare::{Mismatch, compare};
@@ -19,4 +21,5 @@ pub use error::Error;
 pub use facts::facts;
 pub use files::{FileMismatch, FileProblem, check_files};
 pub use locks::{LockConflict, check_locks};
+pub use memory::spare_memory_bytes;
 pub use probe::{Ability, Finding, Helper, Probe, obstacles, probe, try_in_helper};

@@ -130,6 +130,61 @@ pub fn map_fresh_at(range: AddrRange) -> Result<(), Errno> {
     check(result as i64).map(drop)
 }
 
+/// Anonymous memory of our own, whose pages are there from the start.
+#[derive(Debug)]
+pub struct FreshMemory {
+    at: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: the mapping belongs to this value alone, as that of a `Box<[u8]>` does.
+unsafe impl Send for FreshMemory {}
+
+impl FreshMemory {
+    /// `mmap`, `madvise(MADV_HUGEPAGE)`, `madvise(MADV_POPULATE_WRITE)`: `bytes` of zeros.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no memory. A kernel that knows neither advice gives the pages when they are
+    /// touched.
+    ///
+    /// # References
+    ///
+    /// KERNEL(since 5.14): MADV_POPULATE_WRITE, madvise(2).
+    pub fn new(bytes: usize) -> Result<Self, Errno> {
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), bytes, rights, flags, -1, 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Errno::last());
+        }
+        let memory = Self { at: at.cast(), bytes };
+        for advice in [libc::MADV_HUGEPAGE, libc::MADV_POPULATE_WRITE] {
+            // SAFETY: the range is that of the mapping, and its content stays as it is.
+            let advised = check(i64::from(unsafe { libc::madvise(at, bytes, advice) }));
+            if advised == Err(Errno::ENOMEM) {
+                return Err(Errno::ENOMEM);
+            }
+        }
+        Ok(memory)
+    }
+
+    /// All of it.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: `at` is the start of a mapping of `bytes` that can be read and written, starts as
+        // zeros, lives as long as `self`, and is reached through it only.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.bytes) }
+    }
+}
+
+impl Drop for FreshMemory {
+    fn drop(&mut self) {
+        // SAFETY: the range is that of the mapping, and nobody has a reference to it any more.
+        unsafe { libc::munmap(self.at.cast(), self.bytes) };
+    }
+}
+
 /// `madvise(…, MADV_GUARD_INSTALL)`. KERNEL(since 6.13): uapi/asm-generic/mman-common.h.
 pub const MADV_GUARD_INSTALL: i32 = 102;
 /// `mmap(…, MAP_DROPPABLE, …)`. KERNEL(since 6.11): uapi/linux/mman.h. It stands in the place of

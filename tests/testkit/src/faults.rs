@@ -121,7 +121,11 @@ impl Traced {
         let scratch = Scratch::new(user);
         let log = scratch.join("log");
         let mut words = vec!["-qq", "-o", log.to_str().expect("a path of ours is text")];
-        words.extend(self.follow.then_some("-f"));
+        // Its threads in any case; the guardian, like all that start another program, goes free.
+        words.push("-f");
+        if !self.follow {
+            words.extend(["-b", "execve"]);
+        }
         words.extend(options);
         let command = self.tub.command_under(&self.strace, &words);
         let finished = start_in(command, scratch.path(), LIMIT).finish();
