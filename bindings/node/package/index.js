@@ -4,6 +4,7 @@
  * In: hooks. Out: calls of them, on the event loop, one at a time. Importing it opens the control socket by which
  * `tub checkpoint` finds the program. Not here: order and deadlines (the addon).
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import crypto from 'node:crypto';
 import { createRequire } from 'node:module';
 
@@ -43,17 +44,23 @@ function failureOf(error) {
   return [name, String(error?.message ?? error)];
 }
 
+/** In which hook the code runs that asks; what a hook leaves behind (a server) runs in it for ever, so it notes its end. */
+const inside = new AsyncLocalStorage();
+
 /** From a before-hook up to the end of its after-hook, which is sure to be called, Node must not find nothing left to do. */
 async function run({ call, hook, phase, outcome }) {
   if (phase === 'before') begin();
   const failures = [];
+  const place = { runs: true };
   try {
     const resource = hooks.get(hook);
-    if (phase === 'before') await resource?.beforeCheckpoint?.();
-    else await resource?.afterRestore?.(outcomeOf(outcome));
+    await inside.run(place, () =>
+      phase === 'before' ? resource?.beforeCheckpoint?.() : resource?.afterRestore?.(outcomeOf(outcome)),
+    );
   } catch (error) {
     failures.push(...failureOf(error));
   }
+  place.runs = false;
   addon.done(call, failures);
   if (phase === 'after') end();
 }
@@ -81,6 +88,11 @@ export function afterRestore(hook, name = hook.name || 'afterRestore') {
 }
 
 export function checkpoint() {
+  if (inside.getStore()?.runs) {
+    // It would wait for itself.
+    const failure = { type: 'IllegalStateException', message: 'Recursive checkpoint is not allowed', resource: null };
+    return Promise.reject(new CheckpointException([failure]));
+  }
   const ticket = (lastTicket = (lastTicket + 1) >>> 0);
   return new Promise((resolve, reject) => {
     tickets.set(ticket, { resolve, reject });

@@ -33,7 +33,8 @@ class Noted {
     if (this.name === 'slow') await sleep(3000);
   }
 
-  afterRestore(outcome) {
+  async afterRestore(outcome) {
+    await assert.rejects(checkpoint(), { name: 'CheckpointException', message: /Recursive/ });
     say(`after ${this.name} ${shown(outcome)}`);
   }
 }

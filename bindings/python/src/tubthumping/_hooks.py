@@ -7,6 +7,7 @@ Not here: order and deadlines (the library).
 
 import asyncio
 import concurrent.futures
+import contextvars
 import functools
 import inspect
 import itertools
@@ -71,8 +72,18 @@ def _call(function, loop, *arguments):
         asyncio.run(_awaited(result))
 
 
+# The coroutine hook in which the code runs that asks: a list that is emptied at its end, since what a hook leaves behind
+# (a task, a server) runs in its context for ever.
+_inside = contextvars.ContextVar("_inside", default=())
+
+
 async def _awaited(result):
-    return await result
+    running = [True]
+    _inside.set(running)
+    try:
+        return await result
+    finally:
+        running.clear()
 
 
 def _takes_outcome(function):
@@ -206,6 +217,10 @@ def _checkpoint():
 
 async def checkpoint_async():
     """The same as `checkpoint`, without keeping the event loop from running."""
+    if _inside.get():
+        # It would wait for itself. (`checkpoint` is refused by the library, which knows its thread.)
+        recursive = _library.Failure("IllegalStateException", "Recursive checkpoint is not allowed", None)
+        raise CheckpointException([recursive])
     return await asyncio.get_running_loop().run_in_executor(None, _checkpoint)
 
 
