@@ -31,7 +31,7 @@ impl Jdk {
     }
 }
 
-/// One JDK of each release that we support; says so where one is missing.
+/// One JDK of each release that we test on, says so where one is missing; and 21 where there is one.
 pub(crate) fn jdks() -> Vec<Jdk> {
     let installed = fs::read_dir("/usr/lib/jvm").into_iter().flatten().flatten();
     let homes =
@@ -42,5 +42,7 @@ pub(crate) fn jdks() -> Vec<Jdk> {
     for version in wanted.iter().filter(|version| !found.contains_key(version)) {
         skipped(&format!("no JDK {version} in /usr/lib/jvm or JAVA_HOME"));
     }
-    wanted.iter().filter_map(|version| found.get(version).cloned()).collect()
+    let optional = [21];
+    let versions = wanted.iter().chain(&optional);
+    versions.filter_map(|version| found.get(version).cloned()).collect()
 }
