@@ -52,13 +52,18 @@ final class Heap {
     }
 
     void shrink() {
+        if (gives) {
+            minFree = hotspot.getVMOption("MinHeapFreeRatio").getValue();
+            maxFree = hotspot.getVMOption("MaxHeapFreeRatio").getValue();
+            // Not yet: what is to be given back is filled with zeros first, since JVM(since 16) G1 does
+            // so in the background, and may not have come to it when the image is taken.
+            hotspot.setVMOption("MaxHeapFreeRatio", "100");
+        }
         System.gc();
         if (!keeps) {
             fillRegions();
         }
         if (gives) {
-            minFree = hotspot.getVMOption("MinHeapFreeRatio").getValue();
-            maxFree = hotspot.getVMOption("MaxHeapFreeRatio").getValue();
             // The lower bound first: each is checked against the other.
             hotspot.setVMOption("MinHeapFreeRatio", "5");
             hotspot.setVMOption("MaxHeapFreeRatio", "10");
