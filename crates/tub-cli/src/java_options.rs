@@ -36,7 +36,7 @@ const WITH_VALUE: [&str; 17] = [
 
 /// What cannot be had, and why.
 const REFUSED: [(&str, &str); 7] = [
-    ("ShowCPUFeatures", "the VM's numbering of processor features is its own; see `tub check`"),
+    ("ShowCPUFeatures", "the VM's numbering of processor features is its own; see /proc/cpuinfo"),
     ("CRaCCPUCountInit", "the number of processors is read once by the VM"),
     ("CRaCHeapErgonomics", "the size of the heap is decided at the start of the VM"),
     ("CRaCMaxHeapSizeBeforeCheckpoint", "the size of the heap is decided at the start of the VM"),
