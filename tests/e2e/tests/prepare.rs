@@ -3,9 +3,8 @@
 use crate::http::get;
 use crate::jvm::{Service, on_each_jdk};
 use crate::jvm_random::{draws, first_draws};
-use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tub_testkit::{
     Finished, Instance, Process, Subject, Tub, User, code, criu, run_bounded, wait_for,
@@ -84,15 +83,22 @@ fn who_takes_no_part_needs_no_preparation() {
     original.goes_on();
 }
 
-/// Ends with the test.
-struct Copy(Process);
+/// A `criu restore` in the foreground, which reaps what it restored. Both end with the test.
+struct Copy {
+    criu: Child,
+    pid: i32,
+}
 
 impl Drop for Copy {
     fn drop(&mut self) {
-        self.0.signal(nix::sys::signal::Signal::SIGKILL);
-        // Its number is free only when whoever adopted it has reaped it.
-        let reaped = || (!self.0.proc("").exists()).then_some(());
-        wait_for(Duration::from_secs(10), reaped);
+        if let Some(process) = Process::find(self.pid) {
+            process.signal(nix::sys::signal::Signal::SIGKILL);
+        }
+        let ended = || self.criu.try_wait().ok().flatten();
+        if wait_for(Duration::from_secs(10), ended).is_none() {
+            let _ = self.criu.kill();
+            let _ = self.criu.wait();
+        }
     }
 }
 
@@ -100,11 +106,12 @@ impl Drop for Copy {
 #[test]
 fn a_copy_that_criu_brings_back_alone_notices_it() {
     let Some(criu) = criu() else { return };
-    let run = |verb: &str, images: &Path, words: &[&str]| {
+    let command = |verb: &str, images: &Path| {
         let mut command = Command::new(&criu);
-        command.arg(verb).arg("--images-dir").arg(images).args(words).stdin(Stdio::null());
+        command.arg(verb).arg("--images-dir").arg(images);
         command.args(["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"]);
-        run_bounded(command, Duration::from_secs(60)).succeeds()
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command
     };
     on_each_jdk(|jdk| {
         let mut original = Service::start_as(User::Root, jdk, "draws", &[]);
@@ -112,18 +119,13 @@ fn a_copy_that_criu_brings_back_alone_notices_it() {
         let pid = original.instance.pid();
         let images = original.instance.dir().make_dir("criu");
         tub("prepare", &original.instance, User::Root, &[]).succeeds();
-        run("dump", &images, &["--tree", &pid.to_string()]);
+        let mut dump = command("dump", &images);
+        dump.args(["--tree", &pid.to_string()]);
+        run_bounded(dump, Duration::from_secs(60)).succeeds();
         original.instance.wait();
         let mut drawn = Vec::new();
         for life in 0..2 {
-            let pidfile = images.join(format!("pid.{life}"));
-            run(
-                "restore",
-                &images,
-                &["--restore-detached", "--pidfile", pidfile.to_str().unwrap()],
-            );
-            assert_eq!(fs::read_to_string(&pidfile).unwrap().trim(), pid.to_string());
-            let copy = Copy(Process::find(pid).expect("CRIU says that it runs"));
+            let copy = Copy { criu: command("restore", &images).spawn().unwrap(), pid };
             original.is_well();
             assert_eq!(original.ask("/told"), TOLD_ONCE, "life {life}");
             assert_eq!(generation(User::Root, pid), Some(1));
