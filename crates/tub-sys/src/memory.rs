@@ -88,7 +88,11 @@ pub fn pagemap_scan(
         // `batch`, which outlives the call.
         let result = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
         let got = usize::try_from(check(i64::from(result))?).unwrap_or(0);
-        found.extend_from_slice(&batch[..got.min(batch.len())]);
+        // Where the vector is full the kernel may stop before the end of what it has told, and tells
+        // that once more.
+        let told = found.last().map_or(0, |last: &RawPageRegion| last.end);
+        let fresh = batch[..got.min(batch.len())].iter().filter(|region| region.end > told);
+        found.extend(fresh.map(|&region| RawPageRegion { start: region.start.max(told), ..region }));
         if arg.walk_end <= start {
             break;
         }
