@@ -92,7 +92,8 @@ pub fn pagemap_scan(
         // that once more.
         let told = found.last().map_or(0, |last: &RawPageRegion| last.end);
         let fresh = batch[..got.min(batch.len())].iter().filter(|region| region.end > told);
-        found.extend(fresh.map(|&region| RawPageRegion { start: region.start.max(told), ..region }));
+        found
+            .extend(fresh.map(|&region| RawPageRegion { start: region.start.max(told), ..region }));
         if arg.walk_end <= start {
             break;
         }

@@ -66,7 +66,7 @@ const HEAPS: &[Heap] = &[
 ];
 
 /// What an image holds besides the Java heap: metaspace, compiled code, malloc, libraries.
-const REST_MB: u64 = 120;
+const REST_MB: u64 = 200;
 
 fn is_built_in(jdk: &Jdk, flag: &str) -> bool {
     let mut command = Command::new(jdk.java());
