@@ -4,6 +4,7 @@
 use crate::round_trip::restored;
 use nix::pty::{OpenptyResult, openpty};
 use nix::sys::signal::Signal;
+use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::Path;
@@ -112,6 +113,8 @@ fn stopping_the_service_itself_leaves_the_restore_at_its_post() {
 struct Terminal {
     keyboard: File,
     screen: Arc<Mutex<String>>,
+    /// Bytes of the screen that were waited for.
+    seen: Cell<usize>,
     shell: std::process::Child,
 }
 
@@ -137,17 +140,21 @@ impl Terminal {
                 shown.lock().unwrap().push_str(&String::from_utf8_lossy(&bytes[..count]));
             }
         });
-        Self { keyboard, screen, shell }
+        Self { keyboard, screen, seen: Cell::new(0), shell }
     }
 
     fn types(&mut self, key: u8) {
         self.keyboard.write_all(&[key]).unwrap();
     }
 
+    /// Waits for `text` behind all that was waited for before.
     #[track_caller]
     fn shows(&self, text: &str) {
         let found = wait_for(Duration::from_secs(60), || {
-            self.screen.lock().unwrap().contains(text).then_some(())
+            let screen = self.screen.lock().unwrap();
+            let at = screen[self.seen.get()..].find(text)?;
+            self.seen.set(self.seen.get() + at + text.len());
+            Some(())
         });
         assert!(found.is_some(), "no {text:?} on the screen:\n{}", self.screen.lock().unwrap());
     }
@@ -179,6 +186,7 @@ fn a_terminals_keys_do_what_they_did() {
         terminal.types(CTRL_Z);
         // SIGTSTP or, since it is we who stop ourselves, SIGSTOP: as shells show it.
         terminal.shows("stopped 1");
+        // Before that it is not in the foreground, and would not be meant.
         terminal.shows("count ");
         terminal.types(CTRL_BACKSLASH);
         terminal.shows(&format!("ended {}", 128 + Signal::SIGQUIT as i32));
