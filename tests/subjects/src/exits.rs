@@ -37,6 +37,10 @@ pub(crate) fn signal_echo(stage: &'static Stage) -> io::Result<()> {
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGUSR1, libc::SIGUSR2, libc::SIGWINCH] {
         sys::handle(signal, catch, libc::SA_RESTART, &[])?;
     }
+    for signal in [libc::SIGTERM, libc::SIGQUIT] {
+        // Shells have what they start in the background ignore SIGQUIT, and it is inherited.
+        sys::set_action(signal, libc::SIG_DFL, 0, &[])?;
+    }
     let queued = libc::SIGRTMIN() + 3;
     sys::block(&[queued]);
     heartbeat(stage);
