@@ -58,8 +58,8 @@ impl Mailbox {
     }
 
     /// Waits for a letter, for at most `deadline`. A copy that gets none, since somebody else has
-    /// restored it, writes it itself: its wait is interrupted by the restore (the kernel cannot restart
-    /// it in another process), so that it looks at once.
+    /// restored it, writes it itself: it looks after each slice, and at once where the restore ends the
+    /// wait, which the kernel cannot restart in another process.
     pub fn wait(self, deadline: Duration) -> Letter {
         let start = Instant::now();
         while self.state().load(Ordering::Acquire) == WAITING {
