@@ -146,38 +146,30 @@ pub fn node_addon() -> &'static Path {
 /// A CRIU to test with: `$TUB_CRIU`, else the one that `cargo xtask setup` has unpacked. Says why
 /// there is none, where there is none.
 pub fn criu() -> Option<PathBuf> {
-    if !crate::is_root() {
-        crate::skipped("CRIU wants root");
-        return None;
-    }
-    // One that is unpacked need not work here, which `cargo xtask test` has found out.
-    if let Ok(reason) = env::var("TUB_NO_CRIU") {
-        crate::skipped(&reason);
-        return None;
-    }
-    let unpacked = || Some(target_dir().join("criu/criu")).filter(|path| path.exists());
-    let found = env::var_os("TUB_CRIU").map(PathBuf::from).or_else(unpacked);
-    if found.is_none() {
-        crate::skipped("no CRIU: `cargo xtask setup` gets one");
-    }
-    found
+    unpacked("CRIU", "TUB_CRIU", "TUB_NO_CRIU", "criu/criu")
 }
 
 /// A root file system with container engines: `$TUB_CONTAINERS`, else the one that `cargo xtask setup` has
 /// unpacked. Says why there is none, where there is none.
 pub fn containers() -> Option<PathBuf> {
+    unpacked("container engines", "TUB_CONTAINERS", "TUB_NO_CONTAINERS", "containers")
+}
+
+/// What `variable` names, else what lies at `place` below target/. What is unpacked need not work here,
+/// which `cargo xtask test` has found out and says in `reason`.
+fn unpacked(what: &str, variable: &str, reason: &str, place: &str) -> Option<PathBuf> {
     if !crate::is_root() {
-        crate::skipped("container engines want root");
+        crate::skipped(&format!("{what}: root is wanted"));
         return None;
     }
-    if let Ok(reason) = env::var("TUB_NO_CONTAINERS") {
+    if let Ok(reason) = env::var(reason) {
         crate::skipped(&reason);
         return None;
     }
-    let unpacked = || Some(target_dir().join("containers")).filter(|path| path.exists());
-    let found = env::var_os("TUB_CONTAINERS").map(PathBuf::from).or_else(unpacked);
+    let below_target = || Some(target_dir().join(place)).filter(|path| path.exists());
+    let found = env::var_os(variable).map(PathBuf::from).or_else(below_target);
     if found.is_none() {
-        crate::skipped("no container engines: `cargo xtask setup` gets them");
+        crate::skipped(&format!("no {what}: `cargo xtask setup` gets it"));
     }
     found
 }
