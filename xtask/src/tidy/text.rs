@@ -61,6 +61,7 @@ pub(super) fn check(root: &Path, files: &[PathBuf], findings: &mut Findings) -> 
     }
     check_changelog(root, findings);
     check_exit_codes(root, findings);
+    check_quoted_errors(root, files, findings);
     Ok(())
 }
 
@@ -136,6 +137,32 @@ fn check_changelog(root: &Path, findings: &mut Findings) {
     }
 }
 
+/// Who searches for the text of an error finds it only if it is the text that is printed.
+fn check_quoted_errors(root: &Path, files: &[PathBuf], findings: &mut Findings) {
+    const PAGE: &str = "docs/troubleshooting.md";
+    let is_source = |path: &&PathBuf| path.extension().is_some_and(|it| it == "rs" || it == "java");
+    let sources = files.iter().filter(is_source).filter_map(|path| fs::read_to_string(path).ok());
+    // A text that goes on in the next line of the source is one text.
+    let on_one_line = |text: String| {
+        let mut parts = text.split("\\\n");
+        let first = parts.next().unwrap_or_default().to_owned();
+        parts.fold(first, |all, part| all + part.trim_start())
+    };
+    let sources: Vec<String> = sources.map(on_one_line).collect();
+    let page = fs::read_to_string(root.join(PAGE)).unwrap_or_default();
+    for quoted in page.lines().filter_map(quoted_error) {
+        let is_in = |source: &String| quoted.split('…').all(|part| source.contains(part));
+        if !sources.iter().any(is_in) {
+            findings.error(PAGE, format!("no source has the text: {quoted}"));
+        }
+    }
+}
+
+/// The first quotation of a row of a table.
+fn quoted_error(row: &str) -> Option<&str> {
+    row.strip_prefix("| `")?.split('`').next()
+}
+
 /// The exit codes are a contract, so the page that states them must state all of them.
 fn check_exit_codes(root: &Path, findings: &mut Findings) {
     let source = root.join("crates/tub-cli/src/report.rs");
@@ -191,6 +218,13 @@ mod tests {
     fn links_are_found() {
         let text = "[a](b.md#c) [d](https://e.f) x](not a link) [g](#h)";
         assert_eq!(links(text).collect::<Vec<_>>(), ["b.md#c", "https://e.f", "#h"]);
+    }
+
+    #[test]
+    fn quoted_errors_are_found() {
+        let page = "| text | what |\n|---|---|\n| `a … b` with `c` | d |\n| e | `f` |\n";
+        let quoted: Vec<_> = page.lines().filter_map(quoted_error).collect();
+        assert_eq!(quoted, ["a … b"]);
     }
 
     #[test]
