@@ -7,10 +7,11 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, containers, criu, fuzz, setup, tidy};
+use crate::{bench, containers, criu, examples, fuzz, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
+use std::thread;
 
 /// The heading of the README under which the first code block is the test command.
 const TEST_HEADING: &str = "## Tests";
@@ -19,7 +20,11 @@ const TEST_HEADING: &str = "## Tests";
 pub(crate) fn test() -> Result<()> {
     setup::need_linker()?;
     let jdk = setup::need_jdk(None).ok();
+    // Maven waits for the network, cargo for the processor.
+    let examples = thread::spawn(examples::build_all);
     let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
+    layout::build_packages(&layout)?;
+    examples.join().unwrap_or_else(|_| Err(Failure::new("examples: the builder panicked")))?;
     let mut command = cargo_in_a_session();
     command.args(["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
     command.env("TUB_BIN", layout.tub());

@@ -77,18 +77,23 @@ pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
     open_to_all(&layout.dir)?;
     step("building tub, the prober and the native example", || build_static(&layout))?;
     step("building the library for C", || build_c_library(&layout))?;
-    match setup::need_node() {
-        Ok(()) => step("building the package for Node.js", || build_node(&layout))?,
-        Err(error) => println!("skipped: the package for Node.js: {error}"),
-    }
-    match setup::need_python() {
-        Ok(python) => step("building the wheel for Python", || build_wheel(&layout, &python))?,
-        Err(error) => println!("skipped: the wheel for Python: {error}"),
-    }
     if let Some(home) = java_home {
         step("building the Java agent", || build_agent(&layout, home))?;
     }
     Ok(layout)
+}
+
+/// Adds the packages for other languages, whose runtimes a demo of Java does without.
+pub(crate) fn build_packages(layout: &Layout) -> Result<()> {
+    match setup::need_node() {
+        Ok(()) => step("building the package for Node.js", || build_node(layout))?,
+        Err(error) => println!("skipped: the package for Node.js: {error}"),
+    }
+    match setup::need_python() {
+        Ok(python) => step("building the wheel for Python", || build_wheel(layout, &python))?,
+        Err(error) => println!("skipped: the wheel for Python: {error}"),
+    }
+    Ok(())
 }
 
 fn build_static(layout: &Layout) -> Result<()> {

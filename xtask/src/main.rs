@@ -13,6 +13,7 @@ mod debian;
 mod demo;
 mod dist;
 mod endurance;
+mod examples;
 mod failure;
 mod fuzz;
 mod layout;
@@ -34,7 +35,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Knock a warmed-up Spring Boot service down and let it get up again, with a stopwatch.
+    /// Knock a warmed-up web service down and let it get up again, with a stopwatch.
     Demo(demo::Options),
     /// Measure, and keep the numbers (bench/README.md).
     #[command(subcommand)]
@@ -93,7 +94,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Builds with the Java agent if there is a JDK, and says so if there is none.
+/// Builds everything, with the Java agent if there is a JDK, and says so if there is none.
 fn build() -> failure::Result<layout::Layout> {
     setup::need_linker()?;
     let jdk = match setup::need_jdk(None) {
@@ -103,5 +104,7 @@ fn build() -> failure::Result<layout::Layout> {
             None
         }
     };
-    layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))
+    let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
+    layout::build_packages(&layout)?;
+    Ok(layout)
 }

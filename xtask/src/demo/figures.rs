@@ -210,8 +210,8 @@ mod tests {
             name: "a service".to_owned(),
             jdk: None,
             command: vec![],
-            coordinated: false,
-            expect: "hello",
+            run: None,
+            expect: "hello".to_owned(),
             sha256: "00".to_owned(),
         }
     }

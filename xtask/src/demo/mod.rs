@@ -8,6 +8,7 @@
 mod figures;
 mod service;
 
+use crate::examples::{self, Example};
 use crate::failure::Result;
 use crate::layout;
 use crate::measure::{
@@ -45,7 +46,10 @@ pub(crate) struct Options {
     /// How many restores to measure, one after another.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     restores: u16,
-    /// Run the bundled native service instead of Spring Boot.
+    /// The service of examples/services.toml to run.
+    #[arg(long, value_name = "NAME", default_value = "spring-boot", conflicts_with = "native")]
+    service: String,
+    /// Run the bundled native service instead.
     #[arg(long)]
     native: bool,
     /// Keep image and logs, and say where they are.
@@ -57,11 +61,12 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<()> {
     eprintln!("[1/5] Everything is built, and one ordinary web service");
     setup::need_linker()?;
-    let jdk = if options.native { None } else { wanted_jdk(options)? };
+    let example = examples::named(&options.service)?;
+    let jdk = if options.native { None } else { wanted_jdk(options, &example)? };
     let built = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
     let scratch = Scratch::new("demo", options.keep)?;
     let stage = Stage::set(&built, &scratch)?;
-    let service = choose_service(options, jdk.as_ref(), &stage)?;
+    let service = choose_service(options, &example, jdk.as_ref(), &stage)?;
     progress(&format!("the service: {}", service.name));
 
     let figures = tell_the_story(&service, &stage, usize::from(options.restores))?;
@@ -75,11 +80,18 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The JDK, or `None` and the reason said where there is none and none was asked for by name.
-fn wanted_jdk(options: &Options) -> Result<Option<Jdk>> {
-    match setup::need_jdk(options.jdk.as_deref()) {
+impl Options {
+    /// Whether something was asked for by name that no other service can stand in for.
+    fn insist(&self) -> bool {
+        self.jdk.is_some() || self.service != "spring-boot"
+    }
+}
+
+/// The JDK, or `None` and the reason said where there is none and the native service may stand in.
+fn wanted_jdk(options: &Options, example: &Example) -> Result<Option<Jdk>> {
+    match example.jdk(options.jdk.as_deref()) {
         Ok(jdk) => Ok(Some(jdk)),
-        Err(error) if options.jdk.is_some() => Err(error),
+        Err(error) if options.insist() => Err(error),
         Err(error) => {
             progress(&format!("no Spring Boot here, the native service stands in: {error}"));
             Ok(None)
@@ -87,15 +99,20 @@ fn wanted_jdk(options: &Options) -> Result<Option<Jdk>> {
     }
 }
 
-fn choose_service(options: &Options, jdk: Option<&Jdk>, stage: &Stage) -> Result<Service> {
+fn choose_service(
+    options: &Options,
+    example: &Example,
+    jdk: Option<&Jdk>,
+    stage: &Stage,
+) -> Result<Service> {
     let Some(jdk) = jdk else { return service::native(&stage.layout) };
     // A JDK below somebody's home directory cannot be run by another user.
     run_quietly(stage.command_of_user(&jdk.java()).arg("-version")).map_err(|error| {
         error.hint("the service runs as an ordinary user, who must reach the JDK")
     })?;
-    match service::spring_boot(jdk, &stage.scratch) {
+    match service::example(example, jdk, &stage.scratch) {
         Ok(service) => Ok(service),
-        Err(error) if options.jdk.is_some() => Err(error),
+        Err(error) if options.insist() => Err(error),
         Err(error) => {
             progress(&format!("no Spring Boot here, the native service stands in: {error}"));
             service::native(&stage.layout)
@@ -203,14 +220,16 @@ impl Original {
 
 fn start_original(service: &Service, stage: &Stage, figures: &mut Figures) -> Result<Original> {
     let mut command: Vec<OsString> = Vec::new();
-    if service.coordinated {
-        command.extend([stage.layout.tub().into(), "run".into(), "--".into()]);
+    if let Some(options) = &service.run {
+        command.extend([stage.layout.tub().into(), "run".into()]);
+        command.extend(options.iter().cloned());
+        command.push("--".into());
     }
     command.extend(service.command.iter().cloned());
     let mut prober = Prober::prepare(stage, "the original", question(service), &command)?;
     prober.go()?;
     let answer = prober.first_answer()?;
-    if service.coordinated {
+    if service.run.is_some() {
         figures.prepared_cold_ms = Some(answer.ms);
         progress(&format!("tub run -- java -jar …: answered after {:.0} ms", answer.ms));
     }
@@ -236,7 +255,7 @@ fn checkpoint(stage: &Stage, pid: u32, image: &Path) -> Result<f64> {
 }
 
 fn question(service: &Service) -> Question<'_> {
-    Question { path: "/", answer: service.expect }
+    Question { path: "/", answer: &service.expect }
 }
 
 /// A restore of `image`, which holds `service`.
@@ -283,7 +302,7 @@ fn train(service: &Service, stage: &Stage, image: &Path) -> Result<()> {
         command = stage.command_of_user(&stage.layout.tub());
     }
     command.arg("train").arg(image).arg("--").arg(&prober);
-    run_quietly(command.args(["ask", "--expect", service.expect])).map(drop)
+    run_quietly(command.args(["ask", "--expect", &service.expect])).map(drop)
 }
 
 fn at_once(service: &Service, stage: &Stage, image: &Path, figures: &mut Figures) -> Result<()> {

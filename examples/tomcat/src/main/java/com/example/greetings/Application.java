@@ -1,0 +1,23 @@
+package com.example.greetings;
+
+import java.nio.file.Files;
+import java.util.logging.Logger;
+import org.apache.catalina.Context;
+import org.apache.catalina.startup.Tomcat;
+
+public class Application {
+    private static final Logger LOG = Logger.getLogger("greetings");
+
+    public static void main(String[] args) throws Exception {
+        Tomcat tomcat = new Tomcat();
+        tomcat.setBaseDir(Files.createTempDirectory("tomcat").toString());
+        tomcat.setPort(8080);
+        Context context = tomcat.addContext("", null);
+        Tomcat.addServlet(context, "greetings", new GreetingsServlet());
+        context.addServletMappingDecoded("/", "greetings");
+        tomcat.getConnector();
+        tomcat.start();
+        LOG.info("ready");
+        tomcat.getServer().await();
+    }
+}
