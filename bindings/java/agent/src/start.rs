@@ -97,6 +97,7 @@ fn become_ready(jvm: &'static Jvm, env: Env<'_>) -> Result<(), JvmError> {
     let unnamed =
         env.call_static(&boot_loader, c"getUnnamedModule", c"()Ljava/lang/Module;", &[])?;
     make_resources_visible(env)?;
+    opt_in(env)?;
     export_management(jvm, env, &unnamed)?;
     hooks::install(jvm, env, &unnamed)?;
     thread::Builder::new()
@@ -140,6 +141,33 @@ fn make_resources_visible(env: Env<'_>) -> Result<(), JvmError> {
         c"setClassPath",
         c"(Ljdk/internal/loader/URLClassPath;)V",
         &[Argument::Object(&path)],
+    )
+}
+
+/// Says for the application what some frameworks want to be told before they take part in
+/// checkpoints, unless it was said already.
+///
+/// Quarkus asks so since 3.31 (quarkusio/quarkus#51920), once, when its class loader is made.
+fn opt_in(env: Env<'_>) -> Result<(), JvmError> {
+    let name = env.string(c"quarkus.package.jar.crac.enabled")?;
+    let yes = env.string(c"true")?;
+    let system = env.class(c"java/lang/System")?;
+    let two = c"(Ljava/lang/String;Ljava/lang/String;)Ljava/lang/String;";
+    let arguments = [Argument::Object(&name), Argument::Object(&yes)];
+    let value = env.call_static(&system, c"getProperty", two, &arguments)?;
+    // Not `setProperty`, which returns null where there was no value.
+    let arguments = [Argument::Object(&name), Argument::Object(&value)];
+    let one = c"(Ljava/lang/Object;Ljava/lang/Object;)Ljava/util/Map;";
+    let entry = env.call_static(&env.class(c"java/util/Map")?, c"of", one, &arguments)?;
+    let properties =
+        env.call_static(&system, c"getProperties", c"()Ljava/util/Properties;", &[])?;
+    let table = env.class(c"java/util/Properties")?;
+    env.call_void(
+        &properties,
+        &table,
+        c"putAll",
+        c"(Ljava/util/Map;)V",
+        &[Argument::Object(&entry)],
     )
 }
 
