@@ -40,16 +40,16 @@ fn faults(call: &Call) -> Vec<Fault> {
     errors.map(|errno| Fault::Error(errno)).chain([Fault::Kill]).collect()
 }
 
-/// Tries every chosen call with every fault, all of them even if some go wrong.
+/// Tries every call with every fault, all of them even if some go wrong.
 ///
 /// # Panics
 ///
 /// If any went wrong, naming all of those.
-fn each_fault(calls: Vec<Call>, mut test: impl FnMut(&Call, Fault)) {
+fn each_fault(calls: &[Call], mut test: impl FnMut(&Call, Fault)) {
     let mut failed = Vec::new();
-    for call in chosen(calls) {
-        for fault in faults(&call) {
-            if catch_unwind(AssertUnwindSafe(|| test(&call, fault))).is_err() {
+    for call in calls {
+        for fault in faults(call) {
+            if catch_unwind(AssertUnwindSafe(|| test(call, fault))).is_err() {
                 failed.push(format!("{fault:?} at {call}"));
             }
         }
@@ -119,31 +119,36 @@ pub(crate) fn checkpoint(
 }
 
 /// A fault at every chosen call of a checkpoint of `name` that leaves the original running: one
-/// process endures them all.
+/// process endures many of them.
 fn sweep_checkpoint(name: &str, user: User) {
     let Some(strace) = strace() else { return };
-    let original = Subject::new(name, user).start();
-    let image = original.dir().join("image");
-    let traced = checkpoint(&strace, &original, &image, &["--leave-running"]);
-    let (finished, calls) = traced.calls();
+    let traced = |original: &Instance| {
+        checkpoint(&strace, original, &original.dir().join("image"), &["--leave-running"])
+    };
+    let (finished, calls) = traced(&Subject::new(name, user).start()).calls();
     finished.succeeds();
-    fs::remove_dir_all(&image).unwrap();
-    each_fault(calls, |call, fault| {
-        let finished = traced.inject(call, fault);
-        let what = format!("{fault:?} at {call}: {finished}");
-        let there = whole_or_nothing(&image, &what);
-        if there {
-            fs::remove_dir_all(&image).unwrap();
-        }
-        runs_freely(&original, &what);
-        ended_in_words(&finished);
-        assert!(there || !finished.status.success(), "no image, yet success: {what}");
-    });
-    // It can be checkpointed still, and has lost nothing.
-    original.checkpoint(&image, &["--leave-running"]).succeeds();
-    assert!(whole_or_nothing(&image, "in the end"));
-    original.go("");
-    original.verdict();
+    // A subject waits ten minutes for the word to go on, and a call with its faults takes a second.
+    for calls in chosen(calls).chunks(200) {
+        let original = Subject::new(name, user).start();
+        let image = original.dir().join("image");
+        let traced = traced(&original);
+        each_fault(calls, |call, fault| {
+            let finished = traced.inject(call, fault);
+            let what = format!("{fault:?} at {call}: {finished}");
+            let there = whole_or_nothing(&image, &what);
+            if there {
+                fs::remove_dir_all(&image).unwrap();
+            }
+            runs_freely(&original, &what);
+            ended_in_words(&finished);
+            assert!(there || !finished.status.success(), "no image, yet success: {what}");
+        });
+        // It can be checkpointed still, and has lost nothing.
+        original.checkpoint(&image, &["--leave-running"]).succeeds();
+        assert!(whole_or_nothing(&image, "in the end"));
+        original.go("");
+        original.verdict();
+    }
 }
 
 #[test]
@@ -166,7 +171,7 @@ fn a_fault_at_the_end_of_the_original_leaves_one_of_both() {
     // What comes before the image is in place is the same as when the original is left running.
     let from = calls.iter().position(|call| call.name.starts_with("rename")).unwrap();
     original = start();
-    each_fault(calls[from..].to_vec(), |call, fault| {
+    each_fault(&chosen(calls[from..].to_vec()), |call, fault| {
         let image = original.dir().join("image");
         let finished = checkpoint(&strace, &original, &image, &[]).inject(call, fault);
         let what = format!("{fault:?} at {call}: {finished}");
@@ -227,7 +232,7 @@ fn a_fault_at_any_call_of_a_restore_leaves_nobody() {
         let (finished, calls) = traced.calls();
         finished.succeeds();
         let before = mounts();
-        each_fault(calls, |call, fault| {
+        each_fault(&chosen(calls), |call, fault| {
             let finished = traced.inject(call, fault);
             let what = format!("{fault:?} at {call}: {finished}");
             let left = || left_over(original.dir().path(), &[]);

@@ -35,6 +35,7 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
             "-Xlog:gc*:file=gc.log".to_owned(),
             format!("-Djdk.crac.resource-policies={}", path("policy")),
             format!("-Djdk.net.hosts.file={}", path("hosts")),
+            format!("-XX:FlightRecorderOptions:repository={}", path("recordings")),
         ];
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let program = program.flags(&flags);

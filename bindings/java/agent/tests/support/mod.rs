@@ -159,8 +159,12 @@ impl Java {
             option.push(agent());
             command.arg(option);
         }
+        // Where the JVM is killed nobody removes its flight recordings.
+        let mut recordings = std::ffi::OsString::from("-XX:FlightRecorderOptions:repository=");
+        recordings.push(scratch.0.join("recordings"));
         command
             .args(["-Xmx256m", "-XX:TieredStopAtLevel=1"])
+            .arg(recordings)
             .args(options.flags)
             .arg("-cp")
             .arg(std::env::join_paths(path).unwrap())
