@@ -472,14 +472,18 @@ impl<'a> Caller<'a> {
     }
 
     fn signal_actions(&mut self, survey: &Survey) -> Result<Vec<SignalAction>> {
-        // /proc says which ones are worth asking about.
-        let set = survey.status.sig_ign | survey.status.sig_cgt;
+        // /proc says which ones are worth asking about: those that are ignored or caught. With the default
+        // action, flags mean something for SIGCHLD only (SA_NOCLDWAIT: children leave no zombies).
+        let set = survey.status.sig_ign | survey.status.sig_cgt | 1 << (libc::SIGCHLD - 1);
         let mut actions = Vec::new();
         for signal in (1..=64).filter(|signal| set >> (signal - 1) & 1 == 1) {
             let args = [signal, 0, self.scratch.0, 8, 0, 0];
             self.ask("signal action", libc::SYS_rt_sigaction, args)?;
             let [handler, flags, restorer, mask] = self.words()?;
             let signal = i32::try_from(signal).expect("at most 64");
+            if (handler, flags) == (0, 0) {
+                continue;
+            }
             actions.push(SignalAction { signal, handler, flags, restorer, mask });
         }
         Ok(actions)

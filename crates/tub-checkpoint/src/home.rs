@@ -52,7 +52,8 @@ impl Resting {
         let waits_for_owner = registers::waits_for_owner(&registers);
         let timespec = |at| {
             let [seconds, nanoseconds] = read_words(frozen, RemoteAddr(at)).ok()?;
-            seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
+            // For ever may be any number of seconds.
+            Some(seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds))
         };
         let status = survey.threads.iter().find(|thread| thread.tid == stopped.tid());
         let due = status.map_or(0, |SurveyedThread { status, .. }| {

@@ -3,11 +3,13 @@
 //! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
+use crate::refuse::SECRET_MEMORY_REASON;
 use crate::tree::Kin;
 use crate::watched::Watched;
-use crate::{Error, Result};
+use crate::{Error, Refusal, RefusalKind, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
+use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, statfs};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -25,7 +27,7 @@ use tub_procfs::stat::StatRecord;
 use tub_procfs::status::StatusRecord;
 use tub_procfs::timens::TimensOffsets;
 use tub_procfs::timers::TimerRecord;
-use tub_sys::UnixDiag;
+use tub_sys::{Common, UnixDiag};
 use tub_units::{HostPid, NsPid};
 
 /// What /proc says about a process.
@@ -94,6 +96,8 @@ pub struct SurveyedThread {
     pub status: StatusRecord,
     /// `/proc/PID/task/TID/stat`.
     pub stat: StatRecord,
+    /// What it does not have in common with the main thread, as nearly all threads do.
+    pub apart: Vec<&'static str>,
 }
 
 /// A descriptor.
@@ -121,6 +125,10 @@ pub struct SurveyedFd {
     pub protocol: Option<String>,
     /// Of a pipe: whether everybody has closed the other end.
     pub other_end_closed: bool,
+    /// Of what has a path: whether that leads to it. `None` where nobody lets us look.
+    pub found_by_path: Option<bool>,
+    /// What is special about it, if it looks like a regular file and is none.
+    pub no_file: Option<&'static str>,
     /// `/proc/PID/fdinfo/N`.
     pub info: FdInfoRecord,
 }
@@ -168,13 +176,17 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         }
         // A kernel thread has none, a zombie has none any more.
         Error::Proc { source, .. } if source.kind() == ErrorKind::NotFound => {
+            if let Some(refusal) = without_main_thread(pid) {
+                return Error::Refused { pid, refusals: vec![refusal], frozen: known.is_some() };
+            }
             Error::NotOurs { pid, source }
         }
         other => other,
     })?;
     let status = parsed(&at("status"), tub_procfs::status::parse)?;
     // The kernel walks all page tables to tell of the mappings, which takes about as long as all else.
-    let (mappings, rest) = side_by_side(|| mappings(pid), || Ok((threads(pid)?, fds(pid)?)));
+    let threads = || threads(pid, known.is_none());
+    let (mappings, rest) = side_by_side(|| mappings(pid), || Ok((threads()?, fds(pid)?)));
     let (mappings, ((threads, children), fds)) = (mappings?, rest?);
     let tcp = inet(&fds, "TCP", [&at("net/tcp"), &at("net/tcp6")], tub_procfs::net::parse_tcp)?;
     let udp = inet(&fds, "UDP", [&at("net/udp"), &at("net/udp6")], tub_procfs::net::parse_udp)?;
@@ -217,6 +229,19 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
     })
 }
 
+/// A process whose main thread has ended (pthread_exit(3)) shows nothing of itself under its own id,
+/// although its other threads go on.
+fn without_main_thread(pid: HostPid) -> Option<Refusal> {
+    let stat = parsed(&format!("/proc/{pid}/stat"), tub_procfs::stat::parse).ok()?;
+    (stat.state == 'Z' && stat.threads > 1).then(|| Refusal {
+        kind: RefusalKind::Process,
+        fd: None,
+        object: format!("main thread of process {pid} ({})", stat.comm),
+        reason: "has ended, and others go on".to_owned(),
+        remedy: "let it wait for them instead (pthread_join(3))".to_owned(),
+    })
+}
+
 /// Does two things at the same time, or one after the other where no thread can be had.
 fn side_by_side<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> B) -> (A, B) {
     thread::scope(|scope| {
@@ -230,8 +255,20 @@ fn side_by_side<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> 
     })
 }
 
-/// The threads, the main one first, and the children of all of them.
-fn threads(pid: HostPid) -> Result<(Vec<SurveyedThread>, Vec<HostPid>)> {
+/// What threads nearly always have in common.
+pub(crate) const COMMON: [(Common, &str); 2] = [
+    (Common::Descriptors, "descriptors"),
+    (Common::Directories, "root, working directory and umask"),
+];
+
+/// The threads, the main one first, and the children of all of them. To compare their namespaces takes
+/// too long for a process that stands still.
+fn threads(pid: HostPid, namespaces: bool) -> Result<(Vec<SurveyedThread>, Vec<HostPid>)> {
+    let all_namespaces = |tid: i32| {
+        let link = |name| link(&format!("/proc/{pid}/task/{tid}/ns/{name}")).ok();
+        NAMESPACES.map(|name| link(name).filter(|_| namespaces))
+    };
+    let of_main = all_namespaces(pid.0);
     let mut threads = Vec::new();
     let mut children = Vec::new();
     for tid in numbers(&format!("/proc/{pid}/task"))? {
@@ -241,7 +278,17 @@ fn threads(pid: HostPid) -> Result<(Vec<SurveyedThread>, Vec<HostPid>)> {
             children.extend(parsed(&thread("children"), tub_procfs::children::parse)?);
             let status = parsed(&thread("status"), tub_procfs::status::parse)?;
             let stat = parsed(&thread("stat"), tub_procfs::stat::parse)?;
-            Ok(SurveyedThread { tid: HostPid(tid), status, stat })
+            let mut apart = Vec::new();
+            if tid != pid.0 {
+                // Default Docker and Podman forbid to ask.
+                let differ = |what| tub_sys::in_common(pid, HostPid(tid), what) == Ok(false);
+                apart
+                    .extend(COMMON.iter().filter(|(what, _)| differ(*what)).map(|(_, name)| *name));
+                if namespaces && all_namespaces(tid) != of_main {
+                    apart.push("namespaces");
+                }
+            }
+            Ok(SurveyedThread { tid: HostPid(tid), status, stat, apart })
         };
         match gone(read()) {
             Some(thread) => threads.push(thread?),
@@ -307,10 +354,18 @@ fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
     let is_pipe = target.starts_with("pipe:");
     let other_end_closed = is_pipe && other_end_closed(pid, number, info.flags.cast_signed());
     let protocol = tub_sys::socket_protocol(&path).ok().filter(|_| target.starts_with("socket:"));
-    let meta = fs::metadata(&path).map_err(|source| Error::Proc { path, source })?;
+    let meta = match fs::metadata(&path) {
+        Ok(meta) => meta,
+        Err(source) => return Err(Error::Proc { path, source }),
+    };
+    let found_by_path = found_by_path(pid, &target, &meta);
+    let may_be_none = meta.is_file() && found_by_path == Some(false);
+    let no_file = may_be_none.then(|| no_file(&path)).flatten();
     Ok(SurveyedFd {
         protocol,
         other_end_closed,
+        found_by_path,
+        no_file,
         number,
         link: target,
         mode: meta.mode(),
@@ -322,6 +377,34 @@ fn surveyed_fd(pid: HostPid, number: i32) -> Result<SurveyedFd> {
         links: meta.nlink(),
         info,
     })
+}
+
+/// Whether the path of an open file leads to it, from the process's root. What else may be there:
+/// nothing, where the kernel shows a name that is no path, another file, where something was mounted over
+/// it, or nothing of that name, where it is no text.
+fn found_by_path(pid: HostPid, path: &str, open: &fs::Metadata) -> Option<bool> {
+    if !path.starts_with('/') {
+        return None;
+    }
+    // A link is open only as itself (O_PATH), and no part of the kernel's path is one.
+    match fs::symlink_metadata(format!("/proc/{pid}/root{path}")) {
+        Ok(there) => Some((there.dev(), there.ino()) == (open.dev(), open.ino())),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => None,
+        Err(_) => Some(false),
+    }
+}
+
+/// What something of a file system of the kernel's own is (linux/magic.h): memfd_create(2) with
+/// MFD_HUGETLB, memfd_secret(2), mq_overview(7).
+fn no_file(path: &str) -> Option<&'static str> {
+    const SECRET_MEMORY: FsType = FsType(0x5345_434d);
+    const MESSAGE_QUEUES: FsType = FsType(0x1980_0202);
+    match statfs(path).ok()?.filesystem_type() {
+        HUGETLBFS_MAGIC => Some("is on huge pages of a pool, which are not supported yet"),
+        SECRET_MEMORY => Some(SECRET_MEMORY_REASON),
+        MESSAGE_QUEUES => Some("is a POSIX message queue, which cannot be stored"),
+        _ => None,
+    }
 }
 
 /// `/proc/PID/fdinfo/N`.

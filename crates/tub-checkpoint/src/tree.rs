@@ -4,12 +4,13 @@
 //! the others hold (see [`Kin`]).
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
-use crate::survey::{parsed, survey_knowing};
+use crate::survey::{COMMON, parsed, survey_knowing};
 use crate::{Result, Survey, SurveyedFd};
 use nix::sys::stat::SFlag;
 use std::time::Duration;
 use tub_procfs::stat::StatRecord;
 use tub_procfs::status::StatusRecord;
+use tub_sys::Common;
 use tub_units::{HostPid, NsPid};
 
 /// A process that ends is no zombie yet, and has neither memory nor descriptors: how often it is
@@ -53,6 +54,8 @@ pub struct Kin {
     pub descendant: bool,
     /// All processes of the tree, zombies included: id here, and as the process sees it itself.
     pub processes: Vec<(HostPid, NsPid)>,
+    /// What it has in common with its parent, as threads have and processes nearly never.
+    pub common: Vec<&'static str>,
 }
 
 /// A descriptor of another member.
@@ -102,7 +105,7 @@ pub(crate) fn survey_tree_knowing(
         }
         parent += 1;
     }
-    tree.introduce();
+    tree.introduce(known.is_some());
     Ok(tree)
 }
 
@@ -133,8 +136,21 @@ impl SurveyedTree {
         }
     }
 
-    /// Tells each member what the others hold.
-    fn introduce(&mut self) {
+    /// Tells each member what the others hold. A child that runs may have its parent's memory because
+    /// it is about to execute a program (vfork(2)); one that stands still, with its parent, is not.
+    fn introduce(&mut self, standing_still: bool) {
+        let pids: Vec<HostPid> = self.members.iter().map(|member| member.pid).collect();
+        let common = |index: usize| {
+            let parent = self.parents[index].map(|parent| pids[parent]);
+            let same = |what| {
+                parent
+                    .is_some_and(|parent| tub_sys::in_common(parent, pids[index], what) == Ok(true))
+            };
+            let memory = standing_still && same(Common::Memory);
+            let rest = COMMON.iter().filter(|(what, _)| same(*what)).map(|(_, name)| *name);
+            memory.then_some("memory").into_iter().chain(rest).collect::<Vec<_>>()
+        };
+        let common: Vec<_> = (0..pids.len()).map(common).collect();
         let all: Vec<Vec<KinFd>> =
             self.members.iter().map(|member| member.fds.iter().map(KinFd::new).collect()).collect();
         let others = |index: usize| {
@@ -159,8 +175,9 @@ impl SurveyedTree {
             .chain(zombies)
             .map(|(pid, status)| (pid, inner(status).unwrap_or(NsPid(pid.0))))
             .collect();
-        for (index, member) in self.members.iter_mut().enumerate() {
+        for ((index, member), common) in self.members.iter_mut().enumerate().zip(common) {
             member.kin = Kin {
+                common,
                 stdio: stdio.clone(),
                 descriptors: others(index),
                 descendant: index > 0,

@@ -134,6 +134,33 @@ pub fn same_description(a: (HostPid, i32), b: (HostPid, i32)) -> Result<bool, Er
     Ok(check(result)? == 0)
 }
 
+/// What two threads may have in common (clone(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// CLONE_VM.
+    Memory,
+    /// CLONE_FILES.
+    Descriptors,
+    /// CLONE_FS: root, working directory and umask.
+    Directories,
+}
+
+/// `kcmp(a, b, KCMP_VM | KCMP_FILES | KCMP_FS)`: whether two threads have `what` in common.
+///
+/// # References
+///
+/// kcmp(2); KERNEL(since 3.5): linux/kcmp.h.
+pub fn in_common(a: HostPid, b: HostPid, what: Common) -> Result<bool, Errno> {
+    let kind: pid_t = match what {
+        Common::Memory => 1,
+        Common::Descriptors => 2,
+        Common::Directories => 3,
+    };
+    // SAFETY: kcmp takes five numbers and no pointer; the last two are not looked at here.
+    let result = unsafe { libc::syscall(libc::SYS_kcmp, a.0, b.0, kind, 0, 0) };
+    Ok(check(result)? == 0)
+}
+
 /// `kcmp(pid, pid, KCMP_EPOLL_TFD, fd, {epoll, target, offset})`: whether `fd` is the description
 /// that an epoll set knows by the number `target`, the `offset`th of those with that number.
 ///

@@ -7,10 +7,11 @@ use nix::mount::{MsFlags, mount, umount};
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 use tub_testkit::{
-    Container, Flavour, Instance, Restore, Scratch, Subject, Tub, User, code, every, is_root,
-    run_bounded, skipped, wait_for,
+    Container, Flavour, Instance, Restore, Scratch, Subject, Tub, User, as_user, code, every,
+    is_root, run_bounded, skipped, subject_binary, wait_for,
 };
 
 /// Both users.
@@ -182,7 +183,12 @@ fn a_disk_that_is_full() {
 
 /// A process that holds `kinds` is refused, naming all of `words` at once, and does not notice.
 fn is_refused(kinds: &[&str], words: &[&str]) {
-    every(&USERS, |flavour| {
+    is_refused_of(&USERS, kinds, words);
+}
+
+/// The same where only `users` can have them.
+fn is_refused_of(users: &[Flavour], kinds: &[&str], words: &[&str]) {
+    every(users, |flavour| {
         let original = Subject::new("refused", flavour.user).options(kinds).start();
         original.goes_on();
         let image = original.dir().join("image");
@@ -237,6 +243,76 @@ fn what_single_threads_have_to_themselves() {
     let words = ["has other no_new_privs than", "has other seccomp filters, no_new_privs than"];
     is_refused(&["thread-rights", "thread-filter"], &words);
     is_refused(&["thread-timer"], &["timer 0", "processor time of one thread"]);
+}
+
+#[test]
+fn what_threads_do_not_have_in_common() {
+    is_refused(&["thread-files"], &["thread ", "has descriptors of its own"]);
+    let words = ["thread ", "has root, working directory and umask of its own"];
+    is_refused(&["thread-directories"], &words);
+}
+
+#[test]
+fn what_processes_have_in_common() {
+    for (kind, what) in [
+        ("child-files", "has descriptors in common with its parent"),
+        ("child-directories", "has root, working directory and umask in common with its parent"),
+        ("child-memory", "has memory in common with its parent"),
+    ] {
+        is_refused(&[kind], &["process ", what]);
+    }
+}
+
+#[test]
+fn memory_and_objects_that_only_the_kernel_knows() {
+    let kinds = ["secret", "huge", "queue", "system-v", "aio", "no-text"];
+    let words = [
+        "/secretmem is secret memory",
+        "/memfd:huge (deleted) is on huge pages",
+        "is a POSIX message queue",
+        "is System V shared memory",
+        "/[aio] belongs to a kernel object",
+        "has a name that is no UTF-8",
+    ];
+    is_refused(&kinds, &words);
+    is_refused(&["userfaultfd"], &["is a userfaultfd"]);
+}
+
+#[test]
+fn what_takes_a_right_to_have() {
+    if !is_root() {
+        return skipped("needs root");
+    }
+    let kinds = ["mounted-over", "counter", "thread-namespace", "deadline"];
+    let words = [
+        "state/below is not what its path leads to",
+        "is a performance counter",
+        "has namespaces of its own",
+        "runs under SCHED_DEADLINE",
+    ];
+    is_refused_of(&USERS[..1], &kinds, &words);
+}
+
+/// Its own id leads nowhere any more, and yet it lives.
+#[test]
+fn a_process_whose_main_thread_has_ended() {
+    let scratch = Scratch::new(User::Ordinary);
+    let state = scratch.make_dir("state");
+    let mut command = as_user(User::Ordinary, subject_binary());
+    command.arg("without-main").arg(&state).stdout(Stdio::null()).stdin(Stdio::null());
+    let mut original = command.spawn().unwrap();
+    let ready = || state.join("ready").exists().then_some(());
+    let ready = wait_for(Duration::from_secs(60), ready);
+    let pid = original.id().to_string();
+    let tub = Tub::new(User::Ordinary, "checkpoint").arg(&pid).arg("--image");
+    let refused = tub.arg(scratch.join("image")).run();
+    fs::write(state.join("go"), "").unwrap();
+    let ended = wait_for(Duration::from_secs(60), || original.try_wait().unwrap());
+    let _ = original.kill();
+    assert!(ready.is_some() && ended.is_some_and(|status| status.success()), "{ended:?}");
+    let words = ["main thread of process", "has ended, and others go on", "pthread_join"];
+    refused.fails_with(code::REFUSED, &words);
+    nothing_is_left(scratch.path());
 }
 
 #[test]

@@ -114,6 +114,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("vdso", vdso::vdso),
     ("waits", waits::waits),
     ("watches", paths::watches),
+    ("without-main", refusals::without_main),
     ("wipe-on-fork", memory::wipe_on_fork),
 ];
 

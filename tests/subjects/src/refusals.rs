@@ -5,10 +5,12 @@ use crate::counter::heartbeat;
 use crate::stage::Stage;
 use crate::sys;
 use crate::thread;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::{Child, Command};
 use std::sync::mpsc;
@@ -17,11 +19,14 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 
 /// `refused KIND…`, each of `tcp`, `child` (with a terminal of its own), `pty`, `io_uring`, `deleted`, `lease`, `rights`,
 /// `namespace`, `events`, `named`, `netlink-group`,
-/// `thread-rights`, `thread-filter`, `thread-timer`, `directory`, `stranger`: holds them and counts.
+/// `thread-rights`, `thread-filter`, `thread-timer`, `thread-files`, `thread-directories`, `thread-namespace`,
+/// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
+/// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`: holds them and counts.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
     let mut held: Vec<OwnedFd> = Vec::new();
+    let mut children: Vec<i32> = Vec::new();
     for kind in (0..).map_while(|index| stage.option(index)) {
         match kind {
             "tcp" => tcp = Some(connected()?),
@@ -47,6 +52,22 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
                 fs::remove_dir(stage.path("gone"))?;
             }
             "stranger" => held.push(sys::pidfd(sys::parent())?),
+            "thread-files" => in_a_thread(|| sys::unshare(libc::CLONE_FILES))?,
+            "thread-directories" => in_a_thread(|| sys::unshare(libc::CLONE_FS))?,
+            "thread-namespace" => in_a_thread(|| sys::unshare(libc::CLONE_NEWUTS))?,
+            "queue" => held.push(sys::message_queue()?),
+            "secret" => sys::secret_memory()?,
+            "huge" => held.push(sys::memfd(c"huge", libc::MFD_HUGETLB)?),
+            "system-v" => sys::attach_shared()?,
+            "aio" => sys::asynchronous_io()?,
+            "userfaultfd" => held.push(sys::userfaultfd()?),
+            "counter" => held.push(sys::performance_counter()?),
+            "no-text" => held.push(no_text(stage)?.into()),
+            "deadline" => in_a_thread(sys::deadline)?,
+            "mounted-over" => held.push(mounted_over(stage)?.into()),
+            "child-files" => children.push(sys::forked_with(libc::CLONE_FILES)?),
+            "child-directories" => children.push(sys::forked_with(libc::CLONE_FS)?),
+            "child-memory" => children.push(sys::forked_with(libc::CLONE_VM)?),
             "netlink-group" => held.push(netlink_group()?),
             _ => return Err(io::Error::other(format!("unknown kind {kind}"))),
         }
@@ -66,6 +87,10 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
         stage.same("child lives", &None, &child.try_wait()?.map(|status| status.to_string()));
         child.kill()?;
         child.wait()?;
+    }
+    for child in children {
+        stage.works("ending of a child", sys::kill(child, libc::SIGKILL));
+        sys::wait(child, 0)?;
     }
     for fd in held {
         stage.works("closing", fd.try_clone());
@@ -107,6 +132,34 @@ fn named_sender(stage: &Stage) -> io::Result<[OwnedFd; 2]> {
     let sender = UnixDatagram::bind(stage.path("out.sock"))?;
     sender.send_to(b"from me", stage.path("in.sock"))?;
     Ok([inbox.into(), sender.into()])
+}
+
+/// A file whose name is no text.
+fn no_text(stage: &Stage) -> io::Result<File> {
+    let path = stage.path("").join(OsStr::from_bytes(b"no\xff\xfetext"));
+    File::options().read(true).write(true).create(true).truncate(true).open(path)
+}
+
+/// A file over which another one is mounted, for this process only.
+fn mounted_over(stage: &Stage) -> io::Result<File> {
+    for name in ["below", "above"] {
+        fs::write(stage.path(name), name)?;
+    }
+    let file = File::open(stage.path("below"))?;
+    sys::mount_over(&stage.path("above"), &stage.path("below"))?;
+    Ok(file)
+}
+
+/// `without-main`: the main thread has ended, and another one goes on.
+pub(crate) fn without_main(stage: &'static Stage) -> io::Result<()> {
+    thread::spawn(move || {
+        let result = stage.across();
+        stage.works("waiting", result);
+        // Nobody is left to return to.
+        let same = matches!(stage.verdict(), Ok(true));
+        sys::exit(if same { 0 } else { 1 })
+    });
+    sys::end_this_thread()
 }
 
 /// A thread that changes what is its own, and lives on.

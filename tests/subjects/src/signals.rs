@@ -42,7 +42,10 @@ pub(crate) fn signals(stage: &'static Stage) -> io::Result<()> {
     sys::handle(libc::SIGUSR1, count, libc::SA_RESTART, &masked)?;
     sys::handle(libc::SIGUSR2, stay, libc::SA_ONSTACK, &[])?;
     sys::set_action(libc::SIGQUIT, libc::SIG_IGN, 0, &[])?;
-    let signals = [libc::SIGUSR1, libc::SIGUSR2, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTERM];
+    // The one signal whose default action takes flags: children leave no zombies.
+    sys::set_action(libc::SIGCHLD, libc::SIG_DFL, libc::SA_NOCLDWAIT, &[])?;
+    let signals =
+        [libc::SIGUSR1, libc::SIGUSR2, libc::SIGQUIT, libc::SIGPIPE, libc::SIGTERM, libc::SIGCHLD];
     let actions = || signals.map(|signal| sys::action(signal).map_err(|e| e.raw_os_error()));
     let actions_before = actions();
 

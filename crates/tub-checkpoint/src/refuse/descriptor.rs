@@ -41,8 +41,10 @@ pub(crate) fn descriptor(
         if is_deleted(fd) || !fd.link.starts_with('/') {
             return file("is open for its path only, and has none");
         }
-        let foreign = fd.link.starts_with("/proc/") && kernel_file(survey, fd).is_none();
-        return foreign.then(|| file("is of another process")).flatten();
+        if !fd.link.starts_with("/proc/") {
+            return astray(fd).and_then(file);
+        }
+        return kernel_file(survey, fd).is_none().then(|| file("is of another process")).flatten();
     }
     if fd.is(SFlag::S_IFSOCK) {
         let (object, problem, remedy) = socket_problem(survey, fd, tcp_policy)?;
@@ -50,7 +52,8 @@ pub(crate) fn descriptor(
     }
     if fd.is(SFlag::S_IFIFO) {
         if !fd.link.starts_with("pipe:") {
-            return is_deleted(fd).then(|| file("is a FIFO that was deleted")).flatten();
+            let deleted = is_deleted(fd).then_some("is a FIFO that was deleted");
+            return deleted.or_else(|| astray(fd)).and_then(file);
         }
         let internal = fd.other_end_closed || has_other_end(survey, fd);
         if !internal && !shares_with_stdio(survey, fd) {
@@ -78,7 +81,8 @@ pub(crate) fn descriptor(
         });
     }
     if fd.is(SFlag::S_IFDIR) {
-        return is_deleted(fd).then(|| file("is a directory that was deleted")).flatten();
+        let deleted = is_deleted(fd).then_some("is a directory that was deleted");
+        return deleted.or_else(|| astray(fd)).and_then(file);
     }
     if fd.is(SFlag::S_IFCHR) {
         if shares_with_stdio(survey, fd)
@@ -101,6 +105,9 @@ fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
     let close = "close it before the checkpoint";
     let because = |reason: &str| Some((reason.to_owned(), close));
     let mapped = |map: &MapsRecord| is_memory_file(map) && (map.dev, map.inode) == (fd.dev, fd.ino);
+    if let Some(reason) = fd.no_file {
+        return because(reason);
+    }
     // The image brings along what lies in memory only.
     if fd.link.starts_with("/memfd:") || survey.mappings.iter().any(|record| mapped(&record.map)) {
         return None;
@@ -109,7 +116,7 @@ fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
         return because("is a kernel object that cannot be stored");
     }
     if !is_deleted(fd) {
-        return None;
+        return astray(fd).and_then(because);
     }
     if fd.links > 0 {
         return because(
@@ -134,9 +141,19 @@ fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
     })
 }
 
-/// Whether a file has no name any more.
+/// Whether a file has no name any more: the kernel marks it by a suffix, which a live file may also bear.
 pub(crate) fn is_deleted(fd: &SurveyedFd) -> bool {
-    fd.links == 0 || fd.link.ends_with(" (deleted)")
+    fd.links == 0 || fd.link.ends_with(" (deleted)") && fd.found_by_path != Some(true)
+}
+
+/// Why something that is opened again by its path would not be found there, if it would not.
+fn astray(fd: &SurveyedFd) -> Option<&'static str> {
+    let reason = if fd.link.contains(char::REPLACEMENT_CHARACTER) {
+        "has a name that is no UTF-8, which an image cannot hold"
+    } else {
+        "is not what its path leads to, where something else was mounted since"
+    };
+    (fd.found_by_path == Some(false)).then_some(reason)
 }
 
 /// How a file of the kernel's is called for whoever opens it again: files about the process itself,

@@ -95,6 +95,11 @@ pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refu
     all
 }
 
+/// What the kernel calls files of memfd_secret(2).
+const SECRET_MEMORY: &str = "/secretmem";
+pub(crate) const SECRET_MEMORY_REASON: &str =
+    "is secret memory, which nobody else can read (memfd_secret(2))";
+
 fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
     let map = &mapping.map;
     let name = map.path.as_deref().unwrap_or("");
@@ -112,6 +117,8 @@ fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
         ("is registered with userfaultfd", "")
     } else if name.starts_with("/SYSV") {
         ("is System V shared memory", "detach it before the checkpoint")
+    } else if map.deleted && name == SECRET_MEMORY {
+        (SECRET_MEMORY_REASON, "let go of it before the checkpoint")
     } else if name == "/[aio]" || name == "[uprobes]" || name.starts_with("anon_inode:") {
         ("belongs to a kernel object that cannot be stored", "close it before the checkpoint")
     } else {

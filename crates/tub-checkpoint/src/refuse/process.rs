@@ -7,6 +7,9 @@ use super::{Refusal, RefusalKind};
 use crate::Survey;
 use tub_procfs::status::StatusRecord;
 
+/// linux/sched.h.
+const SCHED_DEADLINE: u32 = 6;
+
 pub(super) fn process(survey: &Survey, all: &mut Vec<Refusal>) {
     let mut refuse = |object: String, reason: &str, remedy: &str| {
         all.push(Refusal {
@@ -29,6 +32,16 @@ pub(super) fn process(survey: &Survey, all: &mut Vec<Refusal>) {
             let reason = format!("has other {} than the main thread", others.join(", "));
             let name = format!("thread {} ({})", thread.tid, thread.stat.comm);
             refuse(name, &reason, "let all threads have the same");
+        }
+        if !thread.apart.is_empty() {
+            let name = format!("thread {} ({})", thread.tid, thread.stat.comm);
+            let reason = format!("has {} of its own (unshare(2))", thread.apart.join(", "));
+            refuse(name, &reason, "let it end first");
+        }
+        if thread.stat.policy == SCHED_DEADLINE {
+            let name = format!("thread {} ({})", thread.tid, thread.stat.comm);
+            let reason = "runs under SCHED_DEADLINE, whose times are not stored";
+            refuse(name, reason, "give it another policy before the checkpoint");
         }
     }
     if let Some(reason) = filters(survey) {

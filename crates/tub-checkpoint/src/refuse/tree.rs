@@ -15,6 +15,7 @@ pub fn unsupported_tree(tree: &SurveyedTree, closing: &[i32], tcp: TcpPolicy) ->
     for (index, member) in tree.members.iter().enumerate().skip(1) {
         let mut own = unsupported(member, &[], tcp);
         own.extend(namespaces(main, member));
+        own.extend(common(member));
         own.extend(session(tree, index));
         own.extend(group(tree, index));
         let name = format!("process {} ({})", member.pid, member.stat.comm);
@@ -50,6 +51,14 @@ fn namespaces<'a>(main: &'a Survey, member: &'a Survey) -> impl Iterator<Item = 
         let reason = format!("lives in a {name} namespace of its own");
         refusal(String::new(), &reason, "let it end first, or checkpoint it by itself")
     })
+}
+
+/// Copies of the two would each have their own.
+fn common(member: &Survey) -> Option<Refusal> {
+    let common = member.kin.common.join(", ");
+    let reason = format!("has {common} in common with its parent (clone(2))");
+    let remedy = "let it end first, or start it by fork(2)";
+    (!common.is_empty()).then(|| refusal(String::new(), &reason, remedy))
 }
 
 /// A session is only ever inherited or begun: from the parent as it is, or as it was before it began

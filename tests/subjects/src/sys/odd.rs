@@ -1,0 +1,134 @@
+//! What no image can hold.
+
+use super::{check, check_long, owned};
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr::{null, null_mut};
+
+fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
+    owned(libc::c_int::try_from(check_long(result)?).expect("a descriptor is an int"))
+}
+
+/// unshare(2) of the calling thread.
+pub(crate) fn unshare(what: i32) -> io::Result<()> {
+    // SAFETY: takes an integer; the threads of subjects count on nothing that they share this way.
+    check(unsafe { libc::unshare(what) }).map(drop)
+}
+
+/// mq_open(3) of a queue that has no name any more, as nobody would remove it.
+pub(crate) fn message_queue() -> io::Result<OwnedFd> {
+    let name = CString::new(format!("tub-{}", std::process::id()))?;
+    let (flags, none) = (libc::O_RDWR | libc::O_CREAT, null::<libc::c_void>());
+    // SAFETY: a string, integers, and no attributes.
+    let queue = unsafe { libc::syscall(libc::SYS_mq_open, name.as_ptr(), flags, 0o600, none) };
+    let queue = descriptor(queue)?;
+    // SAFETY: takes a string.
+    check_long(unsafe { libc::syscall(libc::SYS_mq_unlink, name.as_ptr()) })?;
+    Ok(queue)
+}
+
+/// memfd_secret(2), mapped and touched.
+pub(crate) fn secret_memory() -> io::Result<()> {
+    // SAFETY: takes an integer.
+    let fd = descriptor(unsafe { libc::syscall(libc::SYS_memfd_secret, 0) })?;
+    // SAFETY: takes integers.
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), 4096) })?;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let (shared, fd) = (libc::MAP_SHARED, fd.as_raw_fd());
+    // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+    let at = unsafe { libc::mmap(null_mut(), 4096, rights, shared, fd, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the page was mapped a moment ago, and nobody else knows it.
+    unsafe { at.cast::<u8>().write(7) };
+    Ok(())
+}
+
+/// shmat(2) of a segment that ends with its last user.
+pub(crate) fn attach_shared() -> io::Result<()> {
+    // SAFETY: takes integers.
+    let id = check(unsafe { libc::shmget(libc::IPC_PRIVATE, 4096, 0o600) })?;
+    // SAFETY: without an address, no existing mapping is touched.
+    let at = unsafe { libc::shmat(id, null(), 0) };
+    // SAFETY: removal takes no argument.
+    check(unsafe { libc::shmctl(id, libc::IPC_RMID, null_mut()) })?;
+    if at.addr() == usize::MAX { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// io_setup(2).
+pub(crate) fn asynchronous_io() -> io::Result<()> {
+    let mut context = 0_usize;
+    // SAFETY: the kernel writes one word.
+    check_long(unsafe { libc::syscall(libc::SYS_io_setup, 8, &raw mut context) }).map(drop)
+}
+
+/// userfaultfd(2), for faults of user code only, which takes no right.
+pub(crate) fn userfaultfd() -> io::Result<OwnedFd> {
+    const UFFD_USER_MODE_ONLY: i32 = 1;
+    // SAFETY: takes an integer.
+    descriptor(unsafe { libc::syscall(libc::SYS_userfaultfd, UFFD_USER_MODE_ONLY) })
+}
+
+/// perf_event_open(2): PERF_COUNT_SW_TASK_CLOCK of this thread, in user mode.
+pub(crate) fn performance_counter() -> io::Result<OwnedFd> {
+    // struct perf_event_attr of its first size: type, size, config, …, and in the sixth word the bits
+    // exclude_kernel and exclude_hv.
+    let mut attributes = [0_u64; 8];
+    attributes[0] = 64 << 32 | 1;
+    attributes[1] = 1;
+    attributes[5] = 1 << 5 | 1 << 6;
+    let at = attributes.as_ptr();
+    // SAFETY: the kernel reads as many bytes as the attributes say, 64.
+    descriptor(unsafe { libc::syscall(libc::SYS_perf_event_open, at, 0, -1, -1, 0) })
+}
+
+/// sched_setattr(2): SCHED_DEADLINE, a millisecond of each ten.
+pub(crate) fn deadline() -> io::Result<()> {
+    // struct sched_attr: size and policy, flags, nice and priority, runtime, deadline, period.
+    let attributes = [6 << 32 | 48_u64, 0, 0, 1_000_000, 10_000_000, 10_000_000];
+    // SAFETY: the kernel reads as many bytes as the attributes say, 48.
+    let set = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attributes.as_ptr(), 0) };
+    check_long(set).map(drop)
+}
+
+/// A child that waits for ever, and has `what` in common with us (clone(2)).
+pub(crate) fn forked_with(what: i32) -> io::Result<i32> {
+    extern "C" fn wait_for_ever(_: *mut libc::c_void) -> i32 {
+        // SAFETY: takes integers.
+        unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+        loop {
+            // SAFETY: takes nothing.
+            unsafe { libc::syscall(libc::SYS_pause) };
+        }
+    }
+    // It lives on as long as we do.
+    let stack = Box::leak(vec![0_u128; 1 << 12].into_boxed_slice());
+    let top = stack.as_mut_ptr_range().end;
+    // SAFETY: the child has a stack of its own, and makes system calls only.
+    check(unsafe { libc::clone(wait_for_ever, top.cast(), what | libc::SIGCHLD, null_mut()) })
+}
+
+/// mount(2) in a mount namespace of our own: `from` at `to`.
+pub(crate) fn mount_over(from: &Path, to: &Path) -> io::Result<()> {
+    unshare(libc::CLONE_NEWNS)?;
+    let mount = |from: &Path, to: &Path, flags: u64| {
+        let names = [from, to].map(|path| CString::new(path.as_os_str().as_bytes()));
+        let [Ok(from), Ok(to)] = names else { return Err(io::ErrorKind::InvalidInput.into()) };
+        // SAFETY: two strings, and neither type nor data.
+        check(unsafe { libc::mount(from.as_ptr(), to.as_ptr(), null(), flags, null()) }).map(drop)
+    };
+    mount(Path::new("none"), Path::new("/"), libc::MS_REC | libc::MS_PRIVATE)?;
+    mount(from, to, libc::MS_BIND)
+}
+
+/// exit(2) of the calling thread.
+pub(crate) fn end_this_thread() -> ! {
+    loop {
+        // SAFETY: the thread's stack stays as it is, so that whoever has borrowed from it may go on.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
