@@ -83,8 +83,9 @@ pub(crate) fn build(java_home: Option<&Path>) -> Result<Layout> {
     Ok(layout)
 }
 
-/// Adds the packages for other languages, whose runtimes a demo of Java does without.
+/// Adds what a demo does without: the packages for other languages, and the engine for CRaC JDKs.
 pub(crate) fn build_packages(layout: &Layout) -> Result<()> {
+    step("building the engine for CRaC JDKs", || build_crac_engine(layout))?;
     match setup::need_node() {
         Ok(()) => step("building the package for Node.js", || build_node(layout))?,
         Err(error) => println!("skipped: the package for Node.js: {error}"),
@@ -135,6 +136,13 @@ fn build_c_library(layout: &Layout) -> Result<()> {
     fs::write(&path, text.replace("@VERSION@", env!("CARGO_PKG_VERSION")))
         .map_err(|error| Failure::io("write", &path, &error))?;
     open_to_all(&path)
+}
+
+/// `lib/libtubengine.so`, which finds `bin/tub` beside it.
+fn build_crac_engine(layout: &Layout) -> Result<()> {
+    run_quietly(cargo().args(["build", "--release", "--quiet", "--package", "tub-crlib"]))?;
+    let built = target_dir().join("release/libtub_crlib.so");
+    install(&built, &layout.dir.join("lib/libtubengine.so"))
 }
 
 /// `node/tubthumping`, a package with its addon.

@@ -5,13 +5,13 @@ use crate::java_options::place::{Moment, at_checkpoint};
 use crate::report::{Code, Failure};
 use crate::restore::pair;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tubthumping::{
     AttachError, CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
-    LateAgent, ProcessState, Refusal, TcpPolicy,
+    LateAgent, Prepared, ProcessState, Refusal, TcpPolicy,
 };
 
 /// Freeze a process into an image, and end it.
@@ -56,8 +56,22 @@ pub(crate) struct Args {
     /// Load nothing into a JVM that was started without `tub run`: take it as it is, without telling it.
     #[arg(long)]
     no_attach: bool,
+    /// The process has prepared, and waits in its mailbox: one JSON object on standard input tells where,
+    /// and more about the image (the engine for CRaC JDKs does this).
+    #[arg(long, hide = true)]
+    from_inside: bool,
     #[command(flatten)]
     criu: criu::CriuArgs,
+}
+
+/// What `--from-inside` reads.
+#[derive(serde::Deserialize)]
+struct Request {
+    prepared: Prepared,
+    labels: Vec<(String, String)>,
+    metrics: Vec<(String, String)>,
+    /// Files to lie beside ours in the image.
+    beside: Vec<(String, String)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -90,7 +104,7 @@ impl From<Tcp> for TcpPolicy {
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let pid = HostPid(args.pid);
-    let options = CheckpointOptions {
+    let mut options = CheckpointOptions {
         dir: directory(args, pid)?,
         replace: args.replace,
         leave_running: args.leave_running,
@@ -107,7 +121,16 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         criu: args.criu.options(),
         guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
         late_agent: late_agent(args.no_attach)?,
+        prepared: None,
+        beside: Vec::new(),
     };
+    if args.from_inside {
+        let Request { prepared, labels, metrics, beside } = request()?;
+        options.prepared = Some(prepared);
+        options.labels.extend(labels);
+        options.metrics.extend(metrics);
+        options.beside = beside.into_iter().map(|(name, text)| (name, text.into())).collect();
+    }
     let report = tubthumping::checkpoint(pid, &options)
         .map_err(|error| failure(pid, &options.dir, &error))?;
     let times = report.times;
@@ -151,6 +174,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn request() -> Result<Request, Failure> {
+    serde_json::from_reader(io::stdin().lock())
+        .map_err(|error| Failure::new("the request cannot be read", &error, Code::Usage))
 }
 
 fn metric(text: &str) -> Result<(String, String), String> {

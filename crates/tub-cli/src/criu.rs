@@ -145,6 +145,7 @@ mod tests {
             engine_version: "4.2.1".into(),
             created_unix_ns: 951_782_399_000_000_000,
             generation: 2,
+            labels: Vec::new(),
             pid: 42,
             threads: 3,
             runtime: Some("OpenJDK\u{1b}".into()),

@@ -44,6 +44,9 @@ pub(crate) struct Args {
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
+    /// Hand the content of this file to the application, as it is (the engine for CRaC JDKs does).
+    #[arg(long, value_name = "FILE", hide = true)]
+    data: Option<PathBuf>,
     #[command(flatten)]
     criu: criu::CriuArgs,
     /// New arguments for the application.
@@ -104,6 +107,7 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
         },
         environment: args.env.clone(),
         arguments: args.arguments.clone(),
+        data: args.data.as_deref().map_or(Ok(Vec::new()), data)?,
         detach: args.detach,
         required_labels: args.require_label.clone(),
         criu: args.criu.options(),
@@ -150,6 +154,13 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
             }
             ExitCode::from(u8::try_from(128 + signal).unwrap_or(255))
         }
+    })
+}
+
+fn data(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|error| {
+        let what = format!("{} cannot be read", path.display());
+        Failure::new(what, &error, Code::Usage).state("nothing was started")
     })
 }
 

@@ -5,10 +5,10 @@
 //! Not here: who writes where, and who waits (the engine; the bindings).
 //!
 //! ```text
-//!  0        4          8         12         16            32
-//!  ┌────────┬──────────┬─────────┬──────────┬─────────────┬──────┬─────────────┬───────────┐
-//!  │ state  │ json_len │ env_len │ args_len │ 4 × 0       │ json │ K=V␀ K=V␀ … │ ARG␀ … │
-//!  └────────┴──────────┴─────────┴──────────┴─────────────┴──────┴─────────────┴───────────┘
+//!  0        4          8         12         16         20      32
+//!  ┌────────┬──────────┬─────────┬──────────┬──────────┬───────┬──────┬─────────────┬────────┬──────┐
+//!  │ state  │ json_len │ env_len │ args_len │ data_len │ 3 × 0 │ json │ K=V␀ K=V␀ … │ ARG␀ … │ data │
+//!  └────────┴──────────┴─────────┴──────────┴──────────┴───────┴──────┴─────────────┴────────┴──────┘
 //!  u32 each, in the byte order of the machine; state is the futex that the application waits on
 //! ```
 
@@ -75,6 +75,8 @@ pub enum Letter {
         environment: Vec<Vec<u8>>,
         /// New arguments: any bytes but NUL.
         arguments: Vec<Vec<u8>>,
+        /// Whatever the restore command was given for it, as it is.
+        data: Vec<u8>,
     },
     /// The original goes on, and there is no image.
     Failed(Failed),
@@ -120,7 +122,7 @@ pub enum LetterError {
 /// # Errors
 /// [`TooLong`], where it does not fit.
 pub fn encode_resumed(resumed: &Resumed) -> Result<Vec<u8>, TooLong> {
-    encode(RESUMED, &json(resumed), &[], &[])
+    encode(RESUMED, [&json(resumed), &[], &[], &[]])
 }
 
 /// The letter that tells the original that there is no image and that it goes on.
@@ -128,7 +130,7 @@ pub fn encode_resumed(resumed: &Resumed) -> Result<Vec<u8>, TooLong> {
 /// # Errors
 /// [`TooLong`], where it does not fit.
 pub fn encode_failed(failed: &Failed) -> Result<Vec<u8>, TooLong> {
-    encode(FAILED, &json(failed), &[], &[])
+    encode(FAILED, [&json(failed), &[], &[], &[]])
 }
 
 /// The letter that tells a copy that it is one. `environment` is a block of `K=V`, each ended by
@@ -142,14 +144,27 @@ pub fn encode_restored(
     environment: &[u8],
     arguments: &[u8],
 ) -> Result<Vec<u8>, TooLong> {
-    encode(RESTORED, &json(restored), environment, arguments)
+    encode_restored_with(restored, environment, arguments, &[])
+}
+
+/// The same, with anything else that the restore command was given for the application.
+///
+/// # Errors
+/// [`TooLong`], where it does not fit.
+pub fn encode_restored_with(
+    restored: &Restored,
+    environment: &[u8],
+    arguments: &[u8],
+    data: &[u8],
+) -> Result<Vec<u8>, TooLong> {
+    encode(RESTORED, [&json(restored), environment, arguments, data])
 }
 
 /// How many bytes the letter in a mailbox has, by its header; `None` where that is none.
 ///
 /// A mailbox is far larger than most letters, and every page that is read costs a copy time.
 pub fn letter_bytes(header: &[u8]) -> Option<usize> {
-    let lengths = header.get(4..16)?.as_chunks::<4>().0;
+    let lengths = header.get(4..20)?.as_chunks::<4>().0;
     let body: u64 = lengths.iter().map(|length| u64::from(u32::from_ne_bytes(*length))).sum();
     usize::try_from(HEADER_BYTES as u64 + body).ok()
 }
@@ -170,14 +185,15 @@ pub fn decode(mailbox: &[u8]) -> Result<Letter, LetterError> {
     if state == WAITING {
         return Ok(Letter::Waiting);
     }
-    let lengths = [word(1), word(2), word(3)];
+    let lengths = [word(1), word(2), word(3), word(4)];
     let bytes = letter_bytes(header).map_or(u64::MAX, |bytes| bytes as u64);
     if bytes > mailbox.len() as u64 {
         return Err(LetterError::Length { bytes, available: mailbox.len() });
     }
     let (json, rest) = body.split_at(lengths[0] as usize);
     let (environment, rest) = rest.split_at(lengths[1] as usize);
-    let arguments = &rest[..lengths[2] as usize];
+    let (arguments, rest) = rest.split_at(lengths[2] as usize);
+    let data = &rest[..lengths[3] as usize];
     let malformed = |source| LetterError::Malformed { state, source };
     match state {
         RESUMED => serde_json::from_slice(json).map(Letter::Resumed).map_err(malformed),
@@ -185,6 +201,7 @@ pub fn decode(mailbox: &[u8]) -> Result<Letter, LetterError> {
             restored: serde_json::from_slice(json).map_err(malformed)?,
             environment: split_block(environment),
             arguments: split_block(arguments),
+            data: data.to_vec(),
         }),
         FAILED => serde_json::from_slice(json).map(Letter::Failed).map_err(malformed),
         state => Err(LetterError::State { state }),
@@ -213,25 +230,18 @@ fn json<T: Serialize>(letter: &T) -> Vec<u8> {
         .expect("a letter has string keys only, which is all that JSON asks for")
 }
 
-fn encode(
-    state: u32,
-    json: &[u8],
-    environment: &[u8],
-    arguments: &[u8],
-) -> Result<Vec<u8>, TooLong> {
-    let bytes = HEADER_BYTES + json.len() + environment.len() + arguments.len();
+fn encode(state: u32, parts: [&[u8]; 4]) -> Result<Vec<u8>, TooLong> {
+    let bytes = HEADER_BYTES + parts.iter().map(|part| part.len()).sum::<usize>();
     if bytes > MAILBOX_BYTES {
         return Err(TooLong { bytes });
     }
-    let length = |part: &[u8]| u32::try_from(part.len()).map_err(|_| TooLong { bytes });
-    let mut letter = Vec::with_capacity(bytes);
-    for word in [state, length(json)?, length(environment)?, length(arguments)?, 0, 0, 0, 0] {
-        letter.extend_from_slice(&word.to_ne_bytes());
+    let mut header = [0; HEADER_BYTES / 4];
+    header[0] = state;
+    for (word, part) in header[1..].iter_mut().zip(parts) {
+        *word = u32::try_from(part.len()).map_err(|_| TooLong { bytes })?;
     }
-    letter.extend_from_slice(json);
-    letter.extend_from_slice(environment);
-    letter.extend_from_slice(arguments);
-    Ok(letter)
+    let header = header.iter().flat_map(|word| word.to_ne_bytes());
+    Ok(header.chain(parts.concat()).collect())
 }
 
 #[cfg(test)]
@@ -261,8 +271,8 @@ mod tests {
         };
         let environment = [b"A=1".to_vec(), b"B=\xff=".to_vec(), b"EMPTY=".to_vec()];
         let arguments = [b"".to_vec(), b"two words".to_vec()];
-        let letter =
-            encode_restored(&restored(), &join_block(&environment), &join_block(&arguments));
+        let blocks = (join_block(&environment), join_block(&arguments));
+        let letter = encode_restored_with(&restored(), &blocks.0, &blocks.1, b"\0\xff");
         let cases = [
             (encode_resumed(&resumed).unwrap(), Letter::Resumed(resumed)),
             (encode_failed(&failed).unwrap(), Letter::Failed(failed)),
@@ -272,6 +282,7 @@ mod tests {
                     restored: restored(),
                     environment: environment.to_vec(),
                     arguments: arguments.to_vec(),
+                    data: b"\0\xff".to_vec(),
                 },
             ),
         ];

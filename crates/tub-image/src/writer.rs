@@ -113,6 +113,24 @@ impl ImageWriter {
         &self.dir
     }
 
+    /// Puts a file of somebody else's beside ours: nobody of us will read it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Misuse`] where the name is no name of a file, or one of ours;
+    /// [`ErrorKind::NoSpace`], [`ErrorKind::System`].
+    pub fn add(&self, name: &str, content: &[u8]) -> Result<()> {
+        let path = self.temporary.join(name);
+        let is_name = Path::new(name).file_name().is_some_and(|file| file == name);
+        if !is_name || [INVENTORY_FILE, PAGES_FILE, HOT_FILE].contains(&name) {
+            let rule = "a file beside ours has a plain name that is none of ours";
+            return Err(Error::new(&path, ErrorKind::Misuse { rule }));
+        }
+        let mut file = create_file(&path)?;
+        file.write_all(content)
+            .and_then(|()| file.sync_all())
+            .map_err(|error| Error::system(&path, "write", error))
+    }
+
     /// Where the pages go.
     pub const fn pages(&mut self) -> &mut PageWriter {
         &mut self.pages

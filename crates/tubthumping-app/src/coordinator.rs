@@ -14,7 +14,7 @@ use crate::outcome::Outcome;
 use crate::round::{self, Phase, Round};
 use crate::{descriptors, engine, peer};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -269,7 +269,7 @@ impl Coordinator {
             if round.is_some() || gone {
                 return round;
             }
-            gone = has_ended(engine);
+            gone = engine::has_ended(engine);
         }
     }
 
@@ -456,16 +456,6 @@ fn refusal_of(failures: &[Failure]) -> Refusal {
         message: format!("{count} before the checkpoint"),
         failures: failures.iter().map(Failure::to_wire).collect(),
     }
-}
-
-/// Whether a process is gone. One that nobody reaps counts, as in a container without init.
-fn has_ended(pid: i32) -> bool {
-    let Ok(stat) = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")) else {
-        return true;
-    };
-    // "pid (name) state …"; the name may hold anything.
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
-    matches!(state, Some('Z' | 'X'))
 }
 
 /// At the end of a process that ends by itself, the path of its socket goes too.

@@ -1,19 +1,20 @@
 //! Starts the engine from inside, for an application that asks for its own checkpoint.
 //!
-//! In: `TUB_COMMAND`, `TUB_IMAGE` and `TUB_CHECKPOINT_OPTIONS`. Out: a `tub checkpoint` of this
-//! process, and where it leaves its messages.
+//! In: `TUB_COMMAND`, `TUB_IMAGE` and `TUB_CHECKPOINT_OPTIONS`, or the same by name. Out: a `tub
+//! checkpoint` of this process, and where it leaves its messages.
 //! Invariant: the engine is no child of this process, which could not be restored with one; and
 //! no descriptor of this process leads to it.
 //! Not here: waiting for it.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// An engine that has been started.
@@ -32,7 +33,64 @@ pub fn start() -> Option<Result<Started, String>> {
     let command = set("TUB_COMMAND")?;
     let image = set("TUB_IMAGE")?;
     let name = PathBuf::from(&command);
-    Some(run(command, image).map_err(|error| format!("{}: cannot run: {error}", name.display())))
+    let started = run(&command, &image, &options(), Stdio::null());
+    Some(started.map_err(|error| cannot_run(&name, &error)))
+}
+
+/// Starts `command` as the engine, with more words for it, and tells it `request` on its standard
+/// input: when it has read that, no descriptor of this process leads to it any more. `allow` is told
+/// who will trace this process, before the engine knows what to do.
+///
+/// # Errors
+/// What could not be run, and why.
+pub fn start_with(
+    command: &Path,
+    image: &OsStr,
+    words: &[String],
+    request: &[u8],
+    allow: impl FnOnce(i32),
+) -> Result<Started, String> {
+    let tell = || -> io::Result<Started> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let stdin = Stdio::from(OwnedFd::from(theirs));
+        let started = run(command.as_os_str(), image, words, stdin)?;
+        allow(started.pid);
+        // It may have ended already; what it said tells why.
+        let _ = send(&ours, request);
+        Ok(started)
+    };
+    tell().map_err(|error| cannot_run(command, &error))
+}
+
+/// All of `bytes`, without a SIGPIPE where nobody reads: this may be anybody's process.
+fn send(to: &UnixStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let (start, length) = (bytes.as_ptr().cast(), bytes.len());
+        // SAFETY: send(2) of that many bytes, which are borrowed, to a socket that is.
+        let sent = unsafe { libc::send(to.as_raw_fd(), start, length, libc::MSG_NOSIGNAL) };
+        match usize::try_from(sent) {
+            Ok(sent) => bytes = &bytes[sent..],
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            },
+        }
+    }
+    Ok(())
+}
+
+fn cannot_run(command: &Path, error: &io::Error) -> String {
+    format!("{}: cannot run: {error}", command.display())
+}
+
+/// Whether a process is gone. One that nobody reaps counts, as in a container without init.
+pub fn has_ended(pid: i32) -> bool {
+    let Ok(stat) = fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")) else {
+        return true;
+    };
+    // "pid (name) state …"; the name may hold anything.
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim_start().chars().next());
+    matches!(state, Some('Z' | 'X'))
 }
 
 fn set(name: &str) -> Option<OsString> {
@@ -45,7 +103,7 @@ fn options() -> Vec<String> {
     options.split_whitespace().map(str::to_owned).collect()
 }
 
-fn run(command: OsString, image: OsString) -> io::Result<Started> {
+fn run(command: &OsStr, image: &OsStr, words: &[String], stdin: Stdio) -> io::Result<Started> {
     let (mut pid_end, child_end) = io::pipe()?;
     let messages = messages_path()?;
     let log = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&messages)?;
@@ -56,8 +114,8 @@ fn run(command: OsString, image: OsString) -> io::Result<Started> {
         .arg(std::process::id().to_string())
         .arg("--image")
         .arg(image)
-        .args(options())
-        .stdin(Stdio::null())
+        .args(words)
+        .stdin(stdin)
         .stdout(Stdio::null())
         .stderr(log);
     // SAFETY: `adopt_out` runs between fork and exec and calls only what signal-safety(7) lists;

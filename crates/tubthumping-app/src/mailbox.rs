@@ -61,25 +61,40 @@ impl Mailbox {
     /// restored it, writes it itself: it looks after each slice, and at once where the restore ends the
     /// wait, which the kernel cannot restart in another process.
     pub fn wait(self, deadline: Duration) -> Letter {
+        self.wait_while(deadline, || None)
+    }
+
+    /// The same; `gone` is asked after each slice, and knows why there will be no letter any more.
+    pub fn wait_while(
+        self,
+        deadline: Duration,
+        mut gone: impl FnMut() -> Option<String>,
+    ) -> Letter {
         let start = Instant::now();
+        let failed = |message| Letter::Failed(Failed { message, failures: Vec::new() });
         while self.state().load(Ordering::Acquire) == WAITING {
             if self.witness.is_a_copy_now()
                 && let Ok(restored) = unannounced()
             {
-                let (environment, arguments) = (Vec::new(), Vec::new());
-                return Letter::Restored { restored, environment, arguments };
+                let (environment, arguments, data) = Default::default();
+                return Letter::Restored { restored, environment, arguments, data };
             }
             if start.elapsed() > deadline {
-                return Letter::Failed(Failed {
-                    message: format!("the engine went away: no word from it within {deadline:?}"),
-                    failures: Vec::new(),
-                });
+                return failed(format!(
+                    "the engine went away: no word from it within {deadline:?}"
+                ));
             }
             self.sleep();
+            // Asked before the state is looked at again: a letter may be its last deed.
+            if let Some(message) = gone()
+                && self.state().load(Ordering::Acquire) == WAITING
+                && !self.witness.is_a_copy_now()
+            {
+                return failed(message);
+            }
         }
         mailbox::decode(&self.copy()).unwrap_or_else(|error| {
-            let message = format!("the engine left a letter that cannot be read: {error}");
-            Letter::Failed(Failed { message, failures: Vec::new() })
+            failed(format!("the engine left a letter that cannot be read: {error}"))
         })
     }
 

@@ -73,7 +73,7 @@ impl Outcome {
                 image: resumed.image.into(),
                 generation: resumed.generation,
             }),
-            Letter::Restored { restored, environment, arguments } => Self::Restored(Restored {
+            Letter::Restored { restored, environment, arguments, .. } => Self::Restored(Restored {
                 instance: restored.instance,
                 generation: restored.generation,
                 seed: seed(&restored.seed),

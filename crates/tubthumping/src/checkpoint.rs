@@ -47,6 +47,11 @@ pub struct CheckpointOptions {
     /// The agent for a JVM that was started without one; else such a JVM is not told, as any process
     /// that takes no part.
     pub late_agent: Option<LateAgent>,
+    /// What an application said that has prepared by itself and waits in its mailbox already; else it
+    /// is asked to.
+    pub prepared: Option<Prepared>,
+    /// Files of others that are to lie beside ours in the image, by name.
+    pub beside: Vec<(String, Vec<u8>)>,
 }
 
 /// Why there is no image.
@@ -134,8 +139,15 @@ impl CheckpointError {
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
     let engine = engine(options.engine, &options.criu);
     let mut tell = || {
-        let Some(client) = reach(pid, options.late_agent.as_ref())? else { return Ok(None) };
         let find = |tree: &SurveyedTree, prepared: &Prepared| in_the_way(tree, prepared, options);
+        if let Some(prepared) = &options.prepared {
+            let (_, refusals) = survey_running(pid, |tree| find(tree, prepared))?;
+            return match refusals.is_empty() {
+                true => Ok(Some(prepared.clone())),
+                false => Err(CheckpointError::Refused { refusals, frozen: false }),
+            };
+        }
+        let Some(client) = reach(pid, options.late_agent.as_ref())? else { return Ok(None) };
         coordinate(pid, client, options.timeout, COMMIT_DEADLINE, &find).map(Some)
     };
     let result = engine.checkpoint(pid, options, &mut tell);

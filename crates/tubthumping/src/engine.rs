@@ -84,6 +84,8 @@ pub struct Inspection {
     pub created_unix_ns: u64,
     /// How many checkpoints lie behind the process.
     pub generation: u64,
+    /// What it is called, by name.
+    pub labels: Vec<(String, String)>,
     /// Id of the main process.
     pub pid: i32,
     /// Its threads.

@@ -30,13 +30,13 @@ pub use engine::{
 pub use guardian::guard;
 pub use prepare::{Preparation, ResumeError, is_waiting, prepare, resume};
 pub use restore::{
-    MissingLabel, RestoreError, RestoreOptions, Restoring, dry_run, missing_labels, restore,
+    MissingLabel, RestoreError, RestoreOptions, Restoring, dry_run, fits, missing_labels, restore,
 };
 
 pub use train::{TrainError, Training};
 
 pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal, TcpPolicy};
-pub use tub_control::{Client, ClientError, OpenRule};
+pub use tub_control::{Client, ClientError, OpenRule, Prepared};
 pub use tub_criu::Error as CriuError;
 pub use tub_host::Mismatch;
 pub use tub_restore::plan::{Ids, MemoryDecision, MemoryMode, Stdio, auto_memory};

@@ -15,6 +15,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tub_control::mailbox;
 use tub_host::{FileMismatch, FileProblem, LockConflict, Mismatch};
 use tub_image::Image;
+use tub_model::HostFacts;
 use tub_restore::launch::Surroundings;
 use tub_restore::plan::{Ids, MemoryMode, PlanError, PlanWishes, RestorePlan, Stdio, plan};
 use tub_restore::{LaunchError, Parked, Stats, launch, plan_facts};
@@ -34,6 +35,8 @@ pub struct RestoreOptions {
     pub environment: Vec<(OsString, OsString)>,
     /// New arguments for the application.
     pub arguments: Vec<OsString>,
+    /// Anything else for the application, as it is.
+    pub data: Vec<u8>,
     /// Whether the instance outlives us.
     pub detach: bool,
     /// Options for CRIU, if the image is its.
@@ -223,10 +226,17 @@ pub fn dry_run(options: &RestoreOptions, stats: &mut Stats) -> Result<String, Re
     prepare(options, stats).map(|(_, planned, _)| planned.to_string())
 }
 
-fn prepare(
-    options: &RestoreOptions,
-    stats: &mut Stats,
-) -> Result<(Image, RestorePlan, Surroundings), RestoreError> {
+/// Whether an image of our own engine could be restored here, as far as that takes no process: it is
+/// whole, has the labels required, and fits this host. Any thread may ask.
+///
+/// # Errors
+///
+/// Why it could not.
+pub fn fits(options: &RestoreOptions) -> Result<(), RestoreError> {
+    open(options, &mut Stats::start()).map(drop)
+}
+
+fn open(options: &RestoreOptions, stats: &mut Stats) -> Result<(Image, HostFacts), RestoreError> {
     let image = Image::open(&options.dir).map_err(RestoreError::Image)?;
     stats.mark("opened_us");
     let missing = missing_labels(&image, &options.required_labels);
@@ -241,6 +251,14 @@ fn prepare(
     if image.checkpoint.coordination.is_none() && !options.arguments.is_empty() {
         return Err(RestoreError::NoArguments);
     }
+    Ok((image, here))
+}
+
+fn prepare(
+    options: &RestoreOptions,
+    stats: &mut Stats,
+) -> Result<(Image, RestorePlan, Surroundings), RestoreError> {
+    let (image, here) = open(options, stats)?;
     let letter = match image.checkpoint.coordination {
         Some(_) => letter(image.checkpoint.provenance.generation, options)?,
         None => Vec::new(),
@@ -289,7 +307,8 @@ pub(crate) fn letter(generation: u64, options: &RestoreOptions) -> Result<Vec<u8
         });
     let environment = mailbox::join_block(environment);
     let arguments = mailbox::join_block(options.arguments.iter().map(|one| one.clone().into_vec()));
-    mailbox::encode_restored(&restored, &environment, &arguments).map_err(RestoreError::Letter)
+    mailbox::encode_restored_with(&restored, &environment, &arguments, &options.data)
+        .map_err(RestoreError::Letter)
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -11,6 +11,7 @@ mod conformance;
 mod container_engines;
 mod containers;
 mod control;
+mod crac_jdk;
 mod criu;
 mod descriptors;
 mod faults;

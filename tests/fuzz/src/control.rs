@@ -129,11 +129,14 @@ fn read_letter(bytes: &[u8]) {
         Letter::Waiting => return,
         Letter::Resumed(resumed) => mailbox::encode_resumed(resumed),
         Letter::Failed(failed) => mailbox::encode_failed(failed),
-        Letter::Restored { restored, environment, arguments } => mailbox::encode_restored(
-            restored,
-            &mailbox::join_block(environment),
-            &mailbox::join_block(arguments),
-        ),
+        Letter::Restored { restored, environment, arguments, data } => {
+            mailbox::encode_restored_with(
+                restored,
+                &mailbox::join_block(environment),
+                &mailbox::join_block(arguments),
+                data,
+            )
+        }
     };
     // JSON may grow when it is written in our way, up to the mailbox's end.
     let Ok(again) = again else { return };

@@ -131,6 +131,17 @@ pub fn c_library() -> &'static Path {
     LIBRARY.get_or_init(build)
 }
 
+/// The engine that CRaC JDKs load: `libtubengine.so`, here without `bin/tub` beside it.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn crac_engine() -> &'static Path {
+    static ENGINE: OnceLock<PathBuf> = OnceLock::new();
+    let build = || reachable(&cargo_build("tub-crlib", &["--lib"], "libtub_crlib.so"));
+    ENGINE.get_or_init(build)
+}
+
 /// The addon for Node.js, `tubthumping.node`.
 ///
 /// # Panics

@@ -73,6 +73,8 @@ const ARROWS: &[Row] = &[
     ),
     // A service carries this, and no engine.
     ("tubthumping-app", &["tub-control"]),
+    // Both ends in one process: it waits in its mailbox, and becomes what an image holds.
+    ("tub-crlib", &["tubthumping", "tub-control", "tubthumping-app"]),
     ("tubthumping-c", &["tubthumping-app"]),
     ("tubthumping-node", &["tubthumping-app"]),
     ("tub-java-agent", &["tub-control", "tub-units", "tubthumping-app"]),

@@ -209,7 +209,7 @@ fn verdict(letter: Letter) -> Vec<Vec<u8>> {
             add(&resumed.image);
             add(&resumed.generation.to_string());
         }
-        Letter::Restored { restored, environment, arguments } => {
+        Letter::Restored { restored, environment, arguments, .. } => {
             add("restored");
             add(&restored.instance);
             add(&restored.generation.to_string());

@@ -156,6 +156,7 @@ impl Engine for CriuEngine {
             engine_version: marker.engine_version,
             created_unix_ns: marker.created_unix_ns,
             generation: marker.generation,
+            labels: Vec::new(),
             pid: marker.pid,
             threads: marker.threads,
             runtime: coordination.as_ref().map(|coordination| coordination.runtime.clone()),

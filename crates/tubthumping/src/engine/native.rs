@@ -55,6 +55,9 @@ impl Engine for NativeEngine {
         guardian.watch_place(&options.dir);
         let writer = ImageWriter::create(&options.dir, replace).map_err(Error::Image)?;
         guardian.watch_image(writer.temporary(), writer.dir());
+        for (name, content) in &options.beside {
+            writer.add(name, content).map_err(Error::Image)?;
+        }
         let generation = origin.map_or(0, |origin| origin.generation) + 1;
         let prepared = coordinate()?;
         let letters = prepared.is_some().then(|| letters(options, generation));
@@ -101,12 +104,14 @@ impl Engine for NativeEngine {
         let image = Image::open(dir).map_err(RestoreError::Image)?;
         let provenance = image.checkpoint.provenance;
         let coordination = image.checkpoint.coordination;
+        let labels = provenance.labels;
         let tasks = &image.checkpoint.tasks;
         Ok(Inspection {
             engine: EngineKind::Native,
             engine_version: provenance.tool_version,
             created_unix_ns: provenance.created_unix_ns,
             generation: provenance.generation,
+            labels,
             pid: tasks.first().map_or(0, |task| task.pid.0),
             threads: tasks.iter().map(|task| task.threads.len()).sum(),
             runtime: coordination.as_ref().map(|coordination| coordination.runtime.clone()),
