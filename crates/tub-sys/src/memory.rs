@@ -219,3 +219,32 @@ pub fn has_droppable() -> bool {
     // SAFETY: the page was mapped a moment ago, and nobody knows it.
     at != libc::MAP_FAILED && unsafe { libc::munmap(at, bytes) } == 0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    /// More runs than the kernel is given room for at once: every second page of memory.
+    #[test]
+    fn a_scan_of_very_many_runs_tells_each_of_them_once() {
+        const PAGES: u64 = 20_000;
+        let start = 0x6100_0000_0000_u64;
+        let range = AddrRange::with_len(start, PAGES * PAGE_BYTES).unwrap();
+        map_fresh_at(range).unwrap();
+        // SAFETY: the mapping was made a moment ago; huge pages would make one run of many.
+        unsafe { libc::madvise(start as *mut libc::c_void, 20_000 << 12, libc::MADV_NOHUGEPAGE) };
+        for page in (0..PAGES).step_by(2) {
+            // SAFETY: within the mapping, which nobody else knows.
+            unsafe { ((start + page * PAGE_BYTES) as *mut u8).write(1) };
+        }
+        let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
+        let found = match pagemap_scan(pagemap.as_fd(), range, false) {
+            Err(Errno::ENOTTY) => return println!("skipped: PAGEMAP_SCAN takes Linux 6.7"),
+            found => found.unwrap(),
+        };
+        let expected = (0..PAGES).step_by(2).map(|page| start + page * PAGE_BYTES);
+        assert!(expected.eq(found.iter().map(|region| region.start)), "{} runs", found.len());
+        assert!(found.iter().all(|region| region.end == region.start + PAGE_BYTES));
+    }
+}

@@ -10,10 +10,14 @@ use crate::thread::{self, JoinHandle};
 use crate::timers::RunningClock;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(5);
+
+/// More nanoseconds than any counter holds.
+const AGES: Duration = Duration::from_secs(1 << 40);
 
 /// How long all have been waiting when the process is ready. A wait that starts anew after the restore
 /// ends later than [`LATE`] by a second.
@@ -35,7 +39,8 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
     sys::handle(libc::SIGUSR1, poke, 0, &[])?;
     // Before there are threads, for a signal may be taken by any of them that does not block it.
     let (signal, woken) = (libc::SIGRTMIN() + 8, libc::SIGRTMIN() + 9);
-    sys::block(&[signal, woken]);
+    let woken_late = libc::SIGRTMIN() + 10;
+    sys::block(&[signal, woken, woken_late]);
     let (clock, _) = RunningClock::start();
     let (mut reading, mut wake_reader) = sys::pipe(0)?;
     let (polled, mut wake_poller) = sys::pipe(0)?;
@@ -74,6 +79,22 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
         stage.same("sigwaitinfo", &i64::from(woken), &answer.result);
         stage.holds("registers after sigwaitinfo", answer.registers_kept);
     }));
+    start(Box::new(move || {
+        let answer = sys::sigtimedwait(woken_late, Some(AGES));
+        stage.same("sigtimedwait for ages", &i64::from(woken_late), &answer.result);
+    }));
+    let messages = sys::messages()?;
+    start(Box::new(move || {
+        let answer = sys::receive_message(messages);
+        stage.same("msgrcv", &0, &answer.result);
+        stage.holds("registers after msgrcv", answer.registers_kept);
+    }));
+    let listener = UnixListener::bind(stage.path("listener"))?;
+    start(Box::new(move || {
+        let answer = sys::accept(&listener);
+        stage.holds("accept gives a descriptor", answer.result > 2);
+        stage.holds("registers after accept", answer.registers_kept);
+    }));
     start(Box::new(move || deep_sleep(stage, clock)));
     start(Box::new(move || untimed_epoll(stage, &watched)));
     let pausing = thread::spawn(move || {
@@ -83,7 +104,7 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
         stage.holds("pause ends by a handler", POKED.load(Ordering::SeqCst) > 0);
     });
     let pausing_thread = std::os::unix::thread::JoinHandleExt::as_pthread_t(&pausing);
-    while WAITING.load(Ordering::SeqCst) < 22 {
+    while WAITING.load(Ordering::SeqCst) < 25 {
         thread::yield_now();
     }
     thread::sleep(BEFORE);
@@ -94,7 +115,11 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
     wake_reader.write_all(b"r")?;
     wake_poller.write_all(b"p")?;
     wake_watcher.write_all(b"w")?;
-    sys::queue(i32::try_from(std::process::id()).expect("a pid is an int"), woken, 0)?;
+    let us = i32::try_from(std::process::id()).expect("a pid is an int");
+    sys::queue(us, woken, 0)?;
+    sys::queue(us, woken_late, 0)?;
+    sys::send_message(messages)?;
+    let caller = UnixStream::connect(stage.path("listener"))?;
     // A copy goes back into pause(2) by itself, and a handler may run before it is there
     // (`docs/threads.md`).
     while !pausing.is_finished() {
@@ -106,7 +131,8 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
         stage.holds("waiter ends", thread.join().is_ok());
     }
     sys::remove_semaphore(semaphore)?;
-    drop((keep_quiet, keep_idle));
+    sys::remove_messages(messages)?;
+    drop((caller, keep_quiet, keep_idle));
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use super::signals::signal_set;
 use super::time::timespec;
 use std::arch::asm;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
@@ -159,6 +159,40 @@ pub(crate) fn semtimedop(id: i32, time: Duration) -> Answer {
     let args = [id, (&raw mut lower).addr() as u64, 1, (&raw const time).addr() as u64, 0, 0];
     // SAFETY: the kernel reads the operation and the timespec of this frame.
     unsafe { call(libc::SYS_semtimedop, args) }
+}
+
+/// A System V message queue, which must be removed.
+pub(crate) fn messages() -> io::Result<i32> {
+    // SAFETY: takes numbers.
+    super::check(unsafe { libc::msgget(libc::IPC_PRIVATE, 0o600) })
+}
+
+/// msgctl(IPC_RMID).
+pub(crate) fn remove_messages(id: i32) -> io::Result<()> {
+    // SAFETY: removal takes no argument.
+    super::check(unsafe { libc::msgctl(id, libc::IPC_RMID, std::ptr::null_mut()) }).map(drop)
+}
+
+/// msgsnd(2) of a message of type 7 without content.
+pub(crate) fn send_message(id: i32) -> io::Result<()> {
+    let kind: libc::c_long = 7;
+    // SAFETY: the kernel reads the type of this frame and no byte after it.
+    super::check(unsafe { libc::msgsnd(id, (&raw const kind).cast(), 0, 0) }).map(drop)
+}
+
+/// msgrcv(2) of a message of type 7 without content.
+pub(crate) fn receive_message(id: i32) -> Answer {
+    let mut kind = 0_u64;
+    let id = u64::from(id.cast_unsigned());
+    // SAFETY: the kernel writes the type to this frame and no byte after it.
+    unsafe { call(libc::SYS_msgrcv, [id, (&raw mut kind).addr() as u64, 0, 7, 0, 0]) }
+}
+
+/// accept4(2), whose descriptor stays open.
+pub(crate) fn accept(socket: impl AsFd) -> Answer {
+    let fd = u64::from(socket.as_fd().as_raw_fd().cast_unsigned());
+    // SAFETY: no address is asked for.
+    unsafe { call(libc::SYS_accept4, [fd, 0, 0, 0, 0, 0]) }
 }
 
 /// recvfrom(2) of one byte.
