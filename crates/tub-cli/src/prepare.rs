@@ -7,9 +7,11 @@
 
 use crate::checkpoint::{failure, late_agent, seconds};
 use crate::report::{Code, Failure};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -65,13 +67,19 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         Failure::new(what, cause, Code::CannotWrite).state("the process goes on and was not told")
     };
     tub_control::make_directory(&directory).map_err(|error| unkept(&error))?;
+    let busy = |cause: &str, hint: String| {
+        let what = format!("process {pid} cannot be prepared");
+        let causes = vec![cause.to_owned()];
+        Failure { what, causes, state: String::new(), hint, code: Code::Busy }
+    };
+    let Some(_turn) = Turn::take(pid).map_err(|error| unkept(&error))? else {
+        return Err(busy("another `tub prepare` is under way", "wait for it to end".to_owned()));
+    };
     if let Some(preparation) = noted(pid)
         && tubthumping::is_waiting(&preparation)
     {
-        let what = format!("process {pid} cannot be prepared");
-        let causes = vec!["it is prepared already, and waits for its image".to_owned()];
         let hint = format!("take its image, or `tub resume {pid}`");
-        return Err(Failure { what, causes, state: String::new(), hint, code: Code::Busy });
+        return Err(busy("it is prepared already, and waits for its image", hint));
     }
     let agent = late_agent(args.no_attach)?;
     let timeout = seconds("timeout", args.timeout)?;
@@ -127,6 +135,34 @@ pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The right to prepare a process. A second one that came in between, when the application has closed its
+/// socket and the note is not written yet, would take it for one that takes no part.
+struct Turn {
+    path: PathBuf,
+    _lock: Flock<fs::File>,
+}
+
+impl Turn {
+    /// `None` where somebody else has it.
+    fn take(pid: HostPid) -> io::Result<Option<Self>> {
+        let path = tub_control::default_directory().join(format!("{pid}.preparing"));
+        let mut options = fs::File::options();
+        let file = options.write(true).create(true).truncate(false).mode(0o600).open(&path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => Ok(Some(Self { path, _lock: lock })),
+            Err((_, Errno::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Whoever waited for nothing opens another.
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 /// Where it is noted that a process was prepared.

@@ -41,6 +41,7 @@ mod memory;
 mod namespaces;
 mod output;
 mod prepare;
+mod prepare_misuse;
 mod process;
 mod programs;
 mod protocol;

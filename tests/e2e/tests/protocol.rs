@@ -16,13 +16,13 @@ use tub_testkit::{
 };
 
 /// A program in Rust that takes part, whose control sockets are in a directory of its own.
-struct Application {
-    instance: Instance,
+pub(crate) struct Application {
+    pub(crate) instance: Instance,
     dir: Arc<Scratch>,
 }
 
 impl Application {
-    fn start(user: User) -> Self {
+    pub(crate) fn start(user: User) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let state = dir.make_dir("state");
         let run = Tub::new(user, "run").arg("--").arg(app_subject()).arg(&state);
@@ -52,7 +52,7 @@ impl Application {
 
     /// Waits until it has printed so many lines that begin like this.
     #[track_caller]
-    fn has_printed(&self, start: &str, count: usize) {
+    pub(crate) fn has_printed(&self, start: &str, count: usize) {
         let count_is = || {
             let output = self.instance.output();
             (output.lines().filter(|line| line.starts_with(start)).count() == count).then_some(())

@@ -1,0 +1,74 @@
+//! `tub prepare` and `tub resume` where something goes wrong in between: who is killed, who is stopped, who
+//! is somebody else, and two at once.
+
+use crate::protocol::Application;
+use nix::sys::signal::Signal;
+use std::thread;
+use tub_testkit::{Finished, Tub, User, code, is_root, skipped};
+
+fn tub(verb: &str, application: &Application, user: User, options: &[&str]) -> Finished {
+    Tub::new(user, verb).arg(application.instance.pid().to_string()).args(options).run()
+}
+
+/// As a container that is killed before its image is taken.
+#[test]
+fn what_is_killed_while_it_is_prepared_is_not_told_to_go_on() {
+    let mut application = Application::start(User::Ordinary);
+    tub("prepare", &application, User::Ordinary, &[]).succeeds();
+    application.instance.process().signal(Signal::SIGKILL);
+    application.instance.wait();
+    let resume = || tub("resume", &application, User::Ordinary, &[]);
+    resume().fails_with(code::NO_SUCH_PROCESS, &["goes on by itself"]);
+    // And the note of it is gone as well.
+    resume().fails_with(code::NO_SUCH_PROCESS, &["no note of `tub prepare`"]);
+}
+
+#[test]
+fn what_is_stopped_while_it_is_prepared_goes_on_when_it_is_continued() {
+    let application = Application::start(User::Ordinary);
+    tub("prepare", &application, User::Ordinary, &[]).succeeds();
+    application.instance.process().signal(Signal::SIGSTOP);
+    let silent = tub("resume", &application, User::Ordinary, &["--timeout", "1"]);
+    silent.fails_with(code::TIMED_OUT, &["--timeout"]);
+    application.instance.process().signal(Signal::SIGCONT);
+    // The letter was there already; asking once more does no harm.
+    application.has_printed("after three resumed 1", 1);
+    let said = tub("resume", &application, User::Ordinary, &[]).succeeds();
+    assert!(said.stdout.contains("goes on"), "{said}");
+    application.has_printed("after three", 1);
+}
+
+#[test]
+fn one_of_two_that_prepare_at_once_is_told_that_it_is_busy() {
+    let application = Application::start(User::Ordinary);
+    let both = thread::scope(|scope| {
+        let prepare = || tub("prepare", &application, User::Ordinary, &[]);
+        [scope.spawn(prepare), scope.spawn(prepare)].map(|one| one.join().unwrap())
+    });
+    let (done, refused): (Vec<_>, Vec<_>) = both.into_iter().partition(|one| one.status.success());
+    assert_eq!(done.len(), 1, "{done:?} {refused:?}");
+    for refused in refused {
+        refused.fails_with(code::BUSY, &["prepare"]);
+    }
+    application.has_printed("before one", 1);
+    tub("resume", &application, User::Ordinary, &[]).succeeds();
+    application.has_printed("after three resumed 1", 1);
+}
+
+#[test]
+fn another_user_neither_prepares_nor_resumes() {
+    if !is_root() {
+        skipped("two users, which need root");
+        return;
+    }
+    let application = Application::start(User::Root);
+    let refused = tub("prepare", &application, User::Ordinary, &[]);
+    refused.fails_with(code::NO_SUCH_PROCESS, &[]);
+    tub("prepare", &application, User::Root, &[]).succeeds();
+    let refused = tub("resume", &application, User::Ordinary, &[]);
+    refused.fails_with(code::NO_SUCH_PROCESS, &["of the same user"]);
+    application.has_printed("before one", 1);
+    application.has_printed("after ", 0);
+    tub("resume", &application, User::Root, &["--failed", "nobody came"]).succeeds();
+    application.has_printed("after three failed", 1);
+}
