@@ -55,6 +55,8 @@ pub struct Survey {
     pub clock_offsets: TimensOffsets,
     /// Target of `/proc/PID/exe`.
     pub exe: String,
+    /// Whether its program is 32-bit code.
+    pub is_32_bit: bool,
     /// Target of `/proc/PID/cwd`.
     pub cwd: String,
     /// Whether that directory has no name any more.
@@ -209,6 +211,7 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         timers: optional(parsed(&at("timers"), tub_procfs::timers::parse))?,
         clock_offsets: optional(parsed(&at("timens_offsets"), tub_procfs::timens::parse_offsets))?,
         exe,
+        is_32_bit: is_32_bit(&at("exe")),
         cwd_is_gone: cwd.ends_with(" (deleted)") && !Path::new(&cwd).exists(),
         cwd,
         root: link(&at("root"))?,
@@ -227,6 +230,13 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         fds,
         status,
     })
+}
+
+/// Whether a program is 32-bit code, as its first bytes say (elf(5): ELFCLASS32).
+fn is_32_bit(path: &str) -> bool {
+    let mut start = [0; 5];
+    let read = File::open(path).and_then(|mut program| program.read_exact(&mut start));
+    read.is_ok() && start == *b"\x7fELF\x01"
 }
 
 /// A process whose main thread has ended (pthread_exit(3)) shows nothing of itself under its own id,

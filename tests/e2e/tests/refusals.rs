@@ -6,6 +6,7 @@ use crate::round_trip::gets_up_well;
 use nix::mount::{MsFlags, mount, umount};
 use std::fs;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -291,6 +292,41 @@ fn what_takes_a_right_to_have() {
         "runs under SCHED_DEADLINE",
     ];
     is_refused_of(&USERS[..1], &kinds, &words);
+}
+
+#[test]
+fn a_program_of_32_bits() {
+    // An ELF header, one program header, and code: pause(2) for ever.
+    const PROGRAM: [&str; 4] = [
+        "7f454c460101010000000000000000000200030001000000548004083400000000000000000000003400",
+        "20000100000000000000",
+        "010000000000000000800408008004085d0000005d0000000500000000100000",
+        "b81d000000cd80ebf7",
+    ];
+    let digits = PROGRAM.concat();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let scratch = Scratch::new(User::Ordinary);
+    let program = scratch.join("program");
+    fs::write(&program, digits.as_bytes().chunks(2).map(byte).collect::<Vec<_>>()).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    scratch.give(&program);
+    let mut command = as_user(User::Ordinary, &program);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let Ok(mut original) = command.spawn() else {
+        return skipped("this kernel runs no 32-bit code");
+    };
+    let pid = original.id().to_string();
+    let runs =
+        || fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name == "program\n");
+    let running = wait_for(Duration::from_secs(60), || runs().then_some(()));
+    let tub = Tub::new(User::Ordinary, "checkpoint").arg(&pid).arg("--image");
+    let refused = tub.arg(scratch.join("image")).run();
+    let lives = original.try_wait().unwrap().is_none();
+    let _ = original.kill();
+    original.wait().unwrap();
+    assert!(running.is_some() && lives, "{refused}");
+    refused.fails_with(code::REFUSED, &["/program is 32-bit code"]);
+    nothing_is_left(scratch.path());
 }
 
 /// Its own id leads nowhere any more, and yet it lives.

@@ -26,6 +26,9 @@ pub(super) fn process(survey: &Survey, all: &mut Vec<Refusal>) {
         let what = if status.state == 'T' { "is stopped" } else { "has ended" };
         refuse(format!("process {}", survey.pid), what, "send it SIGCONT if it is stopped");
     }
+    if survey.is_32_bit {
+        refuse(format!("program {}", survey.exe), "is 32-bit code", "build it for x86-64");
+    }
     for thread in &survey.threads {
         let others = differences(&thread.status, status);
         if !others.is_empty() {
