@@ -2,7 +2,7 @@
 //! checkpointed and restored.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,12 +37,19 @@ impl Jvm {
         Some(Self { dir, program, user })
     }
 
+    /// `help` of an engine at `library`.
+    fn help(&self, library: &Path) -> Finished {
+        let mut command = as_user(self.user, &self.program);
+        command.arg(library).arg("help");
+        // A command of the same name that is there by chance is not under test.
+        command.env("PATH", "/usr/bin:/bin").env_remove("TUB_COMMAND");
+        run_bounded(command, Duration::from_secs(30)).succeeds()
+    }
+
     fn command(&self, words: &[&str], options: &[&str]) -> Command {
         let mut command = as_user(self.user, &self.program);
         command.arg(crac_engine()).args(words);
         command.arg(format!("tub_location={}", product().tub.display())).args(options);
-        // A command of the same name that is there by chance is not under test.
-        command.env("PATH", "/usr/bin:/bin").env_remove("TUB_COMMAND");
         command
     }
 
@@ -193,7 +200,7 @@ fn an_engine_that_is_killed_is_noticed() {
 #[test]
 fn it_says_what_it_is_and_what_can_be_configured() {
     let Some(jvm) = Jvm::new(User::Ordinary) else { return };
-    let said = run_bounded(jvm.command(&["help"], &[]), Duration::from_secs(30)).succeeds();
+    let said = jvm.help(crac_engine());
     for line in [
         "* keep_running=<true/false> (default: false) - let the process go on after the checkpoint.",
         "option image_location 3 <path> (no default) where the image goes, or is.",
@@ -207,4 +214,24 @@ fn it_says_what_it_is_and_what_can_be_configured() {
         assert!(said.stdout.lines().any(|printed| printed == line), "no {line:?}: {said}");
     }
     assert!(said.stdout.starts_with("tubthumping "), "{said}");
+}
+
+/// As it is laid out, and linked from there into a JDK.
+#[test]
+fn it_finds_its_command_beside_it() {
+    let Some(jvm) = Jvm::new(User::Ordinary) else { return };
+    let (bin, lib) = (jvm.dir.make_dir("bin"), jvm.dir.make_dir("lib"));
+    let library = lib.join("libtubengine.so");
+    fs::copy(crac_engine(), &library).unwrap();
+    let linked = jvm.dir.make_dir("jdk").join("libtubengine.so");
+    symlink(&library, &linked).unwrap();
+    for library in [&library, &linked] {
+        let said = jvm.help(library);
+        assert!(said.stdout.ends_with("status 0\n"), "there is none: {said}");
+    }
+    symlink(&product().tub, bin.join("tub")).unwrap();
+    for library in [&library, &linked] {
+        let said = jvm.help(library);
+        assert!(said.stdout.ends_with("status 2\n"), "{said}");
+    }
 }
