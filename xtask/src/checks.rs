@@ -20,6 +20,8 @@ const TEST_HEADING: &str = "## Tests";
 pub(crate) fn test() -> Result<()> {
     setup::need_linker()?;
     let jdk = setup::need_jdk(None).ok();
+    // Before the thread: two at once cannot install packages. It says itself if there is none.
+    let _ = setup::need_maven();
     // Maven waits for the network, cargo for the processor.
     let examples = thread::spawn(examples::build_all);
     let layout = layout::build(jdk.as_ref().map(|jdk| jdk.home.as_path()))?;
