@@ -8,6 +8,7 @@ import java.net.InetAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
 import java.nio.channels.Channel;
+import java.nio.channels.SelectableChannel;
 import java.nio.channels.SelectionKey;
 import java.nio.channels.Selector;
 import java.util.ArrayList;
@@ -15,6 +16,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.concurrent.TimeUnit;
+import java.util.concurrent.locks.LockSupport;
 
 /**
  * The objects to which descriptors belong. Nobody keeps a list of them, so that the heap is walked.
@@ -133,6 +136,10 @@ final class Owners {
      * @throws IOException if that fails
      */
     static void close(Object owner) throws IOException {
+        if (owner instanceof SelectableChannel channel && channel.isRegistered()) {
+            closeRegistered(channel);
+            return;
+        }
         if (owner instanceof Closeable closeable) {
             closeable.close();
             return;
@@ -143,6 +150,33 @@ final class Owners {
             throw e;
         } catch (Exception e) {
             throw new IOException(e);
+        }
+    }
+
+    /**
+     * Closes a channel together with its selectors: each has to let go of it at its next selection,
+     * for which it may wait for ever otherwise. A selector that nobody uses is not waited for long.
+     *
+     * <p>JVM(since 17): {@code AbstractSelectableChannel.keys}; same on 25.
+     */
+    private static void closeRegistered(SelectableChannel channel) throws IOException {
+        SelectionKey[] keys;
+        try {
+            keys = (SelectionKey[]) value(channel, "keys");
+        } catch (ReflectiveOperationException | RuntimeException e) {
+            keys = null;
+        }
+        List<Selector> selectors = new ArrayList<>();
+        for (SelectionKey key : keys == null ? new SelectionKey[0] : keys) {
+            if (key != null) {
+                selectors.add(key.selector());
+            }
+        }
+        channel.close();
+        selectors.forEach(Selector::wakeup);
+        long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(1);
+        while (channel.isRegistered() && System.nanoTime() - end < 0) {
+            LockSupport.parkNanos(TimeUnit.MILLISECONDS.toNanos(1));
         }
     }
 
