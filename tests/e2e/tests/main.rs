@@ -34,6 +34,7 @@ mod jvm_program;
 mod jvm_random;
 mod jvm_time;
 mod jvm_tools;
+mod jvm_way_back;
 mod languages;
 mod lives;
 mod mappings;

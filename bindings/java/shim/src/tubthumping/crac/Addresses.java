@@ -18,7 +18,16 @@ final class Addresses {
 
     Addresses() throws ReflectiveOperationException {}
 
-    void forget() throws ReflectiveOperationException {
+    /** Does all of it but the forgetting, so that what it takes is loaded. */
+    void rehearse() throws Exception {
+        if (Internals.isInUse(cache)) {
+            cachedLocalHost.set(null, cachedLocalHost.get(null));
+            ((Map<?, ?>) cache.get(null)).size();
+            ((Collection<?>) expirySet.get(null)).size();
+        }
+    }
+
+    void forget() throws Exception {
         if (!Internals.isInUse(cache)) {
             return;
         }

@@ -1,7 +1,6 @@
 package tubthumping.crac;
 
-import java.lang.reflect.Field;
-import java.lang.reflect.Method;
+import java.lang.invoke.MethodHandle;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
@@ -17,40 +16,42 @@ import java.util.Map;
  */
 final class Environment {
     private final Map<Object, Object> theEnvironment;
-    private final Method variableOf;
-    private final Method valueOf;
+    private final MethodHandle variableOf;
+    private final MethodHandle valueOf;
 
     @SuppressWarnings("unchecked")
     Environment() throws ReflectiveOperationException {
-        Internals.open(Object.class.getModule(), "java.lang");
-        Class<?> processEnvironment = Class.forName("java.lang.ProcessEnvironment");
-        Field field = processEnvironment.getDeclaredField("theEnvironment");
-        field.setAccessible(true);
-        theEnvironment = (Map<Object, Object>) field.get(null);
+        Class<?> owner = Class.forName("java.lang.ProcessEnvironment");
+        theEnvironment = (Map<Object, Object>) Internals.field(owner, "theEnvironment").get(null);
         variableOf = factory("java.lang.ProcessEnvironment$Variable");
         valueOf = factory("java.lang.ProcessEnvironment$Value");
     }
 
-    private static Method factory(String name) throws ReflectiveOperationException {
-        Method method = Class.forName(name).getDeclaredMethod("valueOf", byte[].class);
-        method.setAccessible(true);
-        return method;
+    private static MethodHandle factory(String name) throws ReflectiveOperationException {
+        return Internals.handle(Class.forName(name), "valueOf", byte[].class);
     }
 
-    void apply(List<byte[]> variables) throws ReflectiveOperationException {
+    void apply(List<byte[]> variables) throws Exception {
         for (byte[] variable : variables) {
             int equals = indexOfEquals(variable);
             if (equals < 0) {
                 continue;
             }
-            Object name = variableOf.invoke(null, (Object) Arrays.copyOf(variable, equals));
+            Object name = Internals.call(variableOf, Arrays.copyOf(variable, equals));
             byte[] bytes = Arrays.copyOfRange(variable, equals + 1, variable.length);
-            Object value = valueOf.invoke(null, (Object) bytes);
+            Object value = Internals.call(valueOf, bytes);
             // Readers take no lock, so that the map is only touched where it has to be.
             if (!value.equals(theEnvironment.get(name))) {
                 theEnvironment.put(name, value);
             }
         }
+    }
+
+    /** Does all of it but the change, so that what it takes is loaded. */
+    void rehearse() throws Exception {
+        byte[] any = {'A'};
+        Object value = Internals.call(valueOf, any);
+        boolean unused = value.equals(theEnvironment.get(Internals.call(variableOf, any)));
     }
 
     /** The first one that does not start the name: {@code =C:=…} has been seen. */

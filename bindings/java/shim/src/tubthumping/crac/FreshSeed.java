@@ -5,11 +5,13 @@ import java.nio.charset.StandardCharsets;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.Arrays;
+import java.util.SplittableRandom;
 
 /**
- * Bytes without end from the 32 that each copy is given: SHA-256 over these and a counter.
+ * Bytes without end from the 32 that each copy is given: SHA-256 over these and a counter; and numbers
+ * from a generator whose seed is some of these bytes.
  *
- * <p>Invariant: no two calls return the same bytes, in one copy or in two.
+ * <p>Invariant: no two calls return the same, in one copy or in two.
  */
 final class FreshSeed {
     /** Enough for any generator of the JDK. */
@@ -17,6 +19,7 @@ final class FreshSeed {
 
     private final MessageDigest sha256;
     private final byte[] seed;
+    private final SplittableRandom numbers;
     private long counter;
 
     /**
@@ -27,6 +30,11 @@ final class FreshSeed {
     FreshSeed(String seed) throws NoSuchAlgorithmException {
         sha256 = MessageDigest.getInstance("SHA-256");
         this.seed = seed.getBytes(StandardCharsets.UTF_8);
+        // There is one for each thread, and a copy's digests are not compiled code. Whoever knows
+        // the seed of one ordinary generator knows what it will draw, and may know of others.
+        byte[] bytes = bytes();
+        numbers = new SplittableRandom(ByteBuffer.wrap(bytes).getLong());
+        Arrays.fill(bytes, (byte) 0);
     }
 
     byte[] bytes() {
@@ -41,10 +49,8 @@ final class FreshSeed {
         return bytes;
     }
 
+    /** For a generator that is not meant to keep a secret. */
     long number() {
-        byte[] bytes = bytes();
-        long number = ByteBuffer.wrap(bytes).getLong();
-        Arrays.fill(bytes, (byte) 0);
-        return number;
+        return numbers.nextLong();
     }
 }

@@ -1,5 +1,7 @@
 package tubthumping.crac;
 
+import java.lang.invoke.MethodHandle;
+import java.lang.invoke.MethodHandles;
 import java.lang.reflect.Field;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
@@ -8,7 +10,7 @@ import java.nio.charset.StandardCharsets;
 /** Opens packages of the JDK that the resources of this package need, and no others. */
 final class Internals {
     private static Object unsafe;
-    private static Method shouldBeInitialized;
+    private static MethodHandle shouldBeInitialized;
 
     private Internals() {}
 
@@ -46,7 +48,7 @@ final class Internals {
     }
 
     /** Whether the class of a static field has been started; to read the field would start it. */
-    static boolean isInUse(Field field) throws ReflectiveOperationException {
+    static boolean isInUse(Field field) throws Exception {
         return isInUse(field.getDeclaringClass());
     }
 
@@ -55,13 +57,52 @@ final class Internals {
      *
      * <p>JVM(since 17): {@code jdk.internal.misc.Unsafe.shouldBeInitialized}; same on 25.
      */
-    static synchronized boolean isInUse(Class<?> type) throws ReflectiveOperationException {
+    static synchronized boolean isInUse(Class<?> type) throws Exception {
         if (unsafe == null) {
             Class<?> owner = type("jdk.internal.misc.Unsafe");
-            shouldBeInitialized = method(owner, "shouldBeInitialized", Class.class);
+            shouldBeInitialized = handle(owner, "shouldBeInitialized", Class.class);
             unsafe = method(owner, "getUnsafe").invoke(null);
         }
-        return !(boolean) shouldBeInitialized.invoke(unsafe, type);
+        return !(boolean) call(shouldBeInitialized, unsafe, type);
+    }
+
+    /**
+     * A method of a class of the JDK's that a copy calls on its way back.
+     *
+     * <p>Not a {@link Method}: JVM(17) makes a class of each that is called for the sixteenth time
+     * ({@code sun.reflect.inflationThreshold}), which may be in a copy, and takes milliseconds.
+     */
+    static MethodHandle handle(Class<?> owner, String name, Class<?>... parameters)
+            throws ReflectiveOperationException {
+        MethodHandle handle = MethodHandles.lookup().unreflect(method(owner, name, parameters));
+        return handle.asType(handle.type().generic());
+    }
+
+    /** Calls a method with its target and one argument, and throws what it throws. */
+    static Object call(MethodHandle handle, Object target, Object argument) throws Exception {
+        try {
+            return (Object) handle.invokeExact(target, argument);
+        } catch (Throwable e) {
+            throw exception(e);
+        }
+    }
+
+    /** The same for a static method with one argument. */
+    static Object call(MethodHandle handle, Object argument) throws Exception {
+        try {
+            return (Object) handle.invokeExact(argument);
+        } catch (Throwable e) {
+            throw exception(e);
+        }
+    }
+
+    private static Exception exception(Throwable thrown) {
+        if (thrown instanceof Error error) {
+            throw error;
+        }
+        return thrown instanceof Exception exception
+                ? exception
+                : new IllegalStateException(thrown);
     }
 
     /** Calls a method, and throws what it throws. */

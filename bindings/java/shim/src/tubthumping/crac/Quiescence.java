@@ -25,6 +25,8 @@ final class Quiescence {
     private Uptime uptime;
     private FlightRecordings recordings;
     private ManagementAgent management;
+    /** What a copy does, in this order. Made before the image, since to link each takes a while. */
+    private List<Adaptation> adaptations = List.of();
     private Map<String, String> givenProperties = Map.of();
     private LeftOpen leftOpen;
     private List<String> allowedPaths = List.of();
@@ -46,6 +48,15 @@ final class Quiescence {
         timeZones = new TimeZones(ManagementFactory.getRuntimeMXBean().getInputArguments().toString());
         timers = new Timers();
         uptime = new Uptime();
+        adaptations =
+                List.of(
+                        restored -> timers.move(),
+                        restored -> reseed(restored.seed()),
+                        restored -> uptime.restart(restored.unixMillis()),
+                        restored -> addresses.forget(),
+                        restored -> environment.apply(restored.variables()),
+                        restored -> timeZones.follow(),
+                        restored -> restored.input().apply());
         allowedPaths = ClassPath.allowedPaths();
         rehearse();
         stopRecordings();
@@ -66,16 +77,29 @@ final class Quiescence {
         generators.lock();
     }
 
-    /** Runs the way back with nothing to do, so that its classes are loaded and linked. */
+    /**
+     * Goes the way back with nothing to do, so that its classes are loaded and linked, and no reflection
+     * is used for the first time: together that takes a copy longer than all that is to be done.
+     */
     private void rehearse() throws Exception {
-        byte[] letter = new Strings().add("restored").add("").pack();
-        environment.apply(Strings.unpackRaw(letter));
         // Reseeds the original as well, for which that must be as good a seed as a copy's.
-        byte[] seed = new byte[32];
-        new SecureRandom().nextBytes(seed);
-        reseed(new BigInteger(1, seed).toString(16));
+        byte[] random = new byte[32];
+        new SecureRandom().nextBytes(random);
+        String seed = new BigInteger(1, random).toString(16);
+        Strings verdict = new Strings().add("restored").add("").add(0).add(seed).add(0);
+        // No words, and a variable that is none.
+        verdict.add(0).add("");
+        Restored restored = Restored.of(Strings.unpackRaw(verdict.pack()));
         timers.rehearse();
+        reseed(restored.seed());
         new Management.RestoreTime(System.currentTimeMillis()).uptimeMillis();
+        uptime.rehearse();
+        addresses.rehearse();
+        environment.rehearse();
+        environment.apply(restored.variables());
+        timeZones.follow();
+        restored.input().apply();
+        startNewManagement(restored.input(), new Failures());
     }
 
     List<String> allowedPaths() {
@@ -125,14 +149,14 @@ final class Quiescence {
 
     /** Adapts this copy to the place and time in which it gets up. Comes before {@link #end}. */
     void restored(Restored restored, Failures failures) {
-        attempt(failures, timers::move);
-        attempt(failures, () -> reseed(restored.seed()));
         Management.RestoreTime.last = new Management.RestoreTime(restored.unixMillis());
-        attempt(failures, () -> uptime.restart(restored.unixMillis()));
-        attempt(failures, addresses::forget);
-        attempt(failures, () -> environment.apply(restored.variables()));
-        attempt(failures, timeZones::follow);
-        attempt(failures, () -> restored.input().apply());
+        for (Adaptation adaptation : adaptations) {
+            try {
+                adaptation.to(restored);
+            } catch (Exception e) {
+                failures.add(e);
+            }
+        }
         givenProperties = restored.input().properties();
         leftOpen.restored(failures);
     }
@@ -152,6 +176,10 @@ final class Quiescence {
             throw new IllegalStateException("this runtime has no module jdk.management.agent");
         }
         Internals.call(Internals.method(agent, "startAgent"), null);
+    }
+
+    private interface Adaptation {
+        void to(Restored restored) throws Exception;
     }
 
     private interface Step {

@@ -60,7 +60,9 @@ final class RestoreInput {
 
     /** Sets the properties; says which word is none and no class. */
     void apply() {
-        properties.forEach(System::setProperty);
+        for (Map.Entry<String, String> property : properties.entrySet()) {
+            System.setProperty(property.getKey(), property.getValue());
+        }
         if (unknown != null) {
             throw new IllegalArgumentException(
                     unknown + ": a restored JVM takes -Dname=value, or a class and its arguments");
@@ -68,7 +70,12 @@ final class RestoreInput {
     }
 
     boolean hasProperty(String prefix) {
-        return properties.keySet().stream().anyMatch(name -> name.startsWith(prefix));
+        for (String name : properties.keySet()) {
+            if (name.startsWith(prefix)) {
+                return true;
+            }
+        }
+        return false;
     }
 
     Map<String, String> properties() {

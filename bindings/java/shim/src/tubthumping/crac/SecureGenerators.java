@@ -1,7 +1,7 @@
 package tubthumping.crac;
 
+import java.lang.invoke.MethodHandle;
 import java.lang.reflect.Field;
-import java.lang.reflect.Method;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.IdentityHashMap;
@@ -166,10 +166,10 @@ final class SecureGenerators {
 
         private final Class<?> sha1 = type("SecureRandom");
         private final Field sha1State = Internals.field(sha1, "state");
-        private final Method sha1SetSeed = Internals.method(sha1, "engineSetSeed", byte[].class);
+        private final MethodHandle sha1SetSeed = Internals.handle(sha1, "engineSetSeed", byte[].class);
         private final Class<?> drbg = type("AbstractDrbg");
         private final Field drbgInstantiated = Internals.field(drbg, "instantiated");
-        private final Method drbgSetSeed = Internals.method(drbg, "engineSetSeed", byte[].class);
+        private final MethodHandle drbgSetSeed = Internals.handle(drbg, "engineSetSeed", byte[].class);
         private final Field seeder = Internals.field(type("SecureRandom$SeederHolder"), "seeder");
         private final Class<?> io = type("NativePRNG$RandomIO");
         private final Field buffered = Internals.field(io, "buffered");
@@ -213,8 +213,8 @@ final class SecureGenerators {
         }
 
         void setSeed(Object generator, FreshSeed fresh) throws Exception {
-            Method method = sha1.isInstance(generator) ? sha1SetSeed : drbgSetSeed;
-            Internals.call(method, generator, (Object) fresh.bytes());
+            MethodHandle setSeed = sha1.isInstance(generator) ? sha1SetSeed : drbgSetSeed;
+            Internals.call(setSeed, generator, fresh.bytes());
         }
     }
 }

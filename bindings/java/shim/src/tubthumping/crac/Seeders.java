@@ -77,7 +77,7 @@ final class Seeders {
         }
     }
 
-    void reseed(FreshSeed fresh) throws ReflectiveOperationException {
+    void reseed(FreshSeed fresh) throws Exception {
         // Which classes are in use is only known now: threads have gone on until the image.
         for (Field field : counters) {
             if (Internals.isInUse(field) && field.get(null) instanceof AtomicLong counter) {
