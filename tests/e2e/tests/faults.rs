@@ -127,8 +127,8 @@ fn sweep_checkpoint(name: &str, user: User) {
     };
     let (finished, calls) = traced(&Subject::new(name, user).start()).calls();
     finished.succeeds();
-    // A subject waits ten minutes for the word to go on, and a call with its faults takes a second.
-    for calls in chosen(calls).chunks(200) {
+    // A subject waits ten minutes for the word to go on, and a call with its faults takes some seconds.
+    for calls in chosen(calls).chunks(50) {
         let original = Subject::new(name, user).start();
         let image = original.dir().join("image");
         let traced = traced(&original);
