@@ -2,7 +2,7 @@
 //! do the same (`examples/subject.rs` of `tubthumping-app`), and are held to the same.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -95,10 +95,14 @@ impl Language {
         compiler.arg(root.join("bindings/c/include")).arg(c_dir().join("subject.c"));
         compiler.arg("-o").arg(&program).arg("-L").arg(dir.path());
         compiler.args(["-ltubthumping", "-Wl,-rpath,$ORIGIN"]);
-        if !compiler.status().is_ok_and(|status| status.success()) {
-            skipped("no C compiler that makes programs");
-            return None;
-        }
+        let status = match compiler.status() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                skipped("no C compiler");
+                return None;
+            }
+            status => status.expect("cc can be run"),
+        };
+        assert!(status.success(), "subject.c does not compile");
         open_to_all(dir.path());
         let before = vec![program.display().to_string()];
         Some(Self { name: "C", before, after: Vec::new(), variables: Vec::new() })
