@@ -21,6 +21,9 @@ const INSTANCE: jlong = 2;
 /// JVM: `JVMTI_HEAP_FILTER_CLASS_UNTAGGED` of `jvmti.h`.
 const FILTER_CLASS_UNTAGGED: jint = 0x20;
 
+/// JVM: `can_tag_objects`, bit 0 of jvmtiCapabilities.
+const CAPABILITY_TAGS: usize = 0;
+
 type Visit = unsafe extern "C" fn(jlong, jlong, *mut jlong, jint, *mut c_void) -> jint;
 
 /// `jvmtiHeapCallbacks`: the first member, and the 15 that nobody here asks for.
@@ -49,7 +52,7 @@ pub(crate) fn instances<'a>(
     env: Env<'a>,
     types: &[Object<'_>],
 ) -> Result<Object<'a>, JvmError> {
-    allow_tags(jvm)?;
+    jvm.allow(CAPABILITY_TAGS)?;
     let classes: Vec<Object<'_>> = loaded_classes(jvm, env)?
         .into_iter()
         .filter(|class| types.iter().any(|wanted| env.is_assignable(class, wanted)))
@@ -66,17 +69,6 @@ pub(crate) fn instances<'a>(
         set_tag(jvm, object.as_raw(), 0)?;
     }
     env.object_array(&found)
-}
-
-/// Asks for `can_tag_objects`, which HotSpot counts on being asked for at any time.
-fn allow_tags(jvm: &Jvm) -> Result<(), JvmError> {
-    type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const [u32; 4]) -> jint;
-    // SAFETY: slot 142 is AddCapabilities(jvmtiEnv*, const jvmtiCapabilities*).
-    let add = unsafe { std::mem::transmute::<*const c_void, Function>(jvm.slot(142)) };
-    // JVM: bit 0 of the 128 of jvmtiCapabilities.
-    let capabilities = [1, 0, 0, 0];
-    // SAFETY: the struct has 128 bits and lives during the call.
-    checked("AddCapabilities", unsafe { add(jvm.jvmti(), &raw const capabilities) })
 }
 
 fn loaded_classes<'a>(jvm: &Jvm, env: Env<'a>) -> Result<Vec<Object<'a>>, JvmError> {

@@ -16,6 +16,9 @@ use std::sync::{Mutex, PoisonError};
 /// JVM: `JVMTI_EVENT_CLASS_FILE_LOAD_HOOK` of `jvmti.h`.
 const EVENT_CLASS_FILE_LOAD_HOOK: jint = 54;
 
+/// JVM: `can_retransform_classes`, bit 37 of jvmtiCapabilities.
+const CAPABILITY_RETRANSFORM: usize = 37;
+
 /// The class whose methods are called.
 const OWNER: &str = "tubthumping/crac/Hooks";
 
@@ -83,7 +86,7 @@ static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Puts the calls in. `unnamed` is the module of the shim.
 pub(crate) fn install(jvm: &Jvm, env: Env<'_>, unnamed: &Object<'_>) -> Result<(), JvmError> {
-    allow_changes(jvm)?;
+    jvm.allow(CAPABILITY_RETRANSFORM)?;
     let openings = if traces_openings(env)? { OPENINGS } else { &[] };
     let hooked = HOOKED.iter().chain(openings);
     let classes = hooked.map(|hooked| find(env, hooked.class)).collect::<Result<Vec<_>, _>>()?;
@@ -124,19 +127,6 @@ fn find<'a>(env: Env<'a>, name: &CStr) -> Result<Object<'a>, JvmError> {
         c"(Ljava/lang/String;)Ljava/lang/Class;",
         &[Argument::Object(&env.string(&dotted)?)],
     )
-}
-
-/// Asks for `can_retransform_classes`, which HotSpot counts on being asked for at any time, so
-/// that it costs nothing.
-fn allow_changes(jvm: &Jvm) -> Result<(), JvmError> {
-    type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const [u32; 4]) -> jint;
-    // SAFETY: slot 142 is AddCapabilities(jvmtiEnv*, const jvmtiCapabilities*).
-    let add = unsafe { std::mem::transmute::<*const c_void, Function>(jvm.slot(142)) };
-    // JVM: bit 37 of the 128 of jvmtiCapabilities.
-    let capabilities = [0, 1 << (37 - 32), 0, 0];
-    // SAFETY: the struct has 128 bits and lives during the call.
-    let status = unsafe { add(jvm.jvmti(), &raw const capabilities) };
-    checked("AddCapabilities", status)
 }
 
 /// Lets a module link against another, which a class in it needs for a call.

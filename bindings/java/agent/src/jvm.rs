@@ -33,7 +33,14 @@ pub(crate) struct Callbacks {
     pub(crate) unused: [Option<VmInit>; 3],
     /// Event 54.
     pub(crate) class_file_load_hook: Option<ClassFileLoadHook>,
+    /// Events 55 to 81.
+    pub(crate) unused_too: [Option<VmInit>; 27],
+    /// Event 82.
+    pub(crate) collection_finished: Option<CollectionFinished>,
 }
+
+/// Called by the JVM when it has collected garbage and all is still stopped.
+pub(crate) type CollectionFinished = unsafe extern "C" fn(jvmti: *mut c_void);
 
 /// Called by the JVM when it is ready to run Java code.
 pub(crate) type VmInit =
@@ -163,7 +170,7 @@ impl Jvm {
         type SetCallbacks = unsafe extern "C" fn(*mut JvmtiEnv, *const Callbacks, jint) -> jint;
         // SAFETY: slot 122 is SetEventCallbacks(jvmtiEnv*, const jvmtiEventCallbacks*, jint).
         let set = unsafe { std::mem::transmute::<*const c_void, SetCallbacks>(self.slot(122)) };
-        let size = jint::try_from(size_of::<Callbacks>()).expect("five pointers are small");
+        let size = jint::try_from(size_of::<Callbacks>()).expect("33 pointers are small");
         // SAFETY: `Callbacks` has the first members of jvmtiEventCallbacks, and the size says that
         // the struct ends after them; the JVM copies it during the call.
         let status = unsafe { set(self.jvmti.as_ptr(), &raw const callbacks, size) };
@@ -181,6 +188,29 @@ impl Jvm {
         // SAFETY: mode 1 is JVMTI_ENABLE, 0 JVMTI_DISABLE; a null thread means all threads.
         let status = unsafe { set(self.jvmti.as_ptr(), jint::from(on), event, everyone) };
         checked("SetEventNotificationMode", status)
+    }
+
+    /// Asks for a capability, by its bit in jvmtiCapabilities. HotSpot lets those that we need be asked
+    /// for at any time, and counts on it, so that they cost nothing.
+    pub(crate) fn allow(&self, bit: usize) -> Result<(), JvmError> {
+        type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const [u32; 4]) -> jint;
+        // SAFETY: slot 142 is AddCapabilities(jvmtiEnv*, const jvmtiCapabilities*).
+        let add = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(142)) };
+        let mut capabilities = [0; 4];
+        capabilities[bit / 32] = 1 << (bit % 32);
+        // SAFETY: the struct has 128 bits and lives during the call.
+        let status = unsafe { add(self.jvmti.as_ptr(), &raw const capabilities) };
+        checked("AddCapabilities", status)
+    }
+
+    /// Collects garbage, whatever options say about `System.gc()`.
+    pub(crate) fn collect_garbage(&self) -> Result<(), JvmError> {
+        type Function = unsafe extern "C" fn(*mut JvmtiEnv) -> jint;
+        // SAFETY: slot 108 is ForceGarbageCollection(jvmtiEnv*).
+        let force = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(108)) };
+        // SAFETY: the environment is live, and this thread one that the JVM knows.
+        let status = unsafe { force(self.jvmti.as_ptr()) };
+        checked("ForceGarbageCollection", status)
     }
 
     /// Exports a package of `module` to `reader`, at compile and run time.

@@ -16,7 +16,8 @@
 //!
 //! Statics, all of them: the JVM's handles in `jvm`, set once at load; the one `Desk` at which
 //! the conversation and the round meet; the path of the socket, to remove at exit; what a late
-//! agent was told about open descriptors; and in `perf_data` where the JVM keeps the name of its file.
+//! agent was told about open descriptors; the heap that `free_space` is at work on; and in `perf_data`
+//! where the JVM keeps the name of its file.
 //!
 //! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`
 //! border, so that none reaches the JVM.
@@ -26,6 +27,7 @@ mod attach;
 mod classfile;
 mod compilers;
 mod descriptors;
+mod free_space;
 mod heap;
 mod hooks;
 mod jvm;

@@ -6,7 +6,7 @@
 
 use crate::jvm::{Env, Jvm, Object};
 use crate::strings::pack;
-use crate::{DESK, attach, compilers, descriptors, heap, perf_data};
+use crate::{DESK, attach, compilers, descriptors, free_space, heap, perf_data};
 use jni_sys::{JNIEnv, jboolean, jint, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -59,6 +59,21 @@ extern "system" fn Java_tubthumping_crac_Agent_startEngine(
 extern "system" fn Java_tubthumping_crac_Agent_trimNativeHeap(_env: *mut JNIEnv, _class: jobject) {
     // SAFETY: malloc_trim(3) gives free memory back and may be called from any thread.
     unsafe { libc::malloc_trim(0) };
+}
+
+/// `Agent.collect(byte[])`.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_collect(
+    env: *mut JNIEnv,
+    _class: jobject,
+    collector: jobject,
+) -> jboolean {
+    // SAFETY: the JVM has passed the environment of this thread to this native method.
+    let env = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to this native method.
+    let collector = unsafe { env.argument(collector) };
+    let (Some(jvm), Some(collector)) = (Jvm::get(), collector) else { return false };
+    free_space::collect(jvm, &env.bytes(&collector)).unwrap_or(false)
 }
 
 /// `Agent.awaitCompilers(long)`.

@@ -7,7 +7,7 @@
 
 use crate::application::{self, JavaApplication};
 use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
-use crate::{DESK, hooks, shim};
+use crate::{DESK, free_space, hooks, shim};
 use jni_sys::{JNI_ERR, JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
 use std::io::{self, Write};
@@ -81,6 +81,7 @@ fn callbacks(before_start: bool) -> Callbacks {
     Callbacks {
         vm_init: before_start.then_some(vm_init),
         class_file_load_hook: Some(hooks::class_file_load_hook),
+        collection_finished: Some(free_space::collection_finished),
         ..Callbacks::default()
     }
 }

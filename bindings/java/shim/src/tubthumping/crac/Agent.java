@@ -27,6 +27,12 @@ final class Agent {
      */
     static native byte[] startEngine();
 
+    /**
+     * Collects garbage, whatever options say about {@code System.gc()}, and gives the free memory of
+     * the heap back to the kernel; {@code false} where it does not know how this collector's looks.
+     */
+    static native boolean collect(byte[] collector);
+
     /** Gives free memory of the native heap back to the kernel. */
     static native void trimNativeHeap();
 

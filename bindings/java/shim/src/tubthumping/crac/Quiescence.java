@@ -136,9 +136,6 @@ final class Quiescence {
         if (leftOpen != null) {
             leftOpen.reopen(failures);
         }
-        if (heap != null) {
-            heap.restore();
-        }
         if (recordings != null) {
             attempt(failures, recordings::start);
         }
