@@ -6,11 +6,14 @@
 
 use crate::clock::monotonic_ns;
 use crate::http::{Connection, Question};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::time::Duration;
 
 /// How many requests the rate "just after the start" covers.
 pub const FIRST_REQUESTS: usize = 200;
+
+/// First requests over which a rate is told, as far as there were so many.
+const FIRST_OF: [usize; 6] = [FIRST_REQUESTS, 1000, 2000, 5000, 10_000, 20_000];
 
 /// A load run stops after this many failures one after another: the service is gone.
 const HOPELESS_AFTER: u32 = 20;
@@ -56,6 +59,10 @@ impl LoadReport {
         let microseconds = |share: usize| {
             sorted.get((sorted.len().saturating_sub(1)) * share / 100).map(|ns| ns / 1000)
         };
+        let first_rates: Map<String, Value> = FIRST_OF
+            .iter()
+            .filter_map(|&of| Some((of.to_string(), json!(self.first_rate(of)?))))
+            .collect();
         json!({
             "event": "load",
             "answered": self.answered,
@@ -64,6 +71,7 @@ impl LoadReport {
             "seconds": self.seconds,
             "rate": self.rate(),
             "first_200_rate": self.first_rate(FIRST_REQUESTS),
+            "first_rates": first_rates,
             "p50_us": microseconds(50),
             "p99_us": microseconds(99),
             "max_us": sorted.last().map(|ns| ns / 1000),
@@ -155,6 +163,8 @@ mod tests {
         assert!(report.rate() > 0.0);
         assert!(report.first_rate(FIRST_REQUESTS).unwrap() > 0.0);
         assert!(report.first_rate(251).is_none());
+        let told = report.to_json()["first_rates"].as_object().unwrap().clone();
+        assert_eq!(told.keys().collect::<Vec<_>>(), ["200"]);
     }
 
     #[test]

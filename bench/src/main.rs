@@ -54,6 +54,9 @@ struct RunOptions {
     /// Give up after this many seconds without a correct answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     deadline: u64,
+    /// Let CMD have this many seconds to end after SIGTERM, before it is killed.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    grace: u64,
     /// Print `ready` when everything is prepared, and start CMD only at the order `go`, so that
     /// several probers can start at the same moment.
     #[arg(long)]
@@ -97,8 +100,6 @@ struct InsideOptions {
 
 /// How long one request may take once the service has answered before.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How long a service may take to end after SIGTERM.
-const GRACE: Duration = Duration::from_secs(20);
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
@@ -167,7 +168,7 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
             _ => return Err(format!("order {line:?}: unknown").into()),
         }
     }
-    report(&describe(service.stop(GRACE)?));
+    report(&describe(service.stop(Duration::from_secs(options.grace))?));
     Ok(())
 }
 

@@ -175,6 +175,24 @@ impl Example {
         command
     }
 
+    /// For a JDK's ahead-of-time cache, which takes no classes from a jar within a jar: what `java` is
+    /// told to take the jar apart below `dir`, as Spring Boot's reference documentation has it, and
+    /// what comes of it. `None` where nothing is to be done.
+    pub(crate) fn taken_apart(
+        &self,
+        installed: &Installed,
+        dir: &Path,
+    ) -> Option<(Vec<OsString>, Installed)> {
+        if self.artifact != "spring-boot-starter-parent" {
+            return None;
+        }
+        let mut words: Vec<OsString> = vec!["-Djarmode=tools".into(), "-jar".into()];
+        words.push(installed.jar.clone().into());
+        words.extend(["extract".into(), "--destination".into(), dir.into()]);
+        let jar = dir.join(installed.jar.file_name()?);
+        Some((words, Installed { jar, files: dir.to_path_buf() }))
+    }
+
     /// Options of `tub run` that it needs.
     pub(crate) fn run_options(&self) -> Vec<OsString> {
         self.open.iter().flat_map(|open| ["--open".into(), open.into()]).collect()

@@ -38,7 +38,6 @@ enum Command {
     /// Knock a warmed-up web service down and let it get up again, with a stopwatch.
     Demo(demo::Options),
     /// Measure, and keep the numbers (bench/README.md).
-    #[command(subcommand)]
     Bench(bench::Bench),
     /// Build tub, the agent and the prober, and lay them out in target/tub.
     Build,

@@ -11,15 +11,17 @@
 
 use super::effort::Effort;
 use super::series::{Series, heading, summary};
-use super::subject::{Checkpoint, Engine, Original, Place, Rise, Source, Then, remove};
-use crate::failure::{Failure, Result};
+use super::start::Start;
+use super::subject::{
+    Checkpoint, Engine, Original, Place, Source, Then, drop_from_memory, remove, train,
+};
+use crate::failure::Result;
 use crate::layout::{copy_tree, root};
 use crate::measure::{Question, disk_bytes, percentile};
 use crate::process::{progress, run_quietly, step};
 use crate::setup::Jdk;
 use serde_json::{Map, Value, json};
 use std::ffi::OsString;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -94,7 +96,12 @@ impl Kind {
 pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -> Result<Jvm> {
     progress(&format!("JDK {release}: {}", jdk.version));
     let classes = compile(place, release, jdk)?;
-    let start = Start { jdk, classes, warm_up: effort.warm_up };
+    let mut command: Vec<OsString> = vec![jdk.java().into()];
+    command.extend(JVM_OPTIONS.map(OsString::from));
+    command.extend(["-cp".into(), classes.into()]);
+    command.extend(["Service", "8080", "plain"].map(OsString::from));
+    let start =
+        Start { command: &command, options: &[], question: QUESTION, warm_up: effort.warm_up };
     let mut jvm = Jvm {
         release,
         version: jdk.version.clone(),
@@ -121,62 +128,6 @@ pub(super) fn measure(place: &Place, effort: &Effort, release: u32, jdk: &Jdk) -
     Ok(jvm)
 }
 
-/// How the service is started.
-struct Start<'a> {
-    jdk: &'a Jdk,
-    classes: PathBuf,
-    warm_up: u32,
-}
-
-impl Start<'_> {
-    /// Starts one, called `name`, and warms it. Gives the directory of its control socket, too.
-    fn warm(&self, place: &Place, engine: Engine, name: &str) -> Result<(Original, PathBuf)> {
-        let temporary = place.path(&format!("tmp-{}", name.replace(' ', "-")));
-        fs::create_dir(&temporary).map_err(|error| Failure::io("create", &temporary, &error))?;
-        let uid = match (engine, place.stage.uid) {
-            (Engine::Native, Some(uid)) => {
-                place.stage.give(&temporary)?;
-                uid
-            }
-            _ => own_uid()?,
-        };
-        let command = self.command(place, engine, &temporary);
-        let mut original = Original::start(place, engine, name, QUESTION, &command)?;
-        original.prober().load(self.warm_up)?;
-        Ok((original, temporary.join(format!("tub-{uid}"))))
-    }
-
-    /// The service's command line. Its control socket goes below `temporary`.
-    fn command(&self, place: &Place, engine: Engine, temporary: &Path) -> Vec<OsString> {
-        let mut variable = OsString::from("TMPDIR=");
-        variable.push(temporary);
-        let mut words = vec!["env".into(), variable, place.stage.layout.tub().into()];
-        words.extend(["run".into(), "--".into(), self.jdk.java().into()]);
-        words.extend(JVM_OPTIONS.map(OsString::from));
-        if engine == Engine::Criu {
-            // It wants the file of the performance data as it was, and the JVM removes it at its end.
-            words.push("-XX:+PerfDisableSharedMem".into());
-        }
-        words.extend(["-cp".into(), self.classes.clone().into()]);
-        words.extend(["Service", "8080", "plain"].map(OsString::from));
-        words
-    }
-
-    /// A floor: a fresh process each time.
-    fn floor(&self, place: &Place, name: &str) -> Result<Rise> {
-        let (mut original, sockets) = self.warm(place, Engine::Native, name)?;
-        let answer_ms = original.prober().floor(&sockets)?;
-        original.stop()?;
-        Ok(Rise {
-            answer_ms,
-            resumed_ms: None,
-            stages_us: Vec::new(),
-            memory: None,
-            minor_faults: None,
-        })
-    }
-}
-
 /// Compiles the service.
 fn compile(place: &Place, release: u32, jdk: &Jdk) -> Result<PathBuf> {
     let compiled = place.path(&format!("compiled-{release}"));
@@ -188,12 +139,6 @@ fn compile(place: &Place, release: u32, jdk: &Jdk) -> Result<PathBuf> {
     let classes = place.path(&format!("classes-{release}"));
     copy_tree(&compiled, &classes)?;
     Ok(classes)
-}
-
-/// Our own uid, where nobody else's is used.
-fn own_uid() -> Result<u32> {
-    let text = run_quietly(Command::new("id").arg("-u"))?;
-    text.trim().parse().map_err(|_| Failure::new(format!("id -u: {text:?}")))
 }
 
 type Images = Vec<(Kind, PathBuf)>;
@@ -238,7 +183,7 @@ impl Jvm {
             let kind = kept.get(number);
             match kind {
                 Some(Kind::Restored) => self.image_bytes = disk_bytes(&image)?,
-                Some(Kind::Trained) => step("training", || train(place, &image))?,
+                Some(Kind::Trained) => step("training", || train(place, QUESTION, &image))?,
                 Some(_) => {}
                 None => remove(&image)?,
             }
@@ -267,7 +212,7 @@ impl Jvm {
                 let (kind, series) = &mut self.series[index];
                 let name = format!("{} {round} on {}", kind.key(), self.release);
                 let outcome = match index.checked_sub(1).map(|at| &images[at].1) {
-                    None => start.floor(place, &name),
+                    None => start.floor(place, &name, 0),
                     Some(image) if *kind == Kind::ColdCache => drop_from_memory(image)
                         .and_then(|()| source(*kind, image).rise(place, &name)),
                     Some(image) => source(*kind, image).rise(place, &name),
@@ -284,7 +229,7 @@ impl Jvm {
             let mut rises = Series::default();
             for round in 0..effort.at_once_rounds {
                 let name = format!("{} {count} at once {round}", kind.key());
-                match source(*kind, image).rises(place, &name, count) {
+                match source(*kind, image).rises(place, &name, count, 0) {
                     Ok(all) => {
                         all_ms.push(all.all_ms);
                         rises.rises.extend(all.rises);
@@ -395,30 +340,4 @@ fn checkpoints_to_json(taken: &[Checkpoint]) -> Value {
 fn source(kind: Kind, image: &Path) -> Source<'_> {
     let engine = if kind == Kind::Criu { Engine::Criu } else { Engine::Native };
     Source { engine, image, question: QUESTION, memory: "auto" }
-}
-
-/// Teaches the image which pages its instances need first, in a network namespace of their own.
-fn train(place: &Place, image: &Path) -> Result<()> {
-    let prober = place.stage.layout.prober();
-    let mut command = place.stage.command(&prober);
-    command.arg("inside");
-    if let Some(uid) = place.stage.uid {
-        command.arg("--uid").arg(uid.to_string());
-    }
-    command.arg("--").arg(place.stage.layout.tub()).arg("train").arg(image).arg("--");
-    run_quietly(command.arg(&prober).args(["ask", "--expect", QUESTION.answer])).map(drop)
-}
-
-/// Has the kernel forget what it keeps of the files of an image. They are synced, and nobody maps
-/// them.
-fn drop_from_memory(image: &Path) -> Result<()> {
-    let entries = fs::read_dir(image).map_err(|error| Failure::io("list", image, &error))?;
-    for entry in entries.flatten() {
-        let mut input = OsString::from("if=");
-        input.push(entry.path());
-        // dd(1): "Request to drop cached data for the input file".
-        let words = ["iflag=nocache", "count=0", "status=none"];
-        run_quietly(Command::new("dd").arg(input).args(words))?;
-    }
-    Ok(())
 }

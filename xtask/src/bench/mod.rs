@@ -10,6 +10,8 @@ mod effort;
 mod jvm;
 mod report;
 mod series;
+mod services;
+mod start;
 mod subject;
 mod sweep;
 mod targets;
@@ -27,16 +29,25 @@ use std::path::PathBuf;
 use subject::{Engine, Place};
 use sweep::Axis;
 
-/// What is measured.
+/// What is measured: the example services, unless something else is named.
+#[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    part: Option<Subject>,
+    #[command(flatten)]
+    services: services::Options,
+}
+
 #[derive(clap::Subcommand)]
-pub(crate) enum Bench {
+enum Subject {
     /// The engine: how soon instances answer, how long checkpoints take, beside CRIU.
     Engine(Options),
 }
 
-/// How it is measured.
+/// How the engine is measured.
 #[derive(clap::Args)]
-pub(crate) struct Options {
+struct Options {
     /// Fewer rounds and sizes: a few minutes instead of half an hour.
     #[arg(long, conflicts_with = "check")]
     quick: bool,
@@ -68,7 +79,9 @@ enum Part {
 
 /// Measures.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
-    let Bench::Engine(options) = bench;
+    let Some(Subject::Engine(options)) = &bench.part else {
+        return services::run(&bench.services);
+    };
     let effort = match (options.quick, options.check) {
         (_, true) => &CHECK,
         (true, _) => &QUICK,
@@ -167,13 +180,7 @@ fn tell(options: &Options, report: &Report, value: &Value) {
 
 fn wanted_jdks(options: &Options, effort: &Effort, report: &mut Report) -> Result<Vec<(u32, Jdk)>> {
     if !options.jdk.is_empty() {
-        let named = options.jdk.iter().map(|home| {
-            let release = Jdk::release(home).ok_or_else(|| {
-                Failure::new(format!("JDK {}: has no release file", home.display()))
-            })?;
-            Ok((release, Jdk::at(home)?))
-        });
-        return named.collect();
+        return jdks_at(&options.jdk);
     }
     let mut jdks = setup::jdks(effort.jdks);
     if jdks.is_empty() {
@@ -189,6 +196,16 @@ fn wanted_jdks(options: &Options, effort: &Effort, report: &mut Report) -> Resul
     }
     jdks.truncate(effort.jdks_max);
     Ok(jdks)
+}
+
+/// The JDKs that lie there, with their feature releases.
+fn jdks_at(homes: &[PathBuf]) -> Result<Vec<(u32, Jdk)>> {
+    let named = homes.iter().map(|home| {
+        let release = Jdk::release(home)
+            .ok_or_else(|| Failure::new(format!("JDK {}: has no release file", home.display())))?;
+        Ok((release, Jdk::at(home)?))
+    });
+    named.collect()
 }
 
 /// Holds on any machine that works: everything answered (a failure is one already), and a lazy

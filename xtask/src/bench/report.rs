@@ -66,6 +66,21 @@ impl Circumstances {
             account,
         })
     }
+
+    /// What every report of a run begins with.
+    pub(super) fn to_json(&self, bench: &str) -> Value {
+        json!({
+            "bench": bench,
+            "version": VERSION,
+            "effort": self.effort,
+            "started": self.started,
+            "command": env::args().skip(1).fold("cargo xtask".to_owned(), |all, word| all + " " + &word),
+            "machine": self.machine,
+            "load_average_at_the_end": read_line("/proc/loadavg"),
+            "criu": self.criu,
+            "account": self.account,
+        })
+    }
 }
 
 impl Report {
@@ -95,26 +110,17 @@ impl Report {
     /// The object for programs.
     pub(super) fn to_json(&self, about: &Circumstances) -> Value {
         let targets: Vec<Value> = targets::all(self).iter().map(targets::Target::to_json).collect();
-        json!({
-            "bench": "engine",
-            "version": VERSION,
-            "effort": about.effort,
-            "started": about.started,
-            "command": env::args().skip(1).fold("cargo xtask".to_owned(), |all, word| all + " " + &word),
-            "machine": about.machine,
-            "load_average_at_the_end": read_line("/proc/loadavg"),
-            "criu": about.criu,
-            "account": about.account,
-            "failures": self.failures(),
-            "skipped": self.skipped,
-            "broken": self.broken,
-            "targets": targets,
-            "jvm": self.jvms.iter().map(Jvm::to_json).collect::<Vec<_>>(),
-            "memory": sweep::to_json(&self.memory),
-            "threads": sweep::to_json(&self.threads),
-            "mappings": sweep::to_json(&self.mappings),
-            "write": self.written.as_ref().map(Written::to_json),
-        })
+        let mut value = about.to_json("engine");
+        value["failures"] = json!(self.failures());
+        value["skipped"] = json!(self.skipped);
+        value["broken"] = json!(self.broken);
+        value["targets"] = json!(targets);
+        value["jvm"] = self.jvms.iter().map(Jvm::to_json).collect();
+        value["memory"] = sweep::to_json(&self.memory);
+        value["threads"] = sweep::to_json(&self.threads);
+        value["mappings"] = sweep::to_json(&self.mappings);
+        value["write"] = json!(self.written.as_ref().map(Written::to_json));
+        value
     }
 
     /// The tables for people.
@@ -136,8 +142,9 @@ impl Report {
 pub(super) fn keep(value: &Value) -> Result<PathBuf> {
     let dir = root().join("bench/runs");
     fs::create_dir_all(&dir).map_err(|error| Failure::io("create", &dir, &error))?;
-    let effort = value["effort"].as_str().unwrap_or("full");
-    let path = dir.join(format!("{}-engine-{effort}.json", utc("+%Y-%m-%d-%H%M%S")?));
+    let word = |key: &str| value[key].as_str().unwrap_or_default();
+    let name = format!("{}-{}-{}.json", utc("+%Y-%m-%d-%H%M%S")?, word("bench"), word("effort"));
+    let path = dir.join(name);
     let text = format!("{value:#}\n");
     fs::write(&path, text).map_err(|error| Failure::io("write", &path, &error))?;
     Ok(path)

@@ -6,7 +6,7 @@
 
 use super::subject::Rise;
 use crate::failure::Result;
-use crate::measure::{percentile, rounded};
+use crate::measure::{Load, Memory, percentile, rounded};
 use crate::process::progress;
 use serde_json::{Map, Value, json};
 
@@ -44,12 +44,14 @@ impl Series {
         percentile(&self.answer_ms(), 50)
     }
 
+    /// Memory of each, as far as it is known.
+    pub(super) fn memory(&self) -> impl Iterator<Item = &Memory> {
+        self.rises.iter().filter_map(|rise| rise.memory.as_ref())
+    }
+
     /// All of it.
     pub(super) fn to_json(&self) -> Value {
-        let memory = |field: fn(&crate::measure::Memory) -> u64| {
-            let known = self.rises.iter().filter_map(|rise| rise.memory.as_ref());
-            known.map(field).collect::<Vec<u64>>()
-        };
+        let memory = |field: fn(&Memory) -> u64| self.memory().map(field).collect::<Vec<u64>>();
         // Two halves of one series: what differs between them is noise.
         let halves = [0, 1].map(|from| {
             let half: Vec<f64> = self.answer_ms().into_iter().skip(from).step_by(2).collect();
@@ -61,10 +63,24 @@ impl Series {
             "answer_ms_p50_of_halves": halves,
             "resumed_ms": summary(&self.resumed_ms()),
             "stages_us": self.stages(),
+            "first_rates": self.first_rates(),
             "pss_bytes": memory(|memory| memory.pss_bytes),
             "rss_bytes": memory(|memory| memory.rss_bytes),
             "minor_faults": self.rises.iter().filter_map(|rise| rise.minor_faults).collect::<Vec<_>>(),
         })
+    }
+
+    /// Requests per second over as many first requests as `index` says of [`Load::FIRST_OF`].
+    pub(super) fn rates(&self, index: usize) -> Vec<f64> {
+        let loads = self.rises.iter().filter_map(|rise| rise.load.as_ref());
+        loads.filter_map(|load| load.first_rates.get(index).copied().flatten()).collect()
+    }
+
+    /// All of these, where load was put on the rises.
+    fn first_rates(&self) -> Value {
+        let all = Load::FIRST_OF.iter().enumerate().map(|(at, of)| (of, self.rates(at)));
+        let known = all.filter(|(_, rates)| !rates.is_empty());
+        Value::Object(known.map(|(of, rates)| (of.to_string(), summary(&rates))).collect())
     }
 
     /// Each stage with the times at which it was over, in the order of the rises.
@@ -126,13 +142,7 @@ mod tests {
         let mut series = Series::default();
         for ms in [3.0, 1.0, 2.0, 9.0] {
             let stages_us = vec![("opened_us".to_owned(), ms * 10.0)];
-            let rise = Rise {
-                answer_ms: ms,
-                resumed_ms: Some(1.0),
-                stages_us,
-                memory: None,
-                minor_faults: None,
-            };
+            let rise = Rise { resumed_ms: Some(1.0), stages_us, ..Rise::after(ms) };
             series.take("restore", Ok(rise));
         }
         series.take("restore", Err(Failure::new("did not get up")));

@@ -6,7 +6,7 @@
 //! Not here: how often, and what for.
 
 use crate::failure::{Failure, Result};
-use crate::measure::{FirstAnswer, Memory, Prober, Question, Restore, Stage};
+use crate::measure::{FirstAnswer, Load, Memory, Prober, Question, Restore, Stage};
 use crate::process::run_quietly;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -73,6 +73,22 @@ pub(super) struct Rise {
     pub(super) memory: Option<Memory>,
     /// Until then.
     pub(super) minor_faults: Option<u64>,
+    /// The load that was put on it afterwards.
+    pub(super) load: Option<Load>,
+}
+
+impl Rise {
+    /// One of which nothing more is known.
+    pub(super) fn after(answer_ms: f64) -> Self {
+        Self {
+            answer_ms,
+            resumed_ms: None,
+            stages_us: Vec::new(),
+            memory: None,
+            minor_faults: None,
+            load: None,
+        }
+    }
 }
 
 /// A process that has answered.
@@ -81,6 +97,8 @@ pub(super) struct Original {
     engine: Engine,
     prober: Prober,
     pid: u32,
+    /// From just before exec until its first correct answer.
+    pub(super) answer_ms: f64,
 }
 
 /// A checkpoint, as `tub checkpoint --json` tells of it.
@@ -124,7 +142,7 @@ impl Original {
         let mut prober = Prober::prepare(&place.stage_of(engine), name, question, &words)?;
         prober.go()?;
         let answer = prober.first_answer()?;
-        Ok(Self { engine, prober, pid: answer.pid })
+        Ok(Self { engine, prober, pid: answer.pid, answer_ms: answer.ms })
     }
 
     pub(super) fn prober(&mut self) -> &mut Prober {
@@ -185,13 +203,25 @@ pub(super) struct Source<'a> {
 impl Source<'_> {
     /// One rise, from exec to the end.
     pub(super) fn rise(&self, place: &Place, name: &str) -> Result<Rise> {
-        self.rises(place, name, 1).and_then(|mut all| {
+        self.rise_and_load(place, name, 0)
+    }
+
+    /// One rise, and then `requests` more.
+    pub(super) fn rise_and_load(&self, place: &Place, name: &str, requests: u32) -> Result<Rise> {
+        self.rises(place, name, 1, requests).and_then(|mut all| {
             all.rises.pop().ok_or_else(|| Failure::new(format!("{name}: no rise")))
         })
     }
 
-    /// `count` rises at once, which all live when the last has answered.
-    pub(super) fn rises(&self, place: &Place, name: &str, count: usize) -> Result<AtOnce> {
+    /// `count` rises at once, which all live when the last has answered. Then each gets `requests`
+    /// more, one after another.
+    pub(super) fn rises(
+        &self,
+        place: &Place,
+        name: &str,
+        count: usize,
+        requests: u32,
+    ) -> Result<AtOnce> {
         let stage = place.stage_of(self.engine);
         let options: [OsString; 2] = match self.engine {
             Engine::Native => ["--memory".into(), self.memory.into()],
@@ -218,6 +248,7 @@ impl Source<'_> {
                 stages_us: instance.stages_us(),
                 minor_faults: Some(instance.minor_faults()?),
                 memory: Some(instance.memory()?),
+                load: None,
             });
         }
         // Each must still answer when all are known to be up; none may have replaced another.
@@ -226,12 +257,21 @@ impl Source<'_> {
                 prober.must_answer()?;
             }
         }
+        let mut loaded = Vec::new();
+        if requests > 0 {
+            for ((prober, _), rise) in running.iter_mut().zip(&mut rises) {
+                rise.load = Some(prober.load(requests)?);
+            }
+            for (_, instance) in &running {
+                loaded.push(instance.memory()?);
+            }
+        }
         for (prober, _) in running {
             prober.stop()?;
         }
         let first = answers.iter().map(|answer| answer.started_ns).min().unwrap_or_default();
         let last = answers.iter().map(|answer| answer.correct_ns).max().unwrap_or_default();
-        Ok(AtOnce { rises, all_ms: ms_between(first, last) })
+        Ok(AtOnce { rises, all_ms: ms_between(first, last), loaded })
     }
 }
 
@@ -241,6 +281,8 @@ pub(super) struct AtOnce {
     pub(super) rises: Vec<Rise>,
     /// From the first exec until the last had answered.
     pub(super) all_ms: f64,
+    /// Memory of each when the last has had its load.
+    pub(super) loaded: Vec<Memory>,
 }
 
 /// From the prober's clock before exec to the engine's mark: both read CLOCK_MONOTONIC.
@@ -252,6 +294,33 @@ fn resumed_ms(stats: &Value, started_ns: u64) -> Option<f64> {
 #[expect(clippy::cast_precision_loss, reason = "2^53 ns are 104 days; the result is for people")]
 fn ms_between(from_ns: u64, to_ns: u64) -> f64 {
     to_ns.saturating_sub(from_ns) as f64 / 1e6
+}
+
+/// Teaches the image which pages its instances need first, in a network namespace of their own.
+pub(super) fn train(place: &Place, question: Question<'_>, image: &Path) -> Result<()> {
+    let prober = place.stage.layout.prober();
+    let mut command = place.stage.command(&prober);
+    command.arg("inside");
+    if let Some(uid) = place.stage.uid {
+        command.arg("--uid").arg(uid.to_string());
+    }
+    command.arg("--").arg(place.stage.layout.tub()).arg("train").arg(image).arg("--");
+    command.arg(&prober).args(["ask", "--path", question.path, "--expect", question.answer]);
+    run_quietly(&mut command).map(drop)
+}
+
+/// Has the kernel forget what it keeps of the files of an image. They are synced, and nobody maps
+/// them.
+pub(super) fn drop_from_memory(image: &Path) -> Result<()> {
+    let entries = fs::read_dir(image).map_err(|error| Failure::io("list", image, &error))?;
+    for entry in entries.flatten() {
+        let mut input = OsString::from("if=");
+        input.push(entry.path());
+        // dd(1): "Request to drop cached data for the input file".
+        let words = ["iflag=nocache", "count=0", "status=none"];
+        run_quietly(Command::new("dd").arg(input).args(words))?;
+    }
+    Ok(())
 }
 
 /// Removes an image as soon as it is no longer needed: they are large.

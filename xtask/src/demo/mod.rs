@@ -233,7 +233,7 @@ fn start_original(service: &Service, stage: &Stage, figures: &mut Figures) -> Re
         figures.prepared_cold_ms = Some(answer.ms);
         progress(&format!("tub run -- java -jar …: answered after {:.0} ms", answer.ms));
     }
-    let Load { rate, first_200_rate } =
+    let Load { rate, first_200_rate, .. } =
         step(&format!("warming it with {} requests", WARM_UP + WARM_RATE), || {
             prober.load(WARM_UP)?;
             prober.load(WARM_RATE)

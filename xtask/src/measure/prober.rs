@@ -22,6 +22,9 @@ const FIRST_ANSWER: Duration = Duration::from_secs(150);
 /// A load of tens of thousands of requests, on a slow machine.
 const ORDER: Duration = Duration::from_secs(300);
 
+/// How long a service may take to end.
+const GRACE: Duration = Duration::from_secs(20);
+
 /// What a service is asked, and what it must answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Question<'a> {
@@ -49,6 +52,12 @@ pub(crate) struct Load {
     pub(crate) rate: f64,
     /// The same over the first 200.
     pub(crate) first_200_rate: f64,
+    /// The same over as many first requests as [`Load::FIRST_OF`] says, where there were so many.
+    pub(crate) first_rates: [Option<f64>; Load::FIRST_OF.len()],
+}
+
+impl Load {
+    pub(crate) const FIRST_OF: [u32; 6] = [200, 1000, 2000, 5000, 10_000, 20_000];
 }
 
 /// A prober and the service that it keeps.
@@ -68,10 +77,21 @@ impl Prober {
         question: Question<'_>,
         command: &[impl AsRef<OsStr>],
     ) -> Result<Self> {
+        Self::prepare_patiently(stage, what, question, command, GRACE)
+    }
+
+    /// The same for a service that has `grace` to end when it is told to.
+    pub(crate) fn prepare_patiently(
+        stage: &Stage,
+        what: &str,
+        question: Question<'_>,
+        command: &[impl AsRef<OsStr>],
+        grace: Duration,
+    ) -> Result<Self> {
         let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
         let mut prober = stage.command(&stage.layout.prober());
         prober.args(["run", "--hold", "--path", question.path, "--expect", question.answer]);
-        prober.arg("--log").arg(&log);
+        prober.arg("--grace").arg(grace.as_secs().to_string()).arg("--log").arg(&log);
         if stage.netns {
             prober.arg("--netns");
         }
@@ -127,6 +147,7 @@ impl Prober {
         Ok(Load {
             rate: self.number(&report, "rate")?,
             first_200_rate: self.number(&report, "first_200_rate")?,
+            first_rates: Load::FIRST_OF.map(|of| report["first_rates"][of.to_string()].as_f64()),
         })
     }
 

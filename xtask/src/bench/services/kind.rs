@@ -1,0 +1,50 @@
+//! The ways in which a service comes to its first answer.
+//!
+//! In: nothing. Out: their names, for programs and for people.
+//! Invariant: names for programs are a contract (`bench/README.md`).
+//! Not here: how each is measured (`application`).
+
+/// A way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// As anybody would start it.
+    Cold,
+    /// No checkpoint at all: a process like the original stops and starts its connector.
+    Floor,
+    /// `tub restore`, after `tub train`.
+    Restored,
+    /// A cold start with the JDK's ahead-of-time cache (JEP 514, 515).
+    AotCache,
+    /// An image of CRIU's, with the same coordination.
+    Criu,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Cold, Self::Floor, Self::Restored, Self::AotCache, Self::Criu];
+
+    pub(super) const fn key(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Floor => "floor",
+            Self::Restored => "restored",
+            Self::AotCache => "aot_cache",
+            Self::Criu => "criu",
+        }
+    }
+
+    pub(super) const fn title(self) -> &'static str {
+        match self {
+            Self::Cold => "cold start",
+            Self::Floor => "floor: never checkpointed",
+            Self::Restored => "restored, trained",
+            Self::AotCache => "cold start with an AOT cache",
+            Self::Criu => "restored by CRIU",
+        }
+    }
+
+    /// Whether what goes wrong is ours.
+    pub(super) const fn is_ours(self) -> bool {
+        !matches!(self, Self::Criu | Self::AotCache)
+    }
+}
