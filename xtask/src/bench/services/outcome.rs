@@ -103,3 +103,41 @@ pub(super) fn table(title: &str, measured: &Application) -> String {
     lines.push(measured.at_once.rises.row("restored, all at once"));
     lines.join("\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_was_never_built_has_all_keys_and_no_number() {
+        let measured = Application::never_built("no Maven");
+        let object = object("quarkus", 17, &measured);
+        let keys: Vec<&String> = object.as_object().unwrap().keys().collect();
+        let mut promised = [
+            "service",
+            "jdk",
+            "cold_ms",
+            "restored_ms",
+            "peers",
+            "standby_ms",
+            "first_200_rate_ratio",
+            "image_bytes",
+            "ten_at_once_ms",
+            "instance_pss_bytes",
+        ];
+        promised.sort_unstable();
+        assert_eq!(keys, promised);
+        let none = json!({ "n": 0, "p50": null, "p90": null, "max": null, "failures": 1 });
+        assert_eq!(object["restored_ms"], none);
+        assert_eq!(object["peers"]["floor"], "no Maven");
+        assert_eq!(object["image_bytes"], Value::Null);
+        assert_eq!(measured.failures(), 1);
+    }
+
+    #[test]
+    fn the_median_is_one_of_the_numbers() {
+        assert_eq!(middle(&[]), None);
+        assert_eq!(middle(&[3, 1]), Some(1));
+        assert_eq!(middle(&[9, 1, 5]), Some(5));
+    }
+}
