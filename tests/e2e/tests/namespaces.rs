@@ -172,9 +172,19 @@ fn namespaces(copy: &Instance) -> Vec<PathBuf> {
 }
 
 /// Processes that are in one of `namespaces`, and mounts that hold one.
+///
+/// One that has ended counts no more: in a container whose first program reaps nobody's orphans the
+/// init of an instance stays as a zombie when its `tub restore` was killed.
 fn held(namespaces: &[PathBuf]) -> Vec<String> {
     let mut found = Vec::new();
+    let has_ended = |process: &Path| {
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        status.contains("State:\tZ")
+    };
     for process in fs::read_dir("/proc").unwrap().flatten() {
+        if has_ended(&process.path()) {
+            continue;
+        }
         let links = fs::read_dir(process.path().join("ns")).into_iter().flatten().flatten();
         let targets = links.filter_map(|link| fs::read_link(link.path()).ok());
         if targets.into_iter().any(|target| namespaces.contains(&target)) {
