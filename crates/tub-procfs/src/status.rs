@@ -97,7 +97,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
         ns_pid: status.list("NSpid")?.into_iter().map(NsPid).collect(),
         ns_pgid: status.list("NSpgid")?.into_iter().map(NsPid).collect(),
         ns_sid: status.list("NSsid")?.into_iter().map(NsPid).collect(),
-        vm_lck_bytes: status.optional::<u64>("VmLck", 10)?.map(|kib| kib * 1024),
+        vm_lck_bytes: status.bytes("VmLck")?,
         threads: status.number("Threads", 10)?,
         sig_pnd: status.number("SigPnd", 16)?,
         shd_pnd: status.number("ShdPnd", 16)?,
@@ -138,6 +138,14 @@ impl<'a> Status<'a> {
 
     fn optional<T: Number>(&self, key: &'static str, radix: u32) -> Result<Option<T>> {
         self.find(key).map(|mut fields| fields.number(radix, key)).transpose()
+    }
+
+    /// `64 kB`, which are KiB, in bytes.
+    fn bytes(&self, key: &'static str) -> Result<Option<u64>> {
+        let Some(mut fields) = self.find(key) else { return Ok(None) };
+        let text = fields.rest();
+        let bytes = fields.number::<u64>(10, key)?.checked_mul(1024);
+        bytes.map(Some).ok_or_else(|| fields.place().malformed(key, text))
     }
 
     fn four(&self, key: &'static str) -> Result<[u32; 4]> {
