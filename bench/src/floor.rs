@@ -8,7 +8,7 @@
 
 use crate::clock::monotonic_ns;
 use crate::http::Question;
-use crate::start::{FirstAnswer, StartError, first_answer};
+use crate::start::{FirstAnswer, RETRY_EVERY, StartError, first_answer};
 use serde_json::{Value, json};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
@@ -92,8 +92,8 @@ pub fn measure(dir: &Path, question: &Question) -> Result<Floor, FloorError> {
     expect("prepared")?;
     let told_ns = monotonic_ns();
     say(&json!({ "v": 1, "op": "abort", "message": "no checkpoint: the floor is measured" }))?;
-    let answer =
-        first_answer(question, told_ns, PATIENCE, || Ok(())).map_err(FloorError::Silent)?;
+    let answer = first_answer(question, told_ns, PATIENCE, RETRY_EVERY, || Ok(()))
+        .map_err(FloorError::Silent)?;
     expect("resumed")?;
     Ok(Floor { told_ns, answer })
 }

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 use tub_bench::clock::milliseconds;
 use tub_bench::http::Question;
-use tub_bench::start::{Service, ServiceOptions, describe, describe_answer};
+use tub_bench::start::{RETRY_EVERY, Service, ServiceOptions, describe, describe_answer};
 use tub_bench::{floor, load, netns};
 
 /// Measure how long a command takes to become a service that answers, and how fast it is then.
@@ -54,6 +54,10 @@ struct RunOptions {
     /// Give up after this many seconds without a correct answer.
     #[arg(long, value_name = "SECONDS", default_value_t = 120)]
     deadline: u64,
+    /// Ask every so many microseconds, instead of every 100: where many probers ask at once, their
+    /// questions would be most of the work.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    every: Option<u64>,
     /// Let CMD have this many seconds to end after SIGTERM, before it is killed.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     grace: u64,
@@ -143,7 +147,9 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
         user: options.uid.map(|uid| (uid, uid)),
         log: options.log,
     })?;
-    let answer = service.wait_for_answer(&question, Duration::from_secs(options.deadline))?;
+    let every = options.every.map_or(RETRY_EVERY, Duration::from_micros);
+    let deadline = Duration::from_secs(options.deadline);
+    let answer = service.wait_for_answer(&question, deadline, every)?;
     report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
     report(&describe_answer("answered", service.started_ns, &answer));
 

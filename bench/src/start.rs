@@ -19,7 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Time between two attempts to connect: well below what is measured, well above a busy loop.
-const RETRY_EVERY: Duration = Duration::from_micros(100);
+pub const RETRY_EVERY: Duration = Duration::from_micros(100);
 
 /// Why a service could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +91,7 @@ pub struct FirstAnswer {
     pub correct_ns: u64,
 }
 
-/// Asks until the answer is correct, as long as `lives` has no objection.
+/// Asks `every` so often until the answer is correct, as long as `lives` has no objection.
 ///
 /// # Errors
 /// What `lives` says; [`StartError::Silent`] when `deadline` has passed since `started_ns`.
@@ -99,6 +99,7 @@ pub(crate) fn first_answer(
     question: &Question,
     started_ns: u64,
     deadline: Duration,
+    every: Duration,
     mut lives: impl FnMut() -> Result<(), StartError>,
 ) -> Result<FirstAnswer, StartError> {
     // Without this the kernel may round each pause up by 50 µs. A refusal costs only precision.
@@ -120,7 +121,7 @@ pub(crate) fn first_answer(
         }
         let patience = Duration::from_nanos(give_up_ns - now);
         let Ok(mut connection) = question.connect(patience) else {
-            thread::sleep(RETRY_EVERY);
+            thread::sleep(every);
             continue;
         };
         let connected_ns = *first_connected_ns.get_or_insert_with(monotonic_ns);
@@ -135,7 +136,7 @@ pub(crate) fn first_answer(
             Ok(answer) => seen = Some(format!("status {}", answer.status)),
             Err(error) => seen = Some(error.to_string()),
         }
-        thread::sleep(RETRY_EVERY);
+        thread::sleep(every);
     }
 }
 
@@ -179,7 +180,7 @@ impl Service {
         Pid::from_raw(self.child.id().try_into().expect("process ids are positive i32"))
     }
 
-    /// Asks until the answer is correct.
+    /// Asks `every` so often until the answer is correct.
     ///
     /// # Errors
     /// [`StartError::Ended`] where the service died, [`StartError::Silent`] after `deadline`.
@@ -187,9 +188,10 @@ impl Service {
         &mut self,
         question: &Question,
         deadline: Duration,
+        every: Duration,
     ) -> Result<FirstAnswer, StartError> {
         let started_ns = self.started_ns;
-        first_answer(question, started_ns, deadline, || {
+        first_answer(question, started_ns, deadline, every, || {
             match self.child.try_wait().map_err(StartError::Watch)? {
                 Some(status) => Err(StartError::Ended { status }),
                 None => Ok(()),
@@ -295,7 +297,8 @@ mod tests {
     fn a_service_that_ends_is_noticed() {
         let mut service = service(&["sh", "-c", "exit 7"]);
         let question = Question::new(free_port(), "/", "hello");
-        let error = service.wait_for_answer(&question, Duration::from_secs(20)).unwrap_err();
+        let deadline = Duration::from_secs(20);
+        let error = service.wait_for_answer(&question, deadline, RETRY_EVERY).unwrap_err();
         assert!(
             matches!(error, StartError::Ended { status } if status.code() == Some(7)),
             "{error}"
@@ -306,7 +309,8 @@ mod tests {
     fn a_silent_service_is_given_up() {
         let mut service = service(&["sleep", "60"]);
         let question = Question::new(free_port(), "/", "hello");
-        let error = service.wait_for_answer(&question, Duration::from_millis(50)).unwrap_err();
+        let deadline = Duration::from_millis(50);
+        let error = service.wait_for_answer(&question, deadline, RETRY_EVERY).unwrap_err();
         assert!(matches!(error, StartError::Silent { seen: None, .. }), "{error}");
         let status = service.stop(Duration::from_secs(5)).unwrap();
         assert_eq!(status.signal(), Some(15));

@@ -46,6 +46,11 @@ pub(crate) struct Installed {
 }
 
 impl Installed {
+    /// All that it runs from.
+    pub(crate) fn files(&self) -> &Path {
+        &self.files
+    }
+
     /// SHA-256 of the jar; of the list of all files and theirs if it is more than a jar.
     pub(crate) fn sha256(&self) -> Result<String> {
         if !self.files.is_dir() {

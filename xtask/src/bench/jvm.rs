@@ -10,11 +10,10 @@
 //! Not here: how one of them is measured (`subject`).
 
 use super::effort::Effort;
+use super::page_cache::forget;
 use super::series::{Series, heading, summary};
 use super::start::Start;
-use super::subject::{
-    Checkpoint, Engine, Original, Place, Source, Then, drop_from_memory, remove, train,
-};
+use super::subject::{Checkpoint, Engine, Original, Place, Source, Then, remove, train};
 use crate::failure::Result;
 use crate::layout::{copy_tree, root};
 use crate::measure::{Question, disk_bytes, percentile};
@@ -213,8 +212,9 @@ impl Jvm {
                 let name = format!("{} {round} on {}", kind.key(), self.release);
                 let outcome = match index.checked_sub(1).map(|at| &images[at].1) {
                     None => start.floor(place, &name, 0),
-                    Some(image) if *kind == Kind::ColdCache => drop_from_memory(image)
-                        .and_then(|()| source(*kind, image).rise(place, &name)),
+                    Some(image) if *kind == Kind::ColdCache => {
+                        forget(&[image]).and_then(|_| source(*kind, image).rise(place, &name))
+                    }
                     Some(image) => source(*kind, image).rise(place, &name),
                 };
                 series.take(&name, outcome);

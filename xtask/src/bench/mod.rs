@@ -8,6 +8,7 @@
 
 mod effort;
 mod jvm;
+mod page_cache;
 mod report;
 mod series;
 mod services;

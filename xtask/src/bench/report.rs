@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Version of the object: raised when a key changes its meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Everything that was measured.
 #[derive(Debug, Default)]
@@ -140,14 +140,31 @@ impl Report {
 
 /// Keeps the object where the others are.
 pub(super) fn keep(value: &Value) -> Result<PathBuf> {
-    let dir = root().join("bench/runs");
-    fs::create_dir_all(&dir).map_err(|error| Failure::io("create", &dir, &error))?;
     let word = |key: &str| value[key].as_str().unwrap_or_default();
-    let name = format!("{}-{}-{}.json", utc("+%Y-%m-%d-%H%M%S")?, word("bench"), word("effort"));
-    let path = dir.join(name);
-    let text = format!("{value:#}\n");
-    fs::write(&path, text).map_err(|error| Failure::io("write", &path, &error))?;
+    let path = new_file(word("bench"), word("effort"))?;
+    write(&path, value)?;
     Ok(path)
+}
+
+/// A name for what a run that begins now measures.
+pub(super) fn new_file(bench: &str, effort: &str) -> Result<PathBuf> {
+    let dir = runs();
+    fs::create_dir_all(&dir).map_err(|error| Failure::io("create", &dir, &error))?;
+    Ok(dir.join(format!("{}-{bench}-{effort}.json", utc("+%Y-%m-%d-%H%M%S")?)))
+}
+
+/// Where all of them are.
+pub(super) fn runs() -> PathBuf {
+    root().join("bench/runs")
+}
+
+/// Writes the object, or replaces what was written of it before: whoever stops a run keeps what was
+/// measured until then.
+pub(super) fn write(path: &Path, value: &Value) -> Result<()> {
+    let aside = path.with_extension("new");
+    fs::write(&aside, format!("{value:#}\n"))
+        .map_err(|error| Failure::io("write", &aside, &error))?;
+    fs::rename(&aside, path).map_err(|error| Failure::io("rename", &aside, &error))
 }
 
 fn utc(format: &str) -> Result<String> {

@@ -63,7 +63,7 @@ impl Series {
             "answer_ms_p50_of_halves": halves,
             "resumed_ms": summary(&self.resumed_ms()),
             "stages_us": self.stages(),
-            "first_rates": self.first_rates(),
+            "first_rates": first_rates(&self.loads().collect::<Vec<_>>()),
             "pss_bytes": memory(|memory| memory.pss_bytes),
             "rss_bytes": memory(|memory| memory.rss_bytes),
             "minor_faults": self.rises.iter().filter_map(|rise| rise.minor_faults).collect::<Vec<_>>(),
@@ -72,15 +72,11 @@ impl Series {
 
     /// Requests per second over as many first requests as `index` says of [`Load::FIRST_OF`].
     pub(super) fn rates(&self, index: usize) -> Vec<f64> {
-        let loads = self.rises.iter().filter_map(|rise| rise.load.as_ref());
-        loads.filter_map(|load| load.first_rates.get(index).copied().flatten()).collect()
+        first(self.loads(), index)
     }
 
-    /// All of these, where load was put on the rises.
-    fn first_rates(&self) -> Value {
-        let all = Load::FIRST_OF.iter().enumerate().map(|(at, of)| (of, self.rates(at)));
-        let known = all.filter(|(_, rates)| !rates.is_empty());
-        Value::Object(known.map(|(of, rates)| (of.to_string(), summary(&rates))).collect())
+    fn loads(&self) -> impl Iterator<Item = &Load> + Clone {
+        self.rises.iter().filter_map(|rise| rise.load.as_ref())
     }
 
     /// Each stage with the times at which it was over, in the order of the rises.
@@ -110,6 +106,19 @@ impl Series {
             cell(&self.resumed_ms(), 50),
         )
     }
+}
+
+/// Requests per second over as many first requests as `index` says of [`Load::FIRST_OF`].
+pub(super) fn first<'a>(loads: impl Iterator<Item = &'a Load>, index: usize) -> Vec<f64> {
+    loads.filter_map(|load| load.first_rates.get(index).copied().flatten()).collect()
+}
+
+/// All of these, as far as there were so many requests.
+pub(super) fn first_rates(loads: &[&Load]) -> Value {
+    let all = Load::FIRST_OF.iter().enumerate();
+    let all = all.map(|(at, of)| (of, first(loads.iter().copied(), at)));
+    let known = all.filter(|(_, rates)| !rates.is_empty());
+    Value::Object(known.map(|(of, rates)| (of.to_string(), summary(&rates))).collect())
 }
 
 /// The heading over [`Series::row`]s.

@@ -6,7 +6,7 @@
 //! Not here: how often, and what for.
 
 use crate::failure::{Failure, Result};
-use crate::measure::{FirstAnswer, Load, Memory, Prober, Question, Restore, Stage};
+use crate::measure::{FirstAnswer, Load, Manner, Memory, Prober, Question, Restore, Stage};
 use crate::process::run_quietly;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -227,8 +227,12 @@ impl Source<'_> {
             Engine::Native => ["--memory".into(), self.memory.into()],
             Engine::Criu => ["--criu".into(), criu(place)?.into()],
         };
-        let restore =
-            Restore { question: self.question, image: self.image, options: options.into() };
+        let restore = Restore {
+            question: self.question,
+            image: self.image,
+            options: options.into(),
+            manner: Manner::of_one_among(count),
+        };
         let mut running = (0..count)
             .map(|number| restore.prepare(&stage, &format!("{name} {number}")))
             .collect::<Result<Vec<_>>>()?;
@@ -307,20 +311,6 @@ pub(super) fn train(place: &Place, question: Question<'_>, image: &Path) -> Resu
     command.arg("--").arg(place.stage.layout.tub()).arg("train").arg(image).arg("--");
     command.arg(&prober).args(["ask", "--path", question.path, "--expect", question.answer]);
     run_quietly(&mut command).map(drop)
-}
-
-/// Has the kernel forget what it keeps of the files of an image. They are synced, and nobody maps
-/// them.
-pub(super) fn drop_from_memory(image: &Path) -> Result<()> {
-    let entries = fs::read_dir(image).map_err(|error| Failure::io("list", image, &error))?;
-    for entry in entries.flatten() {
-        let mut input = OsString::from("if=");
-        input.push(entry.path());
-        // dd(1): "Request to drop cached data for the input file".
-        let words = ["iflag=nocache", "count=0", "status=none"];
-        run_quietly(Command::new("dd").arg(input).args(words))?;
-    }
-    Ok(())
 }
 
 /// Removes an image as soon as it is no longer needed: they are large.

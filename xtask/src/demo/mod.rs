@@ -12,7 +12,8 @@ use crate::examples::{self, Example};
 use crate::failure::Result;
 use crate::layout;
 use crate::measure::{
-    FirstAnswer, Load, Prober, Question, Restore, Scratch, Stage, disk_bytes, machine, percentile,
+    FirstAnswer, Load, Manner, Prober, Question, Restore, Scratch, Stage, disk_bytes, machine,
+    percentile,
 };
 use crate::process::{progress, run_quietly, step};
 use crate::setup::{self, Jdk};
@@ -260,7 +261,8 @@ fn question(service: &Service) -> Question<'_> {
 
 /// A restore of `image`, which holds `service`.
 fn restore_of<'a>(service: &'a Service, image: &'a Path) -> Restore<'a> {
-    Restore { question: question(service), image, options: Vec::new() }
+    let manner = Manner::default();
+    Restore { question: question(service), image, options: Vec::new(), manner }
 }
 
 /// One restore, measured.

@@ -4,7 +4,7 @@
 //! Invariant: every instance has files of its own.
 //! Not here: statistics.
 
-use super::{Prober, Question, Stage};
+use super::{Manner, Prober, Question, Stage};
 use crate::failure::{Failure, Result};
 use serde_json::Value;
 use std::ffi::OsString;
@@ -26,6 +26,7 @@ pub(crate) struct Restore<'a> {
     pub(crate) image: &'a Path,
     /// More options of `tub restore`.
     pub(crate) options: Vec<OsString>,
+    pub(crate) manner: Manner,
 }
 
 impl Restore<'_> {
@@ -43,7 +44,8 @@ impl Restore<'_> {
             instance.stats.clone().into(),
         ];
         command.extend(self.options.iter().cloned());
-        Ok((Prober::prepare(stage, name, self.question, &command)?, instance))
+        let prober = Prober::prepare_in(self.manner, stage, name, self.question, &command)?;
+        Ok((prober, instance))
     }
 }
 

@@ -9,7 +9,7 @@ mod prober;
 mod stage;
 
 pub(crate) use instance::{Memory, Restore, disk_bytes};
-pub(crate) use prober::{FirstAnswer, Load, Prober, Question};
+pub(crate) use prober::{FirstAnswer, Load, Manner, Prober, Question};
 pub(crate) use stage::{Scratch, Stage};
 
 use std::fs;

@@ -22,8 +22,33 @@ const FIRST_ANSWER: Duration = Duration::from_secs(150);
 /// A load of tens of thousands of requests, on a slow machine.
 const ORDER: Duration = Duration::from_secs(300);
 
-/// How long a service may take to end.
-const GRACE: Duration = Duration::from_secs(20);
+/// How a service is treated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Manner {
+    /// How long it may take to end.
+    pub(crate) grace: Duration,
+    /// How often it is asked until it answers; the prober's own rhythm if `None`.
+    pub(crate) every: Option<Duration>,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self { grace: Duration::from_secs(20), every: None }
+    }
+}
+
+impl Manner {
+    /// For one of `count` services that are asked at the same time: all probers together ask as often
+    /// as one alone would.
+    pub(crate) fn of_one_among(count: usize) -> Self {
+        let micros = u64::try_from(count).unwrap_or(u64::MAX).saturating_mul(ALONE_EVERY_US);
+        let every = (count > 1).then(|| Duration::from_micros(micros));
+        Self { every, ..Self::default() }
+    }
+}
+
+/// The prober's own rhythm (`bench/src/start.rs`).
+const ALONE_EVERY_US: u64 = 100;
 
 /// What a service is asked, and what it must answer.
 #[derive(Clone, Copy, Debug)]
@@ -77,21 +102,24 @@ impl Prober {
         question: Question<'_>,
         command: &[impl AsRef<OsStr>],
     ) -> Result<Self> {
-        Self::prepare_patiently(stage, what, question, command, GRACE)
+        Self::prepare_in(Manner::default(), stage, what, question, command)
     }
 
-    /// The same for a service that has `grace` to end when it is told to.
-    pub(crate) fn prepare_patiently(
+    /// The same, in a manner that is not the usual one.
+    pub(crate) fn prepare_in(
+        manner: Manner,
         stage: &Stage,
         what: &str,
         question: Question<'_>,
         command: &[impl AsRef<OsStr>],
-        grace: Duration,
     ) -> Result<Self> {
         let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
         let mut prober = stage.command(&stage.layout.prober());
         prober.args(["run", "--hold", "--path", question.path, "--expect", question.answer]);
-        prober.arg("--grace").arg(grace.as_secs().to_string()).arg("--log").arg(&log);
+        prober.arg("--grace").arg(manner.grace.as_secs().to_string()).arg("--log").arg(&log);
+        if let Some(every) = manner.every {
+            prober.arg("--every").arg(every.as_micros().to_string());
+        }
         if stage.netns {
             prober.arg("--netns");
         }

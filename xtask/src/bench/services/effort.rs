@@ -5,6 +5,7 @@
 //! Not here: what is done with them.
 
 use super::kind::Kind;
+use std::time::Duration;
 
 /// How often, and how much.
 #[derive(Clone, Debug)]
@@ -17,36 +18,56 @@ pub(super) struct Effort {
     pub(super) images: usize,
     /// Restores.
     pub(super) rounds: usize,
-    /// Cold starts, floors, and rises of each peer.
-    pub(super) peers: usize,
-    /// Requests after each rise.
+    /// Cold starts, floors, and starts with an AOT cache: what takes seconds each.
+    slow: usize,
+    /// Rises of all other kinds.
+    quick: usize,
+    /// Rises with files that are not in memory, of each kind.
+    uncached: usize,
+    /// Requests after most rises, and after those few that show how the rate goes on.
     pub(super) load: u32,
+    pub(super) long_load: u32,
+    /// How many of those there are of a kind.
+    long_loads: usize,
     /// Instances that live at once, and how often.
-    pub(super) at_once: usize,
-    pub(super) at_once_rounds: usize,
+    pub(super) at_once: &'static [(usize, usize)],
+    /// A service for which this has passed gets no more turns of the slow kinds: a machine that is
+    /// busy shall give fewer numbers, rather than none before somebody loses patience.
+    pub(super) patience: Duration,
+    /// What a service takes on a quiet machine with two processors.
+    pub(super) usual: Duration,
 }
 
 pub(super) const FULL: Effort = Effort {
     name: "full",
-    jdks_max: usize::MAX,
+    jdks_max: 1,
     warm_up: 20_000,
     images: 3,
     rounds: 30,
-    peers: 10,
-    load: 20_000,
-    at_once: 10,
-    at_once_rounds: 3,
+    slow: 6,
+    quick: 10,
+    uncached: 4,
+    load: 1000,
+    long_load: 20_000,
+    long_loads: 4,
+    at_once: &[(1, 3), (10, 3), (50, 1)],
+    patience: Duration::from_secs(240),
+    usual: Duration::from_secs(300),
 };
 
 pub(super) const QUICK: Effort = Effort {
     name: "quick",
-    jdks_max: 1,
     warm_up: 5000,
     images: 1,
     rounds: 6,
-    peers: 2,
-    load: 1000,
-    at_once_rounds: 1,
+    slow: 2,
+    quick: 2,
+    uncached: 1,
+    long_load: 5000,
+    long_loads: 1,
+    at_once: &[(1, 1), (10, 1)],
+    patience: Duration::from_secs(120),
+    usual: Duration::from_secs(100),
     ..FULL
 };
 
@@ -55,15 +76,39 @@ impl Effort {
     const fn count(&self, kind: Kind) -> usize {
         match kind {
             Kind::Restored => self.rounds,
-            Kind::Cold | Kind::Floor | Kind::AotCache | Kind::Criu => self.peers,
+            Kind::Cold | Kind::Floor | Kind::AotCache => self.slow,
+            Kind::Untrained | Kind::Criu => self.quick,
+            Kind::ColdUncached | Kind::Uncached | Kind::AllUncached => self.uncached,
         }
+    }
+
+    /// Whether the machine is spared these where it is too busy.
+    pub(super) const fn is_slow(kind: Kind) -> bool {
+        matches!(kind, Kind::Cold | Kind::Floor | Kind::AotCache | Kind::ColdUncached)
     }
 
     /// Whether a kind has its turn in this round: its rises are spread over all rounds.
     pub(super) const fn is_due(&self, kind: Kind, round: usize) -> bool {
-        let count = self.count(kind);
-        round * count / self.rounds < (round + 1) * count / self.rounds
+        falls_on(self.count(kind), self.rounds, round)
     }
+
+    /// How many requests follow on that turn of a kind.
+    pub(super) const fn load_after(&self, kind: Kind, round: usize) -> u32 {
+        let (count, long) = match kind {
+            Kind::Uncached | Kind::AllUncached | Kind::ColdUncached => return 0,
+            Kind::Cold | Kind::AotCache => (self.slow, self.long_loads.div_ceil(2)),
+            Kind::Restored | Kind::Floor | Kind::Untrained | Kind::Criu => {
+                (self.count(kind), self.long_loads)
+            }
+        };
+        let turn = round * count / self.rounds;
+        if falls_on(long, count, turn) { self.long_load } else { self.load }
+    }
+}
+
+/// Whether one of `count` things, spread evenly over `of` places, falls on that place.
+const fn falls_on(count: usize, of: usize, place: usize) -> bool {
+    place * count / of < (place + 1) * count / of
 }
 
 #[cfg(test)]
@@ -74,8 +119,15 @@ mod tests {
     fn every_kind_gets_as_many_turns_as_it_has_rises() {
         for effort in [FULL, QUICK] {
             for kind in Kind::ALL {
-                let turns = (0..effort.rounds).filter(|round| effort.is_due(kind, *round));
-                assert_eq!(turns.count(), effort.count(kind), "{} {kind:?}", effort.name);
+                let turns: Vec<usize> =
+                    (0..effort.rounds).filter(|round| effort.is_due(kind, *round)).collect();
+                assert_eq!(turns.len(), effort.count(kind), "{} {kind:?}", effort.name);
+                let is_long = |round: &&usize| effort.load_after(kind, **round) == effort.long_load;
+                let long = turns.iter().filter(is_long).count();
+                assert!(long <= effort.long_loads, "{} {kind:?}: {long}", effort.name);
+                if [Kind::Cold, Kind::Floor, Kind::Restored].contains(&kind) {
+                    assert!(long > 0, "{} {kind:?}", effort.name);
+                }
             }
         }
     }

@@ -9,10 +9,18 @@
 pub(super) enum Kind {
     /// As anybody would start it.
     Cold,
+    /// The same when nothing of the JDK and the application is in memory.
+    ColdUncached,
     /// No checkpoint at all: a process like the original stops and starts its connector.
     Floor,
     /// `tub restore`, after `tub train`.
     Restored,
+    /// `tub restore` of the image as the checkpoint left it.
+    Untrained,
+    /// As `Restored` when nothing of the image is in memory.
+    Uncached,
+    /// As `Restored` when nothing of the image, tub, the JDK and the application is in memory.
+    AllUncached,
     /// A cold start with the JDK's ahead-of-time cache (JEP 514, 515).
     AotCache,
     /// An image of CRIU's, with the same coordination.
@@ -20,14 +28,27 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 5] =
-        [Self::Cold, Self::Floor, Self::Restored, Self::AotCache, Self::Criu];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Cold,
+        Self::ColdUncached,
+        Self::Floor,
+        Self::Restored,
+        Self::Untrained,
+        Self::Uncached,
+        Self::AllUncached,
+        Self::AotCache,
+        Self::Criu,
+    ];
 
     pub(super) const fn key(self) -> &'static str {
         match self {
             Self::Cold => "cold",
+            Self::ColdUncached => "cold_uncached",
             Self::Floor => "floor",
             Self::Restored => "restored",
+            Self::Untrained => "untrained",
+            Self::Uncached => "restored_image_uncached",
+            Self::AllUncached => "restored_all_uncached",
             Self::AotCache => "aot_cache",
             Self::Criu => "criu",
         }
@@ -36,8 +57,12 @@ impl Kind {
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::Cold => "cold start",
+            Self::ColdUncached => "cold start, JDK and app from disk",
             Self::Floor => "floor: never checkpointed",
             Self::Restored => "restored, trained",
+            Self::Untrained => "restored, untrained",
+            Self::Uncached => "restored, image from disk",
+            Self::AllUncached => "restored, JDK and app as well",
             Self::AotCache => "cold start with an AOT cache",
             Self::Criu => "restored by CRIU",
         }

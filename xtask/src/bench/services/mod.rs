@@ -7,6 +7,7 @@
 //! Not here: the engine alone (`jvm`, `sweep`).
 
 mod application;
+mod density;
 mod effort;
 mod kind;
 mod outcome;
@@ -24,17 +25,19 @@ use application::{App, Application};
 use effort::{Effort, FULL, QUICK};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// How services are measured.
 #[derive(clap::Args)]
 pub(super) struct Options {
-    /// Fewer rounds, and each service on its newest JDK only: some minutes a service.
+    /// Fewer rounds: about two minutes a service instead of five.
     #[arg(long)]
     quick: bool,
     /// Print one array on the last line of stdout instead of the tables.
     #[arg(long)]
     json: bool,
-    /// The JDKs to run the services on; otherwise those of examples/services.toml that are installed.
+    /// The JDKs to run the services on; otherwise the newest of examples/services.toml that is
+    /// installed, for each.
     #[arg(long, value_name = "JAVA_HOME")]
     jdk: Vec<PathBuf>,
     /// Measure only these services of examples/services.toml.
@@ -60,26 +63,25 @@ pub(super) fn run(options: &Options) -> Result<()> {
         return Err(Failure::new(why).hint("run it as root"));
     }
     let criu = criu::need_criu().map_err(|failure| failure.to_string());
-    let name = format!("{}{}", effort.name, if options.service.is_empty() { "" } else { "-part" });
-    let about = Circumstances::now(name, stage.account(), &criu, &stage.scratch)?;
+    let about = Circumstances::now(effort.name.into(), stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
 
-    let mut all = Measured::default();
+    let mut all = Measured::new(about, report::new_file("services", effort.name)?);
+    let mut due = Vec::new();
     for example in &chosen {
         let jdks = wanted_jdks(options, effort, example)?;
         if jdks.is_empty() {
             all.skip(&example.name, &format!("needs a JDK of {:?}", example.jdks));
         }
-        for (release, jdk) in jdks {
-            all.add(&place, effort, example, release, &jdk);
-        }
+        due.extend(jdks.into_iter().map(|(release, jdk)| (example, release, jdk)));
     }
+    let began = Instant::now();
+    for (done, (example, release, jdk)) in due.iter().enumerate() {
+        progress(&time_left(effort, began, done, due.len()));
+        all.add(&place, effort, example, *release, jdk)?;
+    }
+    all.keep(&[], true)?;
 
-    let mut value = about.to_json("services");
-    value["failures"] = json!(all.failures);
-    value["skipped"] = json!(all.skipped);
-    value["applications"] = json!(all.raw);
-    let path = report::keep(&value)?;
     let tables = all.tables.join("\n\n");
     if options.json {
         eprintln!("\n{tables}\n");
@@ -87,18 +89,30 @@ pub(super) fn run(options: &Options) -> Result<()> {
     } else {
         println!("\n{tables}\n");
     }
-    progress(&format!("kept: {}", path.display()));
+    let path = all.path.display();
+    progress(&format!("kept: {path}"));
     match all.failures {
         0 => Ok(()),
-        count => {
-            Err(Failure::new(format!("{count} measurements failed; {} tells why", path.display())))
-        }
+        count => Err(Failure::new(format!("{count} measurements failed; {path} tells why"))),
     }
 }
 
+/// How far it has come, and how long the rest takes: as what is done took, or as usual.
+fn time_left(effort: &Effort, began: Instant, done: usize, of: usize) -> String {
+    let each = match u32::try_from(done) {
+        Ok(count @ 1..) => began.elapsed() / count,
+        _ => effort.usual,
+    };
+    let left = each * u32::try_from(of - done).unwrap_or(u32::MAX);
+    let minutes = left.as_secs().div_ceil(60);
+    format!("{done} of {of} services measured; the rest takes about {minutes} minutes")
+}
+
 /// All applications, in three forms.
-#[derive(Default)]
 struct Measured {
+    about: Circumstances,
+    /// Where it is kept.
+    path: PathBuf,
     objects: Vec<Value>,
     raw: Vec<Value>,
     tables: Vec<String>,
@@ -108,36 +122,81 @@ struct Measured {
 }
 
 impl Measured {
+    const fn new(about: Circumstances, path: PathBuf) -> Self {
+        Self {
+            about,
+            path,
+            objects: Vec::new(),
+            raw: Vec::new(),
+            tables: Vec::new(),
+            skipped: Vec::new(),
+            failures: 0,
+        }
+    }
+
+    /// Writes down what there is, and `more` of what is under way.
+    fn keep(&self, more: &[Value], complete: bool) -> Result<()> {
+        let mut value = self.about.to_json("services");
+        value["failures"] = json!(self.failures);
+        value["skipped"] = json!(self.skipped);
+        value["complete"] = json!(complete);
+        value["applications"] = self.raw.iter().chain(more).cloned().collect();
+        report::write(&self.path, &value)
+    }
+
     fn skip(&mut self, service: &str, why: &str) {
         progress(&format!("skipped: {service}: {why}"));
         self.skipped.push(format!("{service}: {why}"));
         self.tables.push(format!("  skipped: {service}: {why}"));
     }
 
-    fn add(&mut self, place: &Place, effort: &Effort, example: &Example, release: u32, jdk: &Jdk) {
+    fn add(
+        &mut self,
+        place: &Place,
+        effort: &Effort,
+        example: &Example,
+        release: u32,
+        jdk: &Jdk,
+    ) -> Result<()> {
         progress(&format!("{} on JDK {release}", example.name));
         let set_up = App::new(place, example, release, jdk).and_then(|app| {
             let title = format!("{} on {}", example.title()?, jdk.version);
             Ok((app.installed.sha256()?, title, app))
         });
-        let (sha256, title, measured) = match set_up {
+        let raw_of = |measured: &Application, title: &str, sha256: Option<&str>| {
+            let mut raw = outcome::raw(measured);
+            raw["service"] = json!(example.name);
+            raw["title"] = json!(title);
+            raw["jdk"] = json!(jdk.version);
+            raw["release"] = json!(release);
+            raw["sha256"] = json!(sha256);
+            raw
+        };
+        let (raw, title, measured) = match set_up {
             Ok((sha256, title, app)) => {
-                (json!(sha256), title, Application::measure(place, effort, &app))
+                let mut keep = |so_far: &Application| {
+                    let raw = raw_of(so_far, &title, Some(&sha256));
+                    if let Err(failure) = self.keep(&[raw], false) {
+                        progress(&failure.to_string());
+                    }
+                };
+                let measured = Application::measure(place, effort, &app, &mut keep);
+                (raw_of(&measured, &title, Some(&sha256)), title, measured)
             }
             Err(failure) => {
                 progress(&failure.to_string());
                 let why = failure.to_string();
-                (Value::Null, example.name.clone(), Application::never_built(&why))
+                let measured = Application::never_built(&why);
+                (raw_of(&measured, &example.name, None), example.name.clone(), measured)
             }
         };
         self.failures += measured.failures();
         self.objects.push(outcome::object(&example.name, release, &measured));
-        let mut raw = outcome::raw(&measured);
-        raw["service"] = json!(example.name);
-        raw["jdk"] = json!(jdk.version);
-        raw["sha256"] = sha256;
         self.raw.push(raw);
-        self.tables.push(outcome::table(&title, &measured));
+        let table = outcome::table(&title, &measured);
+        eprintln!("\n{table}\n");
+        self.tables.push(table);
+        self.keep(&[], false)
     }
 }
 

@@ -6,10 +6,12 @@
 //! Not here: measuring (`application`).
 
 use super::application::Application;
+use super::density::AtOnce;
 use super::kind::Kind;
-use crate::bench::series::{Series, heading, summary};
-use crate::measure::{percentile, rounded};
+use crate::bench::series::{Series, first, first_rates, heading, summary};
+use crate::measure::{Load, percentile, rounded};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
 
 /// The object of an application.
 pub(super) fn object(service: &str, jdk: u32, measured: &Application) -> Value {
@@ -26,7 +28,7 @@ pub(super) fn object(service: &str, jdk: u32, measured: &Application) -> Value {
         .into_iter()
         .filter_map(|kind| Some((kind.key().to_owned(), peer(kind)?)))
         .collect();
-    let pss: Vec<u64> = measured.at_once.rises.memory().map(|memory| memory.pss_bytes).collect();
+    let ten = measured.at_once.iter().find(|at_once| at_once.count == 10);
     json!({
         "service": service,
         "jdk": jdk,
@@ -36,8 +38,8 @@ pub(super) fn object(service: &str, jdk: u32, measured: &Application) -> Value {
         "standby_ms": { "p50": null, "reason": "not built yet" },
         "first_200_rate_ratio": ratio(measured),
         "image_bytes": middle(&measured.image_bytes),
-        "ten_at_once_ms": percentile(&measured.at_once.all_ms, 50).map(rounded),
-        "instance_pss_bytes": middle(&pss),
+        "ten_at_once_ms": ten.and_then(|ten| percentile(&ten.all_ms, 50)).map(rounded),
+        "instance_pss_bytes": ten.and_then(|ten| middle(&ten.pss_bytes())),
     })
 }
 
@@ -74,18 +76,28 @@ pub(super) fn raw(measured: &Application) -> Value {
             (kind.key().to_owned(), value)
         })
         .collect();
-    let mut at_once = measured.at_once.rises.to_json();
-    at_once["all_answered_ms"] = summary(&measured.at_once.all_ms);
-    at_once["pss_bytes_after_load"] = json!(measured.at_once.loaded_pss_bytes);
+    let before: Vec<_> = measured.before.iter().collect();
     json!({
         "rises": rises,
         "with_agent_ms": summary(&measured.with_agent_ms),
-        "rates_before_the_checkpoint": measured.before_rates,
+        "before_the_checkpoint": {
+            "rates": before.iter().map(|load| rounded(load.rate)).collect::<Vec<_>>(),
+            "first_rates": first_rates(&before),
+        },
         "checkpoints": measured.checkpoints.iter().map(|one| json!({
             "wall_ms": one.wall_ms, "told": one.told,
         })).collect::<Vec<_>>(),
         "image_bytes": measured.image_bytes,
-        "at_once": at_once,
+        "image_kinds": measured.image_kinds,
+        "at_once": measured.at_once.iter().map(AtOnce::to_json).collect::<Vec<_>>(),
+        "forgotten": measured.forgotten.iter().map(|(kind, forgotten)| {
+            let mut value = forgotten.to_json();
+            value["before"] = json!(kind.key());
+            value
+        }).collect::<Vec<_>>(),
+        "rounds": measured.rounds,
+        "spared_turns": measured.spared_turns,
+        "complete": measured.complete,
     })
 }
 
@@ -100,8 +112,81 @@ pub(super) fn table(title: &str, measured: &Application) -> String {
             }
         });
     }
-    lines.push(measured.at_once.rises.row("restored, all at once"));
+    for at_once in &measured.at_once {
+        lines.push(at_once.rises.row(&format!("restored, each of {} at once", at_once.count)));
+    }
+    lines.extend(rates_table(measured));
+    lines.extend(density_table(measured));
+    lines.extend(image_lines(measured));
     lines.join("\n")
+}
+
+/// How the rate goes on: a row for each way, a column for each number of first requests.
+fn rates_table(measured: &Application) -> Vec<String> {
+    let row = |title: &str, rates: &dyn Fn(usize) -> Vec<f64>| {
+        let cells: String = (0..Load::FIRST_OF.len())
+            .map(|index| {
+                let cell = percentile(&rates(index), 50);
+                format!("{:>9}", cell.map_or_else(|| "-".to_owned(), |rate| format!("{rate:.0}")))
+            })
+            .collect();
+        format!("  {title:<34}{cells}")
+    };
+    let columns: String = Load::FIRST_OF.iter().map(|of| format!("{of:>9}")).collect();
+    let mut lines = vec![
+        String::new(),
+        format!("  {:<34}{columns}", "requests/s over the first …, median"),
+        row("before the checkpoint", &|index| first(measured.before.iter(), index)),
+    ];
+    for kind in [Kind::Floor, Kind::Restored, Kind::Untrained, Kind::Cold, Kind::AotCache] {
+        if let Some(series) = measured.series(kind) {
+            lines.push(row(kind.title(), &|index| series.rates(index)));
+        }
+    }
+    lines
+}
+
+fn density_table(measured: &Application) -> Vec<String> {
+    let mut lines = vec![
+        String::new(),
+        format!("  {:<34}{:>13}{:>13}{:>13}", "at once", "all answered", "Pss, MB", "after load"),
+    ];
+    for at_once in &measured.at_once {
+        let title = format!("{} instances", at_once.count);
+        let ms = percentile(&at_once.all_ms, 50);
+        let ms = ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+        let pss = megabytes(middle(&at_once.pss_bytes()));
+        let loaded = megabytes(middle(&at_once.loaded_pss_bytes));
+        lines.push(format!("  {title:<34}{ms:>13}{pss:>13}{loaded:>13}"));
+    }
+    lines
+}
+
+fn image_lines(measured: &Application) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let of = |name: &str| {
+        let all: Vec<f64> = measured.checkpoints.iter().map(|one| one.ms(name)).collect();
+        percentile(&all, 50).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"))
+    };
+    let wall: Vec<f64> = measured.checkpoints.iter().map(|one| one.wall_ms).collect();
+    let wall = percentile(&wall, 50).map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
+    let frozen = of("frozen_us");
+    lines.push(format!("  checkpoint: {wall} ms, of which frozen {frozen} ms"));
+    let mut kinds: Vec<(&String, &u64)> = measured.image_kinds.iter().flatten().collect();
+    kinds.truncate(measured.image_kinds.first().map_or(0, BTreeMap::len));
+    kinds.sort_by_key(|(_, bytes)| std::cmp::Reverse(**bytes));
+    let kinds: Vec<String> = kinds
+        .into_iter()
+        .map(|(kind, bytes)| format!("{kind} {}", megabytes(Some(*bytes))))
+        .collect();
+    let image = megabytes(middle(&measured.image_bytes));
+    lines.push(format!("  image: {image} MB: {}", kinds.join(", ")));
+    lines
+}
+
+#[expect(clippy::cast_precision_loss, reason = "images are far below 2^53 bytes")]
+fn megabytes(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use super::application::App;
 use super::effort::Effort;
 use crate::bench::subject::{Place, Rise};
 use crate::failure::{Failure, Result};
-use crate::measure::{Prober, Question};
+use crate::measure::{Manner, Prober, Question};
 use crate::process::{progress, run_quietly, step};
 use std::ffi::OsString;
 use std::path::Path;
@@ -32,7 +32,9 @@ pub(super) fn cold(
     let mut prober = Prober::prepare(&place.stage, name, question, command)?;
     prober.go()?;
     let mut rise = Rise::after(prober.first_answer()?.ms);
-    rise.load = Some(prober.load(requests)?);
+    if requests > 0 {
+        rise.load = Some(prober.load(requests)?);
+    }
     prober.stop()?;
     Ok(rise)
 }
@@ -72,12 +74,12 @@ fn train(place: &Place, app: &App, effort: &Effort) -> Result<Vec<OsString>> {
         words.extend_from_slice(&rest);
         words
     };
-    let mut prober = Prober::prepare_patiently(
+    let mut prober = Prober::prepare_in(
+        Manner { grace: TO_WRITE_IT, ..Manner::default() },
         &place.stage,
         &format!("{} training", app.key),
         app.question(),
         &with("-XX:AOTCacheOutput="),
-        TO_WRITE_IT,
     )?;
     prober.go()?;
     prober.first_answer()?;
