@@ -9,6 +9,7 @@
 mod effort;
 mod jvm;
 mod page_cache;
+pub(crate) mod plot;
 mod report;
 mod series;
 mod services;
@@ -44,6 +45,8 @@ pub(crate) struct Bench {
 enum Subject {
     /// The engine: how soon instances answer, how long checkpoints take, beside CRIU.
     Engine(Options),
+    /// Show a kept run: the README's summary, bench/RESULTS.md and bench/plots are made from it.
+    Plot(plot::Options),
 }
 
 /// How the engine is measured.
@@ -80,8 +83,10 @@ enum Part {
 
 /// Measures.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
-    let Some(Subject::Engine(options)) = &bench.part else {
-        return services::run(&bench.services);
+    let options = match &bench.part {
+        Some(Subject::Engine(options)) => options,
+        Some(Subject::Plot(options)) => return plot::run(options),
+        None => return services::run(&bench.services),
     };
     let effort = match (options.quick, options.check) {
         (_, true) => &CHECK,

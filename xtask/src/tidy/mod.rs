@@ -24,6 +24,9 @@ pub(crate) fn run() -> Result<()> {
     collect(&root, &mut files)?;
     arrows::check(&mut findings)?;
     text::check(&root, &files, &mut findings)?;
+    for (name, what) in crate::bench::plot::check(&root)? {
+        findings.error(name, what);
+    }
     for warning in &findings.warnings {
         progress(&format!("warning: {warning}"));
     }
