@@ -52,18 +52,21 @@ fn start(run: &Run) -> String {
     let scale = Scale::logarithmic((5.0, 20_000.0), (130.0, 770.0));
     svg.title((LEFT, 20.0), "From exec to the first correct answer, logarithmic");
     svg.text((LEFT, 38.0), Anchor::Start, WORDS, "each dot is one start, the bar their median");
-    for (ms, words) in [(10.0, "10 ms"), (100.0, "100 ms"), (1000.0, "1 s"), (10_000.0, "10 s")] {
-        let x = scale.at(ms);
-        svg.grid((x, top), (x, bottom));
-        svg.text((x, bottom + 16.0), Anchor::Middle, WORDS, words);
+    let marks = [(10.0, "10 ms"), (100.0, "100 ms"), (1000.0, "1 s"), (10_000.0, "10 s")];
+    for (ms, words) in marks {
+        svg.text((scale.at(ms), bottom + 16.0), Anchor::Middle, WORDS, words);
     }
-    let x = scale.at(TARGET_MS);
-    svg.line(&[(x, top), (x, bottom)], RESTORED.2, 1.0);
-    svg.text((x, bottom + 16.0), Anchor::Middle, RESTORED.2, "50 ms");
+    let target = scale.at(TARGET_MS);
+    svg.text((target, bottom + 16.0), Anchor::Middle, RESTORED.2, "50 ms");
     let mut y = top;
     for app in &run.applications {
         svg.title((LEFT, y + 20.0), &heading(app));
         y += head;
+        let end = y + row * float(rows(app).len());
+        for (ms, _) in marks {
+            svg.grid((scale.at(ms), y), (scale.at(ms), end));
+        }
+        svg.line(&[(target, y), (target, end)], RESTORED.2, 1.0);
         for Way(key, name, colour) in rows(app) {
             let Some((rises, p50)) = app.rises(key).zip(app.p50(key)) else { continue };
             let middle = y + row / 2.0;

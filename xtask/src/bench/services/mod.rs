@@ -66,7 +66,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     let about = Circumstances::now(effort.name.into(), stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
 
-    let mut all = Measured::new(about, report::new_file("services", effort.name)?);
+    let path = report::new_file("services", effort.name)?;
+    let mut all = Measured::new(about, path, options.json);
     let mut due = Vec::new();
     for example in &chosen {
         let jdks = wanted_jdks(options, effort, example)?;
@@ -82,12 +83,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     }
     all.keep(&[], true)?;
 
-    let tables = all.tables.join("\n\n");
     if options.json {
-        eprintln!("\n{tables}\n");
         println!("{}", Value::Array(all.objects));
-    } else {
-        println!("\n{tables}\n");
     }
     let path = all.path.display();
     progress(&format!("kept: {path}"));
@@ -108,27 +105,28 @@ fn time_left(effort: &Effort, began: Instant, done: usize, of: usize) -> String 
     format!("{done} of {of} services measured; the rest takes about {minutes} minutes")
 }
 
-/// All applications, in three forms.
+/// All applications.
 struct Measured {
     about: Circumstances,
     /// Where it is kept.
     path: PathBuf,
     objects: Vec<Value>,
     raw: Vec<Value>,
-    tables: Vec<String>,
+    /// Whether stdout belongs to the array alone.
+    json: bool,
     /// Services that run on none of the JDKs.
     skipped: Vec<String>,
     failures: usize,
 }
 
 impl Measured {
-    const fn new(about: Circumstances, path: PathBuf) -> Self {
+    const fn new(about: Circumstances, path: PathBuf, json: bool) -> Self {
         Self {
             about,
             path,
             objects: Vec::new(),
             raw: Vec::new(),
-            tables: Vec::new(),
+            json,
             skipped: Vec::new(),
             failures: 0,
         }
@@ -147,7 +145,6 @@ impl Measured {
     fn skip(&mut self, service: &str, why: &str) {
         progress(&format!("skipped: {service}: {why}"));
         self.skipped.push(format!("{service}: {why}"));
-        self.tables.push(format!("  skipped: {service}: {why}"));
     }
 
     fn add(
@@ -194,8 +191,11 @@ impl Measured {
         self.objects.push(outcome::object(&example.name, release, &measured));
         self.raw.push(raw);
         let table = outcome::table(&title, &measured);
-        eprintln!("\n{table}\n");
-        self.tables.push(table);
+        if self.json {
+            eprintln!("\n{table}\n");
+        } else {
+            println!("\n{table}\n");
+        }
         self.keep(&[], false)
     }
 }
