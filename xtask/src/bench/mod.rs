@@ -20,7 +20,7 @@ mod targets;
 mod write;
 
 use crate::failure::{Failure, Result};
-use crate::measure::{Scratch, Stage};
+use crate::measure::{Scratch, Stage, warm_memory};
 use crate::process::{progress, step};
 use crate::setup::{self, Jdk};
 use crate::{criu, layout};
@@ -123,6 +123,9 @@ fn engine(options: &Options, effort: &Effort) -> Result<()> {
             return Ok(());
         }
         return Err(Failure::new(why).hint("run it as root"));
+    }
+    if !options.check {
+        warm_memory();
     }
     let criu = if options.no_criu {
         Err("--no-criu".to_owned())

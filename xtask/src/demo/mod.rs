@@ -13,7 +13,7 @@ use crate::failure::Result;
 use crate::layout;
 use crate::measure::{
     FirstAnswer, Load, Manner, Prober, Question, Restore, Scratch, Stage, disk_bytes, machine,
-    percentile,
+    percentile, warm_memory,
 };
 use crate::process::{progress, run_quietly, step};
 use crate::setup::{self, Jdk};
@@ -69,6 +69,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let stage = Stage::set(&built, &scratch)?;
     let service = choose_service(options, &example, jdk.as_ref(), &stage)?;
     progress(&format!("the service: {}", service.name));
+    warm_memory();
 
     let figures = tell_the_story(&service, &stage, usize::from(options.restores))?;
     let table = figures.to_table(&service);

@@ -4,10 +4,12 @@
 //! Invariant: whoever measures, measures with the same prober and the same clock.
 //! Not here: what is measured, and what is made of the numbers.
 
+mod host;
 mod instance;
 mod prober;
 mod stage;
 
+pub(crate) use host::warm_memory;
 pub(crate) use instance::{Memory, Restore, disk_bytes};
 pub(crate) use prober::{FirstAnswer, Load, Manner, Prober, Question};
 pub(crate) use stage::{Scratch, Stage};

@@ -17,7 +17,7 @@ use super::report::{self, Circumstances};
 use super::subject::Place;
 use crate::examples::{self, Example};
 use crate::failure::{Failure, Result};
-use crate::measure::{Scratch, Stage};
+use crate::measure::{Scratch, Stage, warm_memory};
 use crate::process::progress;
 use crate::setup::{self, Jdk};
 use crate::{criu, layout};
@@ -62,6 +62,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
         let why = "network namespaces are refused here, and instances need one each";
         return Err(Failure::new(why).hint("run it as root"));
     }
+    warm_memory();
     let criu = criu::need_criu().map_err(|failure| failure.to_string());
     let about = Circumstances::now(effort.name.into(), stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
