@@ -20,7 +20,7 @@ mod targets;
 mod write;
 
 use crate::failure::{Failure, Result};
-use crate::measure::{Scratch, Stage, warm_memory};
+use crate::measure::{Scratch, Stage, remove_leftovers, warm_memory};
 use crate::process::{progress, step};
 use crate::setup::{self, Jdk};
 use crate::{criu, layout};
@@ -114,6 +114,7 @@ fn engine(options: &Options, effort: &Effort) -> Result<()> {
     let mut report = Report::default();
     let jdks = wanted_jdks(options, effort, &mut report)?;
     let built = layout::build(jdks.first().map(|(_, jdk)| jdk.home.as_path()))?;
+    remove_leftovers("bench");
     let scratch = Scratch::new("bench", false)?;
     let stage = Stage::set(&built, &scratch)?;
     if !stage.netns {

@@ -12,7 +12,7 @@ mod stage;
 pub(crate) use host::warm_memory;
 pub(crate) use instance::{Memory, Restore, disk_bytes};
 pub(crate) use prober::{FirstAnswer, Load, Manner, Prober, Question};
-pub(crate) use stage::{Scratch, Stage};
+pub(crate) use stage::{Scratch, Stage, remove_leftovers};
 
 use std::fs;
 

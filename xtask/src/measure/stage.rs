@@ -36,6 +36,26 @@ impl Scratch {
     }
 }
 
+/// Removes directories of runs that somebody has stopped: a signal leaves no time for it, and images are
+/// large. Only for a purpose that keeps none on request.
+pub(crate) fn remove_leftovers(purpose: &str) {
+    let entries = fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
+    for entry in entries {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| pid_of(name, purpose));
+        let is_over = pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists());
+        // Somebody else's cannot be removed, and is none of our business.
+        if is_over && fs::remove_dir_all(entry.path()).is_ok() {
+            progress(&format!("{}: of a run that was stopped, removed", entry.path().display()));
+        }
+    }
+}
+
+/// From the name of such a directory.
+fn pid_of(name: &str, purpose: &str) -> Option<u32> {
+    name.strip_prefix("tub-")?.strip_prefix(purpose)?.strip_prefix('-')?.parse().ok()
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if self.keep {
@@ -110,5 +130,17 @@ impl Stage {
             Some(uid) => format!("an ordinary user (uid {uid}; started by root)"),
             None => "the user who started it".to_owned(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_own_names_are_leftovers() {
+        assert_eq!(pid_of("tub-bench-123", "bench"), Some(123));
+        assert_eq!(pid_of("tub-bench-12x", "bench"), None);
+        assert_eq!(pid_of("tub-test-123", "bench"), None);
     }
 }

@@ -17,7 +17,7 @@ use super::report::{self, Circumstances};
 use super::subject::Place;
 use crate::examples::{self, Example};
 use crate::failure::{Failure, Result};
-use crate::measure::{Scratch, Stage, warm_memory};
+use crate::measure::{Scratch, Stage, remove_leftovers, warm_memory};
 use crate::process::progress;
 use crate::setup::{self, Jdk};
 use crate::{criu, layout};
@@ -56,6 +56,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     let agent = setup::need_jdk(options.jdk.first().map(PathBuf::as_path))?;
     let built = layout::build(Some(&agent.home))?;
+    remove_leftovers("bench");
     let scratch = Scratch::new("bench", false)?;
     let stage = Stage::set(&built, &scratch)?;
     if !stage.netns {
