@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, containers, criu, examples, fuzz, setup, tidy};
+use crate::{bench, containers, criu, examples, fuzz, postgres, setup, tidy};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -41,6 +41,10 @@ pub(crate) fn test() -> Result<()> {
         Err(error) => {
             command.env_remove("TUB_CONTAINERS").env("TUB_NO_CONTAINERS", error.to_string())
         }
+    };
+    match postgres::need_postgres() {
+        Ok(root) => command.env("TUB_POSTGRES", root),
+        Err(error) => command.env_remove("TUB_POSTGRES").env("TUB_NO_POSTGRES", error.to_string()),
     };
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command

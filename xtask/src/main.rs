@@ -18,6 +18,7 @@ mod failure;
 mod fuzz;
 mod layout;
 mod measure;
+mod postgres;
 mod process;
 mod setup;
 mod tidy;

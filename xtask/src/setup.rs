@@ -192,6 +192,9 @@ pub(crate) fn everything() -> Result<()> {
     if let Err(error) = crate::criu::need_criu() {
         progress(&format!("tests with CRIU will be skipped: {error}"));
     }
+    if let Err(error) = crate::postgres::need_postgres() {
+        progress(&format!("tests with PostgreSQL will be skipped: {error}"));
+    }
     if let Err(error) = crate::containers::need_containers() {
         progress(&format!("tests with Podman and Docker will be skipped: {error}"));
     }

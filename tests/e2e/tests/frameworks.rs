@@ -35,7 +35,7 @@ const CONNECTIONS_END: &str =
 
 /// A service of the table, whose keys are explained there.
 #[derive(Clone, Debug, Deserialize)]
-struct Example {
+pub(crate) struct Example {
     name: String,
     jar: PathBuf,
     files: Option<PathBuf>,
@@ -43,13 +43,13 @@ struct Example {
     open: Option<String>,
     #[serde(default)]
     jvm: Vec<String>,
-    answer: String,
+    pub(crate) answer: String,
     #[serde(default)]
     log: Vec<String>,
 }
 
 impl Example {
-    fn named(name: &str) -> Self {
+    pub(crate) fn named(name: &str) -> Self {
         #[derive(Deserialize)]
         struct Table {
             service: Vec<Example>,
@@ -61,7 +61,7 @@ impl Example {
     }
 
     /// Copies what it runs from to `dir`; `None`, with the reason printed, where it is not built.
-    fn install(&self, dir: &Scratch) -> Option<Installed> {
+    pub(crate) fn install(&self, dir: &Scratch) -> Option<Installed> {
         let project = examples().join(&self.name);
         if !project.join(&self.jar).exists() {
             skipped(&format!("examples/{} is not built, see `cargo xtask test`", self.name));
@@ -82,9 +82,9 @@ fn examples() -> PathBuf {
 }
 
 /// A copy of an application's files.
-struct Installed {
+pub(crate) struct Installed {
     files: PathBuf,
-    jar: PathBuf,
+    pub(crate) jar: PathBuf,
     bytes: BTreeMap<PathBuf, Vec<u8>>,
 }
 
@@ -119,9 +119,9 @@ fn bytes_below(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     BTreeMap::from([(path.to_owned(), fs::read(path).unwrap())])
 }
 
-/// A service inside a network namespace of its own, and the prober that speaks with it there: the
-/// unmodified service has one fixed port, and no two of them fit into one namespace.
-struct Probed {
+/// A service, as a rule inside a network namespace of its own, and the prober that speaks with it there:
+/// the unmodified service has one fixed port, and no two of them fit into one namespace.
+pub(crate) struct Probed {
     prober: Child,
     lines: Receiver<Value>,
     log: PathBuf,
@@ -130,9 +130,20 @@ struct Probed {
 impl Probed {
     /// Starts `words` and waits for the first correct answer.
     fn start(dir: &Scratch, name: &str, answer: &str, words: &[String]) -> Self {
+        Self::start_at(&["--netns"], dir, name, answer, words)
+    }
+
+    /// The same where `place`, options of the prober, says.
+    pub(crate) fn start_at(
+        place: &[&str],
+        dir: &Scratch,
+        name: &str,
+        answer: &str,
+        words: &[String],
+    ) -> Self {
         let log = dir.join(format!("{name}.log"));
         let mut command = Command::new(prober_binary());
-        command.args(["run", "--netns", "--expect", answer, "--log"]).arg(&log);
+        command.arg("run").args(place).args(["--expect", answer, "--log"]).arg(&log);
         if let Some(uid) = User::Ordinary.change_to() {
             command.args(["--uid", &uid.to_string()]);
         }
@@ -154,7 +165,7 @@ impl Probed {
     }
 
     /// The next line of the prober that has `key`.
-    fn told(&self, key: &str) -> Value {
+    pub(crate) fn told(&self, key: &str) -> Value {
         let log = || fs::read_to_string(&self.log).unwrap_or_default();
         loop {
             let line = self.lines.recv_timeout(Duration::from_secs(150));
@@ -167,7 +178,7 @@ impl Probed {
     }
 
     /// Has it answer `count` requests, each of them right.
-    fn answers(&mut self, count: u32) {
+    pub(crate) fn answers(&mut self, count: u32) {
         self.order(&format!("load {count}"));
         let report = self.told("failures");
         let log = fs::read_to_string(&self.log).unwrap_or_default();
@@ -175,7 +186,7 @@ impl Probed {
     }
 
     /// The JVM, which is a descendant of the prober.
-    fn jvm(&self) -> Process {
+    pub(crate) fn jvm(&self) -> Process {
         let find = || {
             let prober = Process::find(i32::try_from(self.prober.id()).ok()?)?;
             let is_java = |process: &Process| {
@@ -188,7 +199,7 @@ impl Probed {
     }
 
     /// Takes an image of it, which ends it.
-    fn checkpoint(&self, image: &Path, options: &[&str]) {
+    pub(crate) fn checkpoint(&self, image: &Path, options: &[&str]) {
         let jvm = self.jvm();
         let tub = Tub::new(User::Ordinary, "checkpoint").arg(jvm.pid().to_string());
         let finished = tub.arg("--image").arg(image).args(options).run();

@@ -13,6 +13,7 @@ mod containers;
 mod control;
 mod crac_jdk;
 mod criu;
+mod databases;
 mod descriptors;
 mod faults;
 mod frameworks;

@@ -166,6 +166,28 @@ pub fn containers() -> Option<PathBuf> {
     unpacked("container engines", "TUB_CONTAINERS", "TUB_NO_CONTAINERS", "containers")
 }
 
+/// A root directory with a PostgreSQL server: `$TUB_POSTGRES`, else the host's, else the one that
+/// `cargo xtask setup` has unpacked. Says why there is none, where there is none.
+pub fn postgres() -> Option<PathBuf> {
+    if let Ok(reason) = env::var("TUB_NO_POSTGRES") {
+        crate::skipped(&format!("no PostgreSQL: {reason}"));
+        return None;
+    }
+    let named = env::var_os("TUB_POSTGRES").map(PathBuf::from);
+    let usual = [PathBuf::from("/"), target_dir().join("postgresql")];
+    let mut roots = named.into_iter().chain(usual);
+    let Some(root) = roots.find(|root| root.join("usr/lib/postgresql").is_dir()) else {
+        crate::skipped("no PostgreSQL: `cargo xtask setup` gets it");
+        return None;
+    };
+    // It refuses to be root's, and is too large to be copied.
+    if !is_open(&root) {
+        crate::skipped(&format!("{}: out of an ordinary user's reach", root.display()));
+        return None;
+    }
+    Some(root)
+}
+
 /// What `variable` names, else what lies at `place` below target/. What is unpacked need not work here,
 /// which `cargo xtask test` has found out and says in `reason`.
 fn unpacked(what: &str, variable: &str, reason: &str, place: &str) -> Option<PathBuf> {
@@ -201,8 +223,7 @@ fn cargo_build(package: &str, target: &[&str], artifact: &str) -> PathBuf {
 /// `path`, or a copy of it where an ordinary user cannot reach it (a checkout under /root).
 fn reachable(path: &Path) -> PathBuf {
     static COPIES: OnceLock<PathBuf> = OnceLock::new();
-    let open = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
-    if User::Ordinary.change_to().is_none() || path.ancestors().all(open) {
+    if is_open(path) {
         return path.to_owned();
     }
     let copies = COPIES.get_or_init(|| {
@@ -215,6 +236,12 @@ fn reachable(path: &Path) -> PathBuf {
     let copy = copies.join(path.file_name().expect("a binary has a name"));
     fs::copy(path, &copy).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
     copy
+}
+
+/// Whether an ordinary user can reach `path`.
+fn is_open(path: &Path) -> bool {
+    let open = |dir: &Path| fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
+    User::Ordinary.change_to().is_none() || path.ancestors().all(open)
 }
 
 /// The root of the checkout.
