@@ -56,6 +56,8 @@ enum Command {
     Heaps,
     /// Let a busy program go through many checkpoints and restores, and many instances live at once.
     Soak(endurance::Soak),
+    /// Take images of JVMs in the middle of load, and compare every answer (slow).
+    JvmSoak(endurance::JvmSoak),
     /// The quick part of `ci`: formatting, tidy, lints, documentation, unit tests.
     Prepush,
     /// Everything that must hold: formatting, tidy, lints, documentation, the README's test command.
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::Faults => endurance::faults(),
         Command::Heaps => endurance::heaps(),
         Command::Soak(options) => endurance::soak(&options),
+        Command::JvmSoak(options) => endurance::jvm_soak(&options),
         Command::Prepush => checks::prepush(),
         Command::Ci => checks::ci(),
         Command::Setup => setup::everything(),
