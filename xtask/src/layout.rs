@@ -200,6 +200,7 @@ fn build_agent(layout: &Layout, java_home: &Path) -> Result<()> {
     install(&library, &layout.dir.join("lib/libtub_java_agent.so"))?;
     if let Some(jar) = jar.filter(|jar| jar.exists()) {
         install(&jar, &layout.dir.join("lib/tub-shim.jar"))?;
+        install(&jar.with_file_name("tub-facade.jar"), &layout.dir.join("lib/tub-facade.jar"))?;
     }
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! Compiles the Java shim into `OUT_DIR/tub-shim.jar`, which the agent carries.
+//! Compiles the Java shim into `OUT_DIR/tub-shim.jar`, which the agent carries, and the facade into
+//! `OUT_DIR/tub-facade.jar`.
 //!
 //! In: `../shim`, and a JDK 17 or later from `JAVA_HOME`, `PATH` or `/usr/lib/jvm`; or a ready jar
 //! named by `TUB_SHIM_JAR`. Out: the jar, for the agent to include and for `xtask` to install.
@@ -29,11 +30,19 @@ fn build() -> Result<(), String> {
     println!("cargo::rerun-if-env-changed=TUB_SHIM_JAR");
     println!("cargo::rerun-if-env-changed=JAVA_HOME");
     println!("cargo::rerun-if-changed={}", shim.display());
+    let facade = shim.join("../facade");
+    println!("cargo::rerun-if-changed={}", facade.display());
     if let Some(ready) = env::var_os("TUB_SHIM_JAR") {
         println!("cargo::rerun-if-changed={}", Path::new(&ready).display());
-        return fs::copy(&ready, &jar).map(drop).map_err(|e| {
-            format!("TUB_SHIM_JAR={}: cannot copy: {e}", Path::new(&ready).display())
-        });
+        // The facade of the same build lies beside it.
+        for (from, to) in [
+            (PathBuf::from(&ready), jar),
+            (Path::new(&ready).with_file_name("tub-facade.jar"), out.join("tub-facade.jar")),
+        ] {
+            fs::copy(&from, &to)
+                .map_err(|e| format!("TUB_SHIM_JAR: {}: cannot copy: {e}", from.display()))?;
+        }
+        return Ok(());
     }
     let jdk = jdk().ok_or_else(|| {
         format!(
@@ -56,12 +65,39 @@ fn build() -> Result<(), String> {
         .arg(&classes)
         .args(&sources))?;
     run(Command::new(jdk.join("bin/jar"))
-        .args(["--create", "--no-manifest", "--date", "2026-01-01T00:00:00Z", "--file"])
+        // Not compressed: where it must not be on the class path the agent takes it apart itself.
+        .args([
+            "--create",
+            "--no-compress",
+            "--no-manifest",
+            "--date",
+            "2026-01-01T00:00:00Z",
+            "--file",
+        ])
         .arg(&jar)
         .args([OsStr::new("-C"), shim.join("resources").as_os_str(), OsStr::new("META-INF")])
         .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("javax")])
         .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("jdk")])
-        .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("tubthumping")]))
+        .args([OsStr::new("-C"), classes.as_os_str(), OsStr::new("tubthumping")]))?;
+
+    let facade_classes = out.join("facade-classes");
+    if facade_classes.exists() {
+        fs::remove_dir_all(&facade_classes)
+            .map_err(|e| format!("{}: {e}", facade_classes.display()))?;
+    }
+    let mut sources = Vec::new();
+    java_files(&facade.join("src"), &mut sources)?;
+    sources.sort();
+    run(Command::new(jdk.join("bin/javac"))
+        .args(["-Xlint:all", "-Werror", "-encoding", "UTF-8", "-g", "--release", RELEASE, "-cp"])
+        .arg(&classes)
+        .arg("-d")
+        .arg(&facade_classes)
+        .args(&sources))?;
+    run(Command::new(jdk.join("bin/jar"))
+        .args(["--create", "--no-manifest", "--date", "2026-01-01T00:00:00Z", "--file"])
+        .arg(out.join("tub-facade.jar"))
+        .args([OsStr::new("-C"), facade_classes.as_os_str(), OsStr::new("org")]))
 }
 
 /// The first directory that has a Java compiler.

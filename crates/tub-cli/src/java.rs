@@ -7,7 +7,10 @@
 //! Not here: how the options are found and read (`java_options`).
 
 use crate::java_options::place::{Start, at_start};
-use crate::java_options::{CommandLine, CpuCheck, OptionError, VARIABLES, expand, with_variable};
+use crate::java_options::{
+    CommandLine, CpuCheck, LAST_VARIABLE, OptionError, VARIABLES, expand, with_last_variable,
+    with_variable,
+};
 use crate::report::{Code, Failure};
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -40,6 +43,8 @@ pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
         used.extend(is_used.then_some(*variable));
     }
     let words = expand(words).map_err(|error| usage(&error))?;
+    let (words, is_used) = with_last_variable(words, env::var_os(LAST_VARIABLE));
+    used.extend(is_used.then_some(LAST_VARIABLE));
     let line = CommandLine::parse(&words).map_err(|error| usage(&error))?;
     if !line.is_crac() {
         return Err(become_program(Command::new(&stock).args(&args.words)));

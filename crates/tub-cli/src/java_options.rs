@@ -7,7 +7,7 @@
 pub(crate) mod place;
 mod words;
 
-pub(crate) use words::{VARIABLES, expand, with_variable};
+pub(crate) use words::{LAST_VARIABLE, VARIABLES, expand, with_last_variable, with_variable};
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

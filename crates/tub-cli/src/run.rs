@@ -84,7 +84,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 
     let launch = Launch::new(&args.command, agent.as_deref(), env::var_os("JAVA_TOOL_OPTIONS"));
     variables.extend(launch.tool_options.map(|options| ("JAVA_TOOL_OPTIONS", options)));
-    close_inherited(&args.keep_fds);
+    let kept = close_inherited(&args.keep_fds);
+    if !kept.is_empty() {
+        let kept: Vec<String> = kept.iter().map(i32::to_string).collect();
+        variables.push(("TUB_KEPT_FDS", kept.join(",").into()));
+    }
     let mut command = Command::new(&found);
     command.arg0(program).args(&launch.arguments).envs(variables);
     let error = command.exec();
@@ -230,21 +234,25 @@ pub(crate) fn expected_agent() -> Result<PathBuf, Failure> {
     Ok(found.unwrap_or_else(|| directory.join("../lib").join(AGENT)))
 }
 
-/// Closes what the command would inherit by accident, from a terminal, an editor or a build.
-fn close_inherited(kept: &[OsString]) {
+/// Closes what the command would inherit by accident, from a terminal, an editor or a build. Gives what
+/// it shall inherit.
+fn close_inherited(kept: &[OsString]) -> Vec<i32> {
     let is_ours = env::var("LISTEN_PID").is_ok_and(|pid| pid == process::id().to_string());
     let listening = env::var("LISTEN_FDS").ok().filter(|_| is_ours);
     let first = 3 + listening.and_then(|count| count.parse::<i32>().ok()).unwrap_or(0);
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
-    let open: Vec<i32> = entries
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else {
+        return Vec::new();
+    };
+    let (kept, open): (Vec<i32>, Vec<i32>) = entries
         .flatten()
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
-        .filter(|&fd| fd >= first && !is_kept(fd, kept))
-        .collect();
+        .filter(|&fd| fd >= first)
+        .partition(|&fd| is_kept(fd, kept));
     for fd in open {
         // One of them was the directory itself, which is closed already.
         let _ = nix::unistd::close(fd);
     }
+    kept
 }
 
 /// Whether a descriptor is on the list, by its number or by where it leads.

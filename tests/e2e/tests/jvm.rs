@@ -50,13 +50,27 @@ impl Service {
         user: User,
         jdk: &Jdk,
         mode: &str,
+        all_options: (&[&str], &[&str], &[(&str, &str)]),
+    ) -> Self {
+        Self::launch(user, jdk, mode, all_options, None)
+    }
+
+    fn launch(
+        user: User,
+        jdk: &Jdk,
+        mode: &str,
         (options, of_jvm, environment): (&[&str], &[&str], &[(&str, &str)]),
+        inherited: Option<u32>,
     ) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let classes = copied_classes(jdk, &dir);
         let port = free_port();
         let left_open = dir.join("left-open.log");
-        let tub = Tub::new(user, "run").args(options).arg("--").arg(jdk.java());
+        let mut tub = Tub::new(user, "run");
+        if let Some(number) = inherited {
+            tub = tub.after(&format!("exec {number}>inherited"));
+        }
+        let tub = tub.args(options).arg("--").arg(jdk.java());
         let tub = tub.args(of_jvm).args(&["-Xmx256m", "-cp"]).arg(classes).arg("Service");
         let mut command = tub.arg(port.to_string()).arg(mode).arg(left_open).command();
         // What it leaves for others (caches, hsperfdata) goes where it may write.
@@ -74,6 +88,11 @@ impl Service {
             assert_eq!(service.ask("/count"), expected.to_string());
         }
         service
+    }
+
+    /// Starts it with an inherited descriptor, which leads to a file in its directory.
+    pub(crate) fn start_inheriting(jdk: &Jdk, number: u32, options: &[&str]) -> Self {
+        Self::launch(User::Ordinary, jdk, "plain", (options, &[], &[]), Some(number))
     }
 
     /// Another life of it, from `image`, on a port of its own.

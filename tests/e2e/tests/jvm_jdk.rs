@@ -133,7 +133,7 @@ fn options_stand_in_variables_and_files_and_an_image_is_named_late() {
         let mut command = crac.program("java");
         command.env("JAVA_TOOL_OPTIONS", "-XX:CRaCEngineOptions=keep_running=true -Dfrom=variable");
         command.arg(format!("-XX:Flags={}", flags.display())).arg("-XX:CheckCPUFeatures=exact");
-        command.env("RELEASE", "7").arg("-XX:CRaCImageLabels=release=$RELEASE");
+        command.env("RELEASE", "7").env("_JAVA_OPTIONS", "-XX:CRaCImageLabels=release=$RELEASE");
         command.args(["-Xmx256m", "-cp"]).arg(&crac.classes).arg("Service");
         command.args([&port.to_string(), "plain"]);
         let ready = |_: &str| get(port, "/").is_ok().then_some(());

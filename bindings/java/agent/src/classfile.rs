@@ -104,6 +104,31 @@ pub(crate) fn with_prologues(
 }
 
 /// What lies between an earlier rest of the input and the one now.
+/// What a class is related to, by the names of the JVM (`java/lang/Object`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Relations {
+    /// What it extends, and then what it implements.
+    pub(crate) parents: Vec<String>,
+}
+
+/// What a class extends and implements.
+pub(crate) fn relations(class: &[u8]) -> Result<Relations> {
+    let mut input = Input::new(class);
+    input.take(8)?;
+    let pool = Pool::read(&mut input)?;
+    // Access flags, and the class itself.
+    input.take(4)?;
+    let mut parents = vec![input.u16()?];
+    for _ in 0..input.u16()? {
+        parents.push(input.u16()?);
+    }
+    let names = parents.into_iter().map(|index| {
+        let name = pool.class(index)?;
+        Ok(String::from_utf8_lossy(name).into_owned())
+    });
+    Ok(Relations { parents: names.collect::<Result<_>>()? })
+}
+
 fn consumed<'a>(before: &'a [u8], input: &Input<'_>) -> &'a [u8] {
     &before[..before.len() - input.rest.len()]
 }
@@ -255,6 +280,8 @@ struct Pool<'a> {
     bytes: &'a [u8],
     /// The text of each index that is one.
     texts: Vec<Option<&'a [u8]>>,
+    /// Where the name is of each index that is a class.
+    classes: Vec<u16>,
 }
 
 impl<'a> Pool<'a> {
@@ -262,6 +289,7 @@ impl<'a> Pool<'a> {
         let count = input.u16()?;
         let start = input.rest;
         let mut texts = vec![None; usize::from(count)];
+        let mut classes = vec![0; usize::from(count)];
         let mut index = 1;
         while index < usize::from(count) {
             let mut slots = 1;
@@ -276,13 +304,19 @@ impl<'a> Pool<'a> {
                     input.take(8)?;
                     slots = 2;
                 }
-                7 | 8 | 16 | 19 | 20 => drop(input.take(2)?),
+                7 => classes[index] = input.u16()?,
+                8 | 16 | 19 | 20 => drop(input.take(2)?),
                 15 => drop(input.take(3)?),
                 tag => return error(format!("a constant of kind {tag}")),
             }
             index += slots;
         }
-        Ok(Self { count, bytes: consumed(start, input), texts })
+        Ok(Self { count, bytes: consumed(start, input), texts, classes })
+    }
+
+    /// The name of a class.
+    fn class(&self, index: u16) -> Result<&'a [u8]> {
+        self.text(self.classes.get(usize::from(index)).copied().unwrap_or(0))
     }
 
     fn text(&self, index: u16) -> Result<&'a [u8]> {

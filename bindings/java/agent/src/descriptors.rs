@@ -18,6 +18,23 @@ use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// What `tub run` was told to leave open: CRaC's contract has no complaint about what was there when the
+/// VM started. With where each led, since the application may close it and have the number anew.
+static INHERITED: OnceLock<Vec<(RawFd, PathBuf)>> = OnceLock::new();
+
+/// Remembers it, before the JVM opens anything.
+pub(crate) fn remember_inherited() {
+    let numbers = std::env::var("TUB_KEPT_FDS").unwrap_or_default();
+    let numbers: Vec<RawFd> = numbers.split(',').filter_map(|it| it.parse().ok()).collect();
+    INHERITED.get_or_init(|| all().filter(|(number, _)| numbers.contains(number)).collect());
+}
+
+fn is_inherited(number: RawFd, target: &Path) -> bool {
+    let list = INHERITED.get().map(Vec::as_slice).unwrap_or_default();
+    list.iter().any(|(other, path)| *other == number && path == target)
+}
 
 /// Descriptors that are the JVM's own.
 pub(crate) fn private() -> Vec<RawFd> {
@@ -120,6 +137,9 @@ fn move_to(path: &std::ffi::CStr, flags: i32, number: RawFd) -> io::Result<()> {
 }
 
 fn is_private(target: &Path, number: i32) -> bool {
+    if is_inherited(number, target) {
+        return true;
+    }
     let Some(name) = target.to_str() else { return false };
     match name {
         // Selectors, and the pollers of virtual threads; watch services.

@@ -164,6 +164,16 @@ impl Jvm {
         checked("AddToBootstrapClassLoaderSearch", status)
     }
 
+    /// Adds a jar to the end of the class path, where the system class loader takes it.
+    pub(crate) fn add_to_system_class_path(&self, jar: &CStr) -> Result<(), JvmError> {
+        type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const c_char) -> jint;
+        // SAFETY: slot 151 is AddToSystemClassLoaderSearch(jvmtiEnv*, const char*).
+        let add = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(151)) };
+        // SAFETY: the environment is live and the path has an end.
+        let status = unsafe { add(self.jvmti.as_ptr(), jar.as_ptr()) };
+        checked("AddToSystemClassLoaderSearch", status)
+    }
+
     /// Says which functions events are told to, and asks for the one that the JVM is ready to run
     /// Java code.
     pub(crate) fn on_events(&self, callbacks: Callbacks) -> Result<(), JvmError> {
@@ -362,6 +372,19 @@ impl<'frame> Env<'frame> {
     pub(crate) fn class(self, name: &CStr) -> Result<Object<'frame>, JvmError> {
         let class = jni!(self.raw, v1_2.FindClass, name.as_ptr());
         self.outcome(&name.to_string_lossy(), class)
+    }
+
+    /// Defines a class of the boot loader, as if it had found these bytes.
+    pub(crate) fn define_in_boot_loader(self, name: &CStr, bytes: &[u8]) -> Result<(), JvmError> {
+        let what = name.to_string_lossy();
+        let length = jsize::try_from(bytes.len())
+            .map_err(|_| JvmError(format!("{what}: {} bytes are too many", bytes.len())))?;
+        let (no_loader, source) = (ptr::null_mut(), bytes.as_ptr().cast());
+        let class = jni!(self.raw, v1_2.DefineClass, name.as_ptr(), no_loader, source, length);
+        let class = self.outcome(&what, class)?;
+        // There are many, and one place to keep them until the event is over.
+        jni!(self.raw, v1_2.DeleteLocalRef, class.raw);
+        Ok(())
     }
 
     /// The module of a class.

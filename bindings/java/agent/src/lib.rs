@@ -16,7 +16,7 @@
 //!
 //! Statics, all of them: the JVM's handles in `jvm`, set once at load; the one `Desk` at which
 //! the conversation and the round meet; the path of the socket, to remove at exit; what a late
-//! agent was told about open descriptors; the heap that `free_space` is at work on; and in `perf_data`
+//! agent was told about open descriptors; what was inherited; the heap that `free_space` is at work on; and in `perf_data`
 //! where the JVM keeps the name of its file.
 //!
 //! Panics: the release profile aborts on them, and an unwinding build aborts at the `extern`
@@ -27,6 +27,8 @@ mod attach;
 mod classfile;
 mod compilers;
 mod descriptors;
+mod direct;
+mod facade;
 mod free_space;
 mod heap;
 mod hooks;

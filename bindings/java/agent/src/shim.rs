@@ -1,4 +1,4 @@
-//! Finds the shim's jar, or puts it where it can be found again.
+//! Finds the shim's jar and the facade's, or puts them where they can be found again.
 //!
 //! In: the bytes that the agent carries. Out: the path of a file with these bytes.
 //! Invariant: the path outlives the process, since the JVM keeps the jar open and a copy of the
@@ -18,26 +18,34 @@ use std::sync::OnceLock;
 use xxhash_rust::xxh3::xxh3_64;
 
 /// The shim, as `build.rs` has made it.
-const JAR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tub-shim.jar"));
+pub(crate) const JAR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tub-shim.jar"));
+
+/// The facade `org.crac`, likewise.
+const FACADE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tub-facade.jar"));
 
 /// The path of a file with the shim's bytes.
 pub(crate) fn path() -> Result<&'static CStr, String> {
     static PATH: OnceLock<Result<CString, String>> = OnceLock::new();
-    PATH.get_or_init(find_or_write).as_deref().map_err(Clone::clone)
+    PATH.get_or_init(|| find_or_write("tub-shim", JAR)).as_deref().map_err(Clone::clone)
 }
 
-fn find_or_write() -> Result<CString, String> {
-    let path = match library_directory().map(|dir| dir.join("tub-shim.jar")) {
-        Some(installed) if holds_jar(&installed) => installed,
-        _ => write_to_cache()?,
+/// The path of a file with the facade's bytes.
+pub(crate) fn facade_path() -> Result<CString, String> {
+    find_or_write("tub-facade", FACADE)
+}
+
+fn find_or_write(name: &str, jar: &[u8]) -> Result<CString, String> {
+    let path = match library_directory().map(|dir| dir.join(format!("{name}.jar"))) {
+        Some(installed) if holds(&installed, jar) => installed,
+        _ => write_to_cache(name, jar)?,
     };
     CString::new(path.as_os_str().as_bytes()).map_err(|_| format!("{path:?}: not a path"))
 }
 
-fn holds_jar(path: &Path) -> bool {
+fn holds(path: &Path, jar: &[u8]) -> bool {
     let length = fs::metadata(path).map(|found| found.len());
-    length.is_ok_and(|length| length == JAR.len() as u64)
-        && fs::read(path).is_ok_and(|bytes| bytes == JAR)
+    length.is_ok_and(|length| length == jar.len() as u64)
+        && fs::read(path).is_ok_and(|bytes| bytes == jar)
 }
 
 /// The directory that this library was loaded from.
@@ -61,15 +69,15 @@ pub(crate) fn library_directory() -> Option<PathBuf> {
 /// Something in this library, to ask for its address.
 static JAR_ANCHOR: u8 = 0;
 
-fn write_to_cache() -> Result<PathBuf, String> {
-    let name = format!("tub-shim-{:016x}.jar", xxh3_64(JAR));
+fn write_to_cache(name: &str, jar: &[u8]) -> Result<PathBuf, String> {
+    let name = format!("{name}-{:016x}.jar", xxh3_64(jar));
     let mut problems = Vec::new();
     for directory in cache_directories() {
         let path = directory.join(&name);
-        if is_private(&directory) && holds_jar(&path) {
+        if is_private(&directory) && holds(&path, jar) {
             return Ok(path);
         }
-        match write_into(&directory, &path) {
+        match write_into(&directory, &path, jar) {
             Ok(()) => return Ok(path),
             Err(error) => problems.push(format!("{}: {error}", directory.display())),
         }
@@ -99,7 +107,7 @@ fn is_private(directory: &Path) -> bool {
         .is_ok_and(|found| found.is_dir() && found.uid() == us && found.mode() & 0o077 == 0)
 }
 
-fn write_into(directory: &Path, path: &Path) -> Result<(), String> {
+fn write_into(directory: &Path, path: &Path, jar: &[u8]) -> Result<(), String> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -116,7 +124,7 @@ fn write_into(directory: &Path, path: &Path) -> Result<(), String> {
         .truncate(true)
         .mode(0o600)
         .open(&aside)
-        .and_then(|mut file: File| file.write_all(JAR))
+        .and_then(|mut file: File| file.write_all(jar))
         .and_then(|()| fs::rename(&aside, path));
     written.map_err(|error| {
         // What cannot be removed either is left to whoever cleans the directory.

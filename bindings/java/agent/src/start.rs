@@ -7,7 +7,7 @@
 
 use crate::application::{self, JavaApplication};
 use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
-use crate::{DESK, free_space, hooks, shim};
+use crate::{DESK, descriptors, direct, facade, free_space, hooks, shim};
 use jni_sys::{JNI_ERR, JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
 use std::io::{self, Write};
@@ -27,10 +27,13 @@ unsafe extern "C" fn Agent_OnLoad(
         // Named twice: on the command line, and in JAVA_TOOL_OPTIONS.
         return JNI_OK;
     }
+    descriptors::remember_inherited();
     // SAFETY: the JVM passes its own handle.
     let loaded = unsafe { Jvm::load(vm) };
     report(loaded.and_then(|jvm| {
-        jvm.add_to_boot_class_path(shim_path()?)?;
+        if !direct::may_use_an_archive() {
+            jvm.add_to_boot_class_path(shim_path()?)?;
+        }
         jvm.on_events(callbacks(true))
     }));
     JNI_OK
@@ -57,10 +60,12 @@ unsafe extern "C" fn Agent_OnAttach(
     // SAFETY: the JVM passes its own handle.
     let loaded = unsafe { Jvm::load(vm) };
     let ready = loaded.and_then(|jvm| {
-        jvm.add_to_boot_class_path(shim_path()?)?;
         jvm.on_events(callbacks(false))?;
         // On a thread of its own, since attaching and detaching this one would end it for Java.
-        let ready = thread::spawn(|| jvm.attached(|env| become_ready(jvm, env)));
+        let ready = thread::spawn(|| {
+            // A longer boot class path would end the use of archives for all other classes.
+            jvm.attached(|env| become_ready(jvm, env, true))
+        });
         ready.join().unwrap_or_else(|_| Err(JvmError::new("the start panicked")))
     });
     let status = if ready.is_ok() { JNI_OK } else { JNI_ERR };
@@ -90,17 +95,23 @@ unsafe extern "C" fn vm_init(_jvmti: *mut c_void, env: *mut JNIEnv, _thread: job
     let Some(jvm) = Jvm::get() else { return };
     // SAFETY: the JVM passes the environment of this thread, valid during the event.
     let env = unsafe { Env::from_raw(env) };
-    report(become_ready(jvm, env));
+    report(become_ready(jvm, env, direct::may_use_an_archive()));
 }
 
-fn become_ready(jvm: &'static Jvm, env: Env<'_>) -> Result<(), JvmError> {
+/// Once there is Java. With `directly` the shim is not on the boot class path.
+fn become_ready(jvm: &'static Jvm, env: Env<'_>, directly: bool) -> Result<(), JvmError> {
     let boot_loader = env.class(c"jdk/internal/loader/BootLoader")?;
     let unnamed =
         env.call_static(&boot_loader, c"getUnnamedModule", c"()Ljava/lang/Module;", &[])?;
     make_resources_visible(env)?;
     opt_in(env)?;
     export_management(jvm, env, &unnamed)?;
+    if directly {
+        // After that, since one of them extends a class of the JDK's management.
+        direct::define_all(env, shim::JAR)?;
+    }
     hooks::install(jvm, env, &unnamed)?;
+    facade::offer(jvm, env)?;
     thread::Builder::new()
         .name("tub control".into())
         .spawn(|| {

@@ -5,7 +5,7 @@
 //!
 //! JVM(since 9): `@file` and `JDK_JAVA_OPTIONS` hold words parted by blanks, with quotes, and in files
 //! comments from `#` on (the `java` man page); `JAVA_TOOL_OPTIONS` and `-XX:VMOptionsFile` the same
-//! without comments; `-XX:Flags` names of options without `-XX:`. A product VM does not read
+//! without comments, and so does `_JAVA_OPTIONS`, which has the last word; `-XX:Flags` names of options without `-XX:`. A product VM does not read
 //! `.hotspotrc`, and says so.
 
 use super::{OptionError, WITH_VALUE, crac_option};
@@ -15,17 +15,56 @@ use std::fs;
 /// Variables whose words come before those of the command line, the first one first.
 pub(crate) const VARIABLES: [&str; 2] = ["JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS"];
 
+/// The variable whose words come after the options of the command line.
+///
+/// JVM(since 17): `Arguments::parse` takes `JAVA_TOOL_OPTIONS`, then the command line, then this; the last
+/// of several values holds.
+pub(crate) const LAST_VARIABLE: &str = "_JAVA_OPTIONS";
+
 /// The words with those of a variable before them, where it has options of CRaC's; whether it has.
 pub(crate) fn with_variable(
     words: &[OsString],
     variable: Option<OsString>,
 ) -> (Vec<OsString>, bool) {
+    let more = words_of(variable);
+    let is_used = !more.is_empty();
+    (more.into_iter().chain(words.iter().cloned()).collect(), is_used)
+}
+
+/// The same with those of the variable before the main class, `-jar` or `-m`.
+pub(crate) fn with_last_variable(
+    words: Vec<OsString>,
+    variable: Option<OsString>,
+) -> (Vec<OsString>, bool) {
+    let more = words_of(variable);
+    let is_used = !more.is_empty();
+    let mut all = words;
+    let at = program_at(&all);
+    all.splice(at..at, more);
+    (all, is_used)
+}
+
+/// The words of a variable that has options of CRaC's.
+fn words_of(variable: Option<OsString>) -> Vec<OsString> {
     let text = variable.unwrap_or_default().to_string_lossy().into_owned();
     if !text.contains("-XX:") || !text.split_whitespace().any(|word| crac_option(word).is_some()) {
-        return (words.to_vec(), false);
+        return Vec::new();
     }
-    let more = split(&text).into_iter().map(OsString::from);
-    (more.chain(words.iter().cloned()).collect(), true)
+    split(&text).into_iter().map(OsString::from).collect()
+}
+
+/// Where the options of a command line end.
+fn program_at(words: &[OsString]) -> usize {
+    let mut at = 0;
+    while let Some(word) = words.get(at) {
+        let text = word.to_string_lossy();
+        let names_it = text == "-jar" || text == "-m" || text.starts_with("--module");
+        if names_it && !text.starts_with("--module-path") || !text.starts_with(['-', '@']) {
+            break;
+        }
+        at += if WITH_VALUE.contains(&&*text) { 2 } else { 1 };
+    }
+    at.min(words.len())
 }
 
 /// The words with files of options replaced by what they say, where that has options of CRaC's.
@@ -110,6 +149,15 @@ mod tests {
         assert!(used);
         assert_eq!(all, ["-XX:CRaCCheckpointTo=my cr", "-Da=b", "Main"]);
         assert!(!with_variable(&words("Main"), Some("-Da=b".into())).1);
+        let last = || Some(OsString::from("-XX:CRaCCheckpointTo=cr"));
+        for (line, at) in [("-cp x Main a", 2), ("-Xmx1g -jar a.jar b", 1), ("-Da=b", 1)] {
+            let (all, used) = with_last_variable(words(line), last());
+            let mut expected = words(line);
+            expected.insert(at, "-XX:CRaCCheckpointTo=cr".into());
+            assert!(used && all == expected, "{all:?}");
+        }
+        let (all, _) = with_last_variable(words("-p mods -m app/Main"), last());
+        assert_eq!(all, words("-p mods -XX:CRaCCheckpointTo=cr -m app/Main"));
         assert_eq!(expand(words("Main @nothing")).unwrap(), words("Main @nothing"));
         assert!(expand(words("@/no/such/file Main")).is_err());
     }

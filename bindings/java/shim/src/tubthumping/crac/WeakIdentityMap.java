@@ -14,12 +14,20 @@ import java.util.Map;
  * @param <K> the keys
  * @param <V> the values, which must not lead to their keys
  */
-final class WeakIdentityMap<K, V> {
+public final class WeakIdentityMap<K, V> {
     private final Map<Object, V> values = new LinkedHashMap<>();
     private final ReferenceQueue<K> collected = new ReferenceQueue<>();
 
-    /** Puts a value in, after all others. */
-    synchronized void put(K key, V value) {
+    /** Nothing yet. */
+    public WeakIdentityMap() {}
+
+    /**
+     * Puts a value in, after all others.
+     *
+     * @param key held weakly
+     * @param value must not lead to the key
+     */
+    public synchronized void put(K key, V value) {
         forgetCollected();
         Key<K> weak = new Key<>(key, collected);
         // Out first: the order of a LinkedHashMap is that of the first insertion.
@@ -27,8 +35,13 @@ final class WeakIdentityMap<K, V> {
         values.put(weak, value);
     }
 
-    /** The value of a key; {@code null} if it has none. */
-    synchronized V get(Object key) {
+    /**
+     * The value of a key.
+     *
+     * @param key compared by identity
+     * @return {@code null} if it has none
+     */
+    public synchronized V get(Object key) {
         return values.get(new Probe(key));
     }
 
