@@ -47,6 +47,8 @@ enum Subject {
     Engine(Options),
     /// Show a kept run: the README's summary, bench/RESULTS.md and bench/plots are made from it.
     Plot(plot::Options),
+    /// What it costs to be ready: starts and throughput with the agent and without.
+    Ready(services::ready::Options),
 }
 
 /// How the engine is measured.
@@ -86,6 +88,7 @@ pub(crate) fn run(bench: &Bench) -> Result<()> {
     let options = match &bench.part {
         Some(Subject::Engine(options)) => options,
         Some(Subject::Plot(options)) => return plot::run(options),
+        Some(Subject::Ready(options)) => return services::ready::run(options),
         None => return services::run(&bench.services),
     };
     let effort = match (options.quick, options.check) {
@@ -106,7 +109,8 @@ pub(crate) fn check() -> Result<()> {
         jdk: Vec::new(),
         no_criu: false,
     };
-    engine(&options, &CHECK)
+    engine(&options, &CHECK)?;
+    services::ready::run(&services::ready::Options::check())
 }
 
 fn engine(options: &Options, effort: &Effort) -> Result<()> {

@@ -12,6 +12,7 @@ mod effort;
 mod kind;
 mod outcome;
 mod peers;
+pub(super) mod ready;
 
 use super::report::{self, Circumstances};
 use super::subject::Place;
@@ -204,13 +205,21 @@ impl Measured {
 
 /// The JDKs for a service: those named that it runs on, or those installed, the newest first.
 fn wanted_jdks(options: &Options, effort: &Effort, example: &Example) -> Result<Vec<(u32, Jdk)>> {
-    if !options.jdk.is_empty() {
-        let mut named = super::jdks_at(&options.jdk)?;
+    let mut jdks = jdks_for(&options.jdk, example)?;
+    if options.jdk.is_empty() {
+        jdks.truncate(effort.jdks_max);
+    }
+    Ok(jdks)
+}
+
+/// The same without a limit.
+fn jdks_for(wished: &[PathBuf], example: &Example) -> Result<Vec<(u32, Jdk)>> {
+    if !wished.is_empty() {
+        let mut named = super::jdks_at(wished)?;
         named.retain(|(release, _)| example.jdks.iter().any(|oldest| oldest <= release));
         return Ok(named);
     }
     let mut jdks = setup::jdks(&example.jdks);
     jdks.sort_by_key(|(release, _)| std::cmp::Reverse(*release));
-    jdks.truncate(effort.jdks_max);
     Ok(jdks)
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// The first JDK whose cache is made by one option (JEP 514) and holds profiles of methods (JEP 515).
-const AOT_SINCE: u32 = 25;
+pub(super) const AOT_SINCE: u32 = 25;
 /// At its end the training run starts another JVM, which writes the cache.
 const TO_WRITE_IT: Duration = Duration::from_secs(120);
 /// Seconds that taking a jar apart may need.
@@ -48,15 +48,44 @@ pub(super) fn aot_cache(
     if app.release < AOT_SINCE {
         return Err(format!("JDK {}: the one-step AOT cache came with {AOT_SINCE}", app.release));
     }
-    step(&format!("{}: training an AOT cache", app.key), || train(place, app, effort)).map_err(
-        |failure| {
-            progress(&format!("AOT cache: {failure}"));
-            failure.to_string()
-        },
-    )
+    with_archive(place, app, effort.warm_up, Archive::Aot).map_err(|failure| {
+        progress(&format!("AOT cache: {failure}"));
+        failure.to_string()
+    })
 }
 
-fn train(place: &Place, app: &App, effort: &Effort) -> Result<Vec<OsString>> {
+/// What a JVM keeps classes in from one start to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Archive {
+    /// An ahead-of-time cache.
+    Aot,
+    /// A dynamic archive of class data (JEP 350).
+    Dynamic,
+}
+
+impl Archive {
+    /// The option that makes it, the one that uses it, the end of its name.
+    const fn words(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Aot => ("-XX:AOTCacheOutput=", "-XX:AOTCache=", "aot"),
+            Self::Dynamic => ("-XX:ArchiveClassesAtExit=", "-XX:SharedArchiveFile=", "jsa"),
+        }
+    }
+}
+
+/// The command line with an archive, which a run that was used makes at its end.
+pub(super) fn with_archive(
+    place: &Place,
+    app: &App,
+    warm_up: u32,
+    archive: Archive,
+) -> Result<Vec<OsString>> {
+    let what = format!("{}: training for {archive:?}", app.key);
+    step(&what, || train(place, app, warm_up, archive))
+}
+
+fn train(place: &Place, app: &App, warm_up: u32, archive: Archive) -> Result<Vec<OsString>> {
+    let (make, utilize, ending) = archive.words();
     let unpacked = place.path(&format!("{}.unpacked", app.key));
     let (java, rest) = match app.example.taken_apart(&app.installed, &unpacked) {
         None => (app.jdk.java(), app.command[1..].to_vec()),
@@ -66,7 +95,7 @@ fn train(place: &Place, app: &App, effort: &Effort) -> Result<Vec<OsString>> {
             (app.jdk.java(), app.example.command(&app.jdk, &parts)[1..].to_vec())
         }
     };
-    let cache = place.path(&format!("{}.aot", app.key));
+    let cache = place.path(&format!("{}.{ending}", app.key));
     let with = |option: &str| {
         let mut word = OsString::from(option);
         word.push(&cache);
@@ -79,16 +108,16 @@ fn train(place: &Place, app: &App, effort: &Effort) -> Result<Vec<OsString>> {
         &place.stage,
         &format!("{} training", app.key),
         app.question(),
-        &with("-XX:AOTCacheOutput="),
+        &with(make),
     )?;
     prober.go()?;
     prober.first_answer()?;
-    prober.load(effort.warm_up)?;
+    prober.load(warm_up)?;
     let ended = prober.stop()?;
     if !cache.exists() {
         return Err(Failure::new(format!(
             "the training run wrote no cache; it ended with {ended}"
         )));
     }
-    Ok(with("-XX:AOTCache="))
+    Ok(with(utilize))
 }

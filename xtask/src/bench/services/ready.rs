@@ -1,0 +1,309 @@
+//! `cargo xtask bench ready`: what it costs to be ready for a checkpoint that never comes.
+//!
+//! In: a service of the examples, JDKs. Out: times to the first answer and rates, with the agent and without,
+//! their ratios, and a file that is kept.
+//! Invariant: the two take turns, so that a machine that slows down slows down both; archives of
+//! classes are made as their documentation asks, without us.
+//! Not here: checkpoints.
+
+use super::application::App;
+use super::peers::{self, Archive};
+use crate::bench::report::{self, Circumstances};
+use crate::bench::series::summary;
+use crate::bench::subject::Place;
+use crate::examples;
+use crate::failure::{Failure, Result};
+use crate::layout;
+use crate::measure::{Prober, Scratch, Stage, percentile, rounded};
+use crate::process::progress;
+use crate::setup::{self, Jdk};
+use serde_json::{Value, json};
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+/// How the cost is measured.
+#[derive(clap::Args)]
+pub(in crate::bench) struct Options {
+    /// Fewer starts and requests: some minutes.
+    #[arg(long, conflicts_with = "check")]
+    quick: bool,
+    /// Only see that everything works and prints; fails for wrong answers, never for times.
+    #[arg(long)]
+    check: bool,
+    /// Print one JSON object on the last line of stdout instead of the table.
+    #[arg(long)]
+    json: bool,
+    /// The JDKs to run on; otherwise those of examples/services.toml that are installed.
+    #[arg(long, value_name = "JAVA_HOME")]
+    jdk: Vec<PathBuf>,
+    /// The service of examples/services.toml.
+    #[arg(long, value_name = "NAME", default_value = "spring-boot")]
+    service: String,
+}
+
+impl Options {
+    /// The short form that the continuous integration runs.
+    pub(in crate::bench) fn check() -> Self {
+        let service = "spring-boot".to_owned();
+        Self { quick: false, check: true, json: false, jdk: Vec::new(), service }
+    }
+
+    fn wish(&self) -> Wish {
+        match (self.quick, self.check) {
+            (_, true) => Wish { name: "check", rounds: 2, load: 500, with_archives: false },
+            (true, _) => Wish { name: "quick", rounds: 10, load: 10_000, with_archives: true },
+            _ => Wish { name: "full", rounds: 30, load: 40_000, with_archives: true },
+        }
+    }
+}
+
+/// Requests of the run that makes an archive.
+const WARM_UP: u32 = 1000;
+
+/// How often, and how much.
+struct Wish {
+    name: &'static str,
+    /// Starts of each kind.
+    rounds: usize,
+    /// Requests after each.
+    load: u32,
+    with_archives: bool,
+}
+
+/// One start.
+struct Sample {
+    answer_ms: f64,
+    /// Requests per second over the second half of the load, when most is compiled.
+    rate: f64,
+}
+
+/// A command line, started with us and without.
+struct Pair {
+    kind: &'static str,
+    jdk: String,
+    command: Vec<OsString>,
+    without: Vec<Sample>,
+    with: Vec<Sample>,
+    failures: Vec<String>,
+}
+
+/// Measures.
+pub(in crate::bench) fn run(options: &Options) -> Result<()> {
+    setup::need_linker()?;
+    let wish = options.wish();
+    let example = examples::named(&options.service)?;
+    let first = setup::need_jdk(options.jdk.first().map(PathBuf::as_path))?;
+    let built = layout::build(Some(&first.home))?;
+    let scratch = Scratch::new("bench", false)?;
+    let stage = Stage::set(&built, &scratch)?;
+    if !stage.netns {
+        let why = "network namespaces are refused here, and instances need one each";
+        if options.check {
+            progress(&format!("skipped: {why}"));
+            return Ok(());
+        }
+        return Err(Failure::new(why).hint("run it as root"));
+    }
+    let criu = Err("not measured".to_owned());
+    let about = Circumstances::now(wish.name.to_owned(), stage.account(), &criu, &stage.scratch)?;
+    let place = Place { stage, criu };
+    let mut pairs = Vec::new();
+    for (release, jdk) in super::jdks_for(&options.jdk, &example)? {
+        let app = match App::new(&place, &example, release, &jdk) {
+            Ok(app) => app,
+            Err(failure) if options.check => {
+                progress(&format!("skipped: {}: {failure}", example.name));
+                return Ok(());
+            }
+            Err(failure) => return Err(failure),
+        };
+        let mut of_jdk = command_lines(&place, &app, &jdk, &wish);
+        let options: Vec<OsString> = app.example.run_options();
+        for round in 0..wish.rounds {
+            for pair in &mut of_jdk {
+                pair.round(&place, &app, &options, round, wish.load);
+            }
+        }
+        pairs.extend(of_jdk);
+    }
+    let failures: usize = pairs.iter().map(|pair| pair.failures.len()).sum();
+    let mut value = about.to_json("ready");
+    value["service"] = json!(example.name);
+    value["failures"] = json!(failures);
+    value["pairs"] = pairs.iter().map(Pair::to_json).collect();
+    let path = report::keep(&value)?;
+    let rows: Vec<String> = pairs.iter().map(Pair::row).collect();
+    let table = format!("{}\n{}", heading(), rows.join("\n"));
+    if options.json {
+        eprintln!("\n{table}\n");
+        println!("{value}");
+    } else {
+        println!("\n{table}\n");
+    }
+    progress(&format!("kept: {}", path.display()));
+    if failures > 0 {
+        return Err(Failure::new(format!(
+            "{failures} starts failed; {} tells why",
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// As anybody would start it, and with the archive of classes that the JDK has for it.
+fn command_lines(place: &Place, app: &App, jdk: &Jdk, wish: &Wish) -> Vec<Pair> {
+    let pair = |kind, command| Pair {
+        kind,
+        jdk: jdk.version.clone(),
+        command,
+        without: Vec::new(),
+        with: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut pairs = vec![pair("as it is", app.command.clone())];
+    if wish.with_archives {
+        let (kind, archive) = if app.release < peers::AOT_SINCE {
+            ("CDS archive", Archive::Dynamic)
+        } else {
+            ("AOT cache", Archive::Aot)
+        };
+        match peers::with_archive(place, app, WARM_UP, archive) {
+            Ok(command) => pairs.push(pair(kind, command)),
+            Err(failure) => progress(&format!("{kind}: none: {failure}")),
+        }
+    }
+    pairs
+}
+
+impl Pair {
+    /// A start of each, the one that comes first changing from round to round.
+    fn round(&mut self, place: &Place, app: &App, options: &[OsString], round: usize, load: u32) {
+        for turn in 0..2 {
+            let with = (round + turn) % 2 == 1;
+            let name = format!("{} {} {round} {with}", app.key, self.kind);
+            let mut words: Vec<OsString> = Vec::new();
+            if with {
+                words.extend([place.stage.layout.tub().into(), "run".into()]);
+                words.extend_from_slice(options);
+                words.push("--".into());
+            }
+            words.extend_from_slice(&self.command);
+            match start(place, app, &name, &words, load) {
+                Ok(sample) if with => self.with.push(sample),
+                Ok(sample) => self.without.push(sample),
+                Err(failure) => {
+                    progress(&format!("{name}: failed: {failure}"));
+                    self.failures.push(failure.to_string());
+                }
+            }
+        }
+    }
+
+    fn ratio(&self, of: fn(&Sample) -> f64) -> Option<f64> {
+        let median =
+            |samples: &[Sample]| percentile(&samples.iter().map(of).collect::<Vec<_>>(), 50);
+        Some(rounded(median(&self.with)? / median(&self.without)?))
+    }
+
+    fn to_json(&self) -> Value {
+        let of = |samples: &[Sample], of: fn(&Sample) -> f64| {
+            summary(&samples.iter().map(of).collect::<Vec<_>>())
+        };
+        let both = |value: fn(&Sample) -> f64| {
+            json!({
+                "without": of(&self.without, value),
+                "with": of(&self.with, value),
+                "ratio_of_medians": self.ratio(value),
+            })
+        };
+        json!({
+            "kind": self.kind,
+            "jdk": self.jdk,
+            "answer_ms": both(|sample| sample.answer_ms),
+            "rate": both(|sample| sample.rate),
+            "failures": self.failures,
+        })
+    }
+
+    fn row(&self) -> String {
+        let middle = |samples: &[Sample], of: fn(&Sample) -> f64| {
+            let all: Vec<f64> = samples.iter().map(of).collect();
+            percentile(&all, 50).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
+        };
+        let ratio =
+            |of| self.ratio(of).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
+        let [ms, rate]: [fn(&Sample) -> f64; 2] = [|sample| sample.answer_ms, |sample| sample.rate];
+        format!(
+            "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}",
+            format!("{} {}", self.jdk, self.kind),
+            self.with.len(),
+            self.failures.len(),
+            middle(&self.without, ms),
+            middle(&self.with, ms),
+            ratio(ms),
+            middle(&self.without, rate),
+            middle(&self.with, rate),
+            ratio(rate),
+        )
+    }
+}
+
+fn heading() -> String {
+    format!(
+        "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}\n  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}",
+        "",
+        "",
+        "",
+        "ms to the",
+        "answer",
+        "",
+        "requests",
+        "per s",
+        "",
+        "medians",
+        "n",
+        "failed",
+        "without",
+        "with",
+        "ratio",
+        "without",
+        "with",
+        "ratio",
+    )
+}
+
+fn start(place: &Place, app: &App, name: &str, command: &[OsString], load: u32) -> Result<Sample> {
+    let mut prober = Prober::prepare(&place.stage, name, app.question(), command)?;
+    prober.go()?;
+    let answer_ms = prober.first_answer()?.ms;
+    prober.load(load / 2)?;
+    let rate = prober.load(load / 2)?.rate;
+    prober.stop()?;
+    Ok(Sample { answer_ms, rate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_of_medians() {
+        let samples = |all: &[f64]| {
+            all.iter().map(|&answer_ms| Sample { answer_ms, rate: 100.0 }).collect::<Vec<_>>()
+        };
+        let pair = Pair {
+            kind: "as it is",
+            jdk: "17".into(),
+            command: Vec::new(),
+            without: samples(&[100.0, 900.0, 50.0]),
+            with: samples(&[105.0, 104.0, 200.0]),
+            failures: Vec::new(),
+        };
+        let value = pair.to_json();
+        assert_eq!(value["answer_ms"]["ratio_of_medians"], 1.05);
+        assert_eq!(value["rate"]["ratio_of_medians"], 1.0);
+        let row = pair.row();
+        let words: Vec<&str> = row.split_whitespace().collect();
+        assert_eq!(words[4..], ["3", "0", "100", "105", "1.050", "100", "100", "1.000"]);
+    }
+}
