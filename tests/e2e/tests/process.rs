@@ -49,6 +49,18 @@ fn a_thousand_threads_survive_twice() {
     });
 }
 
+/// For a lock, a child, room, a signal, another's word; and until a point in time.
+#[test]
+fn calls_that_wait_for_somebody_still_wait() {
+    round_trips("blocked", &Flavour::LAZY);
+}
+
+/// As mutexes that know their owner.
+#[test]
+fn futexes_that_know_their_owner_are_waited_for_where_ids_are_kept() {
+    round_trips("owned-futexes", &[Flavour::LAZY[0], Flavour::LAZY[1]]);
+}
+
 /// Their owners' ids stand in them, so ids must be kept.
 #[test]
 fn mutexes_that_know_their_owner_survive_where_ids_are_kept() {

@@ -14,6 +14,7 @@
 
 mod allocator;
 mod attributes;
+mod blocked;
 mod commons;
 #[cfg(target_arch = "x86_64")]
 mod confined;
@@ -31,6 +32,7 @@ mod locks;
 mod mappings;
 mod memory;
 mod mutexes;
+mod owned_futexes;
 mod paths;
 mod pattern;
 mod pipes;
@@ -69,6 +71,7 @@ type Subject = fn(&'static Stage) -> io::Result<()>;
 const SUBJECTS: &[(&str, Subject)] = &[
     ("allocator", allocator::allocator),
     ("attributes", attributes::attributes),
+    ("blocked", blocked::blocked),
     ("commons", commons::commons),
     ("counter", counter::counter),
     ("dontneed", memory::dontneed),
@@ -89,6 +92,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("memory", memory::memory),
     ("memory-tls", threads::memory_tls),
     ("odd-memory", mappings::odd_memory),
+    ("owned-futexes", owned_futexes::owned_futexes),
     ("owners", locks::owners),
     ("paths", paths::paths),
     ("pidfds", kin::pidfds),

@@ -4,6 +4,7 @@
 //! Invariant: nothing here decides anything; each function is one call.
 //! Not here: handlers and assembly, which stand where they are used.
 
+mod blocking;
 mod descriptors;
 mod family;
 mod locks;
@@ -15,6 +16,7 @@ mod sockets;
 mod time;
 mod waits;
 
+pub(crate) use blocking::*;
 pub(crate) use descriptors::*;
 pub(crate) use family::*;
 pub(crate) use locks::*;

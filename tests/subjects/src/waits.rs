@@ -104,7 +104,7 @@ pub(crate) fn waits(stage: &'static Stage) -> io::Result<()> {
         stage.holds("pause ends by a handler", POKED.load(Ordering::SeqCst) > 0);
     });
     let pausing_thread = std::os::unix::thread::JoinHandleExt::as_pthread_t(&pausing);
-    while WAITING.load(Ordering::SeqCst) < 25 {
+    while WAITING.load(Ordering::SeqCst) < 26 {
         thread::yield_now();
     }
     thread::sleep(BEFORE);
@@ -206,7 +206,7 @@ impl Timed {
 }
 
 fn every_timed_call(semaphore: i32, signal: i32) -> io::Result<Vec<Timed>> {
-    let (one, other) = (sys::epoll_create()?, sys::epoll_create()?);
+    let [one, masked, other] = [sys::epoll_create()?, sys::epoll_create()?, sys::epoll_create()?];
     let timed = |name, ends_with, call| Timed { name, ends_with, call };
     Ok(vec![
         timed("nanosleep, blindly", 0, Box::new(|| sys::nanosleep_blindly(WAIT))),
@@ -217,6 +217,7 @@ fn every_timed_call(semaphore: i32, signal: i32) -> io::Result<Vec<Timed>> {
         timed("select", 0, Box::new(|| sys::select_nothing(WAIT))),
         timed("pselect", 0, Box::new(|| sys::pselect_nothing(WAIT))),
         timed("epoll_wait", 0, Box::new(move || sys::epoll_wait_for(&one, Some(WAIT)))),
+        timed("epoll_pwait", 0, Box::new(move || sys::epoll_pwait(&masked, WAIT))),
         timed("epoll_pwait2", 0, Box::new(move || sys::epoll_pwait2(&other, WAIT))),
         timed("futex", -libc::ETIMEDOUT, Box::new(|| sys::futex_nobody_wakes(WAIT))),
         timed(

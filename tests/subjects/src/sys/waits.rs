@@ -26,7 +26,7 @@ pub(crate) struct Answer {
 /// # Safety
 ///
 /// As for that call.
-unsafe fn call(number: libc::c_long, args: [u64; 6]) -> Answer {
+pub(super) unsafe fn call(number: libc::c_long, args: [u64; 6]) -> Answer {
     let mut after = args;
     let [a, b, c, d, e, f] = &mut after;
     let result: i64;
@@ -108,6 +108,16 @@ pub(crate) fn epoll_wait_for(epoll: &OwnedFd, time: Option<Duration>) -> Answer 
     let epoll = u64::from(epoll.as_raw_fd().cast_unsigned());
     // SAFETY: the kernel writes at most one event to this frame.
     unsafe { call(libc::SYS_epoll_wait, [epoll, (&raw mut event).addr() as u64, 1, time, 0, 0]) }
+}
+
+/// epoll_pwait(2) on a set, with a mask of all signals, so that it takes none of others.
+pub(crate) fn epoll_pwait(epoll: &OwnedFd, time: Duration) -> Answer {
+    let mut event = libc::epoll_event { events: 0, u64: 0 };
+    let (time, set) = (milliseconds(time), u64::MAX);
+    let epoll = u64::from(epoll.as_raw_fd().cast_unsigned());
+    let set = (&raw const set).addr() as u64;
+    // SAFETY: the kernel reads the set and writes at most one event, both of this frame.
+    unsafe { call(libc::SYS_epoll_pwait, [epoll, (&raw mut event).addr() as u64, 1, time, set, 8]) }
 }
 
 /// epoll_pwait2(2) on a set.
