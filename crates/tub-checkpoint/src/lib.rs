@@ -18,6 +18,7 @@ mod error;
 mod files;
 mod home;
 mod left_behind;
+mod mapped;
 mod memory;
 mod memory_files;
 mod refuse;
@@ -35,6 +36,7 @@ pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver, 
 pub use ended::has_ended;
 pub use ending::cannot_end;
 pub use error::{Error, Outcome, Result};
+pub use mapped::Unmappable;
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{
     DELETED_BYTES_MAX, OpenPolicy, Refusal, RefusalKind, TcpPolicy, application_open,

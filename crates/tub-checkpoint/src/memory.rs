@@ -95,7 +95,9 @@ fn vma(
     let name = map.path.as_deref().unwrap_or("");
     let protection =
         Protection { read: map.perms.read, write: map.perms.write, execute: map.perms.execute };
-    let is_file = map.inode != 0 && name.starts_with('/');
+    // KERNEL: a private mapping of /dev/zero is anonymous memory in all but its name (mmap_zero,
+    // drivers/char/mem.c).
+    let is_file = map.inode != 0 && name.starts_with('/') && name != "/dev/zero";
     let page_store = is_file && name.rsplit('/').next() == Some(tub_image::PAGES_FILE);
     let (backing, saved) = if name == "[vvar]" || name == "[vvar_vclock]" || name == "[vdso]" {
         // Kept for hosts with another kernel: the process knows addresses in it.

@@ -3,6 +3,7 @@
 //! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
+use crate::mapped::{Unmappable, unmappable};
 use crate::refuse::SECRET_MEMORY_REASON;
 use crate::tree::Kin;
 use crate::watched::Watched;
@@ -10,7 +11,7 @@ use crate::{Error, Refusal, RefusalKind, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::SFlag;
 use nix::sys::statfs::{FsType, HUGETLBFS_MAGIC, statfs};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
@@ -41,6 +42,8 @@ pub struct Survey {
     pub stat: StatRecord,
     /// `/proc/PID/smaps`.
     pub mappings: Vec<SmapsRecord>,
+    /// Paths of mapped files that could not be mapped again.
+    pub unmappable: BTreeMap<String, Unmappable>,
     /// Threads, the main one first.
     pub threads: Vec<SurveyedThread>,
     /// Descriptors, ascending.
@@ -203,6 +206,7 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         watched,
         pid,
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
+        unmappable: unmappable(pid, &mappings),
         mappings,
         threads,
         children,

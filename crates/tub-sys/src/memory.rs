@@ -135,6 +135,26 @@ pub fn map_fresh_at(range: AddrRange) -> Result<(), Errno> {
     check(result as i64).map(drop)
 }
 
+/// `mmap(PROT_NONE, MAP_PRIVATE, file)` of one page, and `munmap` of it after `look` has had its address:
+/// for what /proc tells of mappings.
+///
+/// # Errors
+///
+/// Where the file cannot be mapped.
+pub fn while_mapped<T>(file: BorrowedFd<'_>, look: impl FnOnce(u64) -> T) -> Result<T, Errno> {
+    let len = usize::try_from(PAGE_BYTES).map_err(|_| Errno::ENOMEM)?;
+    let fd = file.as_raw_fd();
+    // SAFETY: the kernel chooses a free place, so no memory in use is touched.
+    let page =
+        unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_NONE, libc::MAP_PRIVATE, fd, 0) };
+    if page == libc::MAP_FAILED {
+        return Err(Errno::last());
+    }
+    let seen = look(page.addr() as u64);
+    // SAFETY: the page was mapped above, and `look` has had no more of it than a number.
+    check(i64::from(unsafe { libc::munmap(page, len) })).map(|_| seen)
+}
+
 /// Anonymous memory of our own, whose pages are there from the start.
 #[derive(Debug)]
 pub struct FreshMemory {

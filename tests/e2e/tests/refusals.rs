@@ -279,6 +279,74 @@ fn memory_and_objects_that_only_the_kernel_knows() {
     is_refused(&["userfaultfd"], &["is a userfaultfd"]);
 }
 
+/// The same for what not every kernel or machine has.
+fn is_refused_where_there_is_such(users: &[Flavour], kind: &str, words: &[&str]) {
+    every(users, |flavour| {
+        let original = Subject::new("refused", flavour.user).options(&[kind]).start();
+        if let Ok(lacking) = fs::read_to_string(original.dir().join("state/lacking")) {
+            skipped(&lacking);
+        } else {
+            let image = original.dir().join("image");
+            original.checkpoint(&image, &[]).fails_with(code::REFUSED, words);
+            nothing_is_left(original.dir().path());
+        }
+        original.goes_on();
+        original.go("");
+        original.verdict();
+    });
+}
+
+#[test]
+fn memory_that_userfaultfd_answers_for() {
+    is_refused(&["fault-range"], &["is registered with userfaultfd", "is a userfaultfd"]);
+}
+
+#[test]
+fn a_handle_of_a_single_thread() {
+    let words = ["descriptor 3: pidfd of ", "names a thread"];
+    is_refused_where_there_is_such(&USERS, "thread-handle", &words);
+}
+
+#[test]
+fn a_shadow_stack() {
+    is_refused_where_there_is_such(&USERS, "shadow-stack", &["is a shadow stack"]);
+}
+
+#[test]
+fn memory_of_a_device() {
+    if !is_root() {
+        return skipped("needs root, to map a device");
+    }
+    is_refused_where_there_is_such(&USERS[..1], "device", &["mapping ", "maps a device"]);
+    is_refused_of(&USERS[..1], &["ring"], &["socket:[", "belongs to a kernel object"]);
+}
+
+#[test]
+fn memory_on_huge_pages() {
+    const POOL: &str = "/proc/sys/vm/nr_hugepages";
+    if !is_root() {
+        return skipped("needs root, to have huge pages set aside");
+    }
+    let set_aside = fs::read_to_string(POOL).unwrap();
+    let more = set_aside.trim().parse::<u32>().unwrap() + 2;
+    fs::write(POOL, more.to_string()).unwrap();
+    let tried = std::panic::catch_unwind(|| {
+        is_refused_where_there_is_such(&USERS, "huge-page", &["is on huge pages of a pool"]);
+    });
+    fs::write(POOL, set_aside).unwrap();
+    assert!(tried.is_ok(), "memory on huge pages: see above");
+}
+
+/// Known from its mapping alone: the descriptor is closed.
+#[test]
+fn a_mapped_file_that_something_was_mounted_over() {
+    if !is_root() {
+        return skipped("needs root, to mount a file over another");
+    }
+    let words = ["mapping ", "state/below is not what its path leads to", "unmount what covers it"];
+    is_refused_of(&USERS[..1], &["mapped-under"], &words);
+}
+
 #[test]
 fn what_takes_a_right_to_have() {
     if !is_root() {

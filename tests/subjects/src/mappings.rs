@@ -39,6 +39,7 @@ pub(crate) fn odd_memory(stage: &'static Stage) -> io::Result<()> {
     let beyond = beyond_end(stage)?;
     let reserved = Mapping::anonymous(1 << 20, WRITE, libc::MAP_NORESERVE)?;
     let unreserved = Mapping::anonymous(64, WRITE, 0)?;
+    let [mut zeros, mut shared_zeros] = zeros()?;
 
     stage.across()?;
 
@@ -68,9 +69,29 @@ pub(crate) fn odd_memory(stage: &'static Stage) -> io::Result<()> {
     stage.same("file mapping up to the end of the file", &pattern::word(63, 0), &word);
     stage.holds("the last page of the file is there", beyond.is_readable(1)?);
     stage.holds("there is nothing beyond the end of the file", !beyond.is_readable(2)?);
+    for (name, mapping) in [("private", &mut zeros), ("shared", &mut shared_zeros)] {
+        let zero = |page| mapping.words(page, 1).iter().all(|word| *word == 0);
+        stage.holds(&format!("{name} zeros of /dev/zero"), zero(0) && zero(2));
+        let difference = pattern::first_difference(mapping.words(1, 1), 64);
+        stage.same(&format!("what was written over {name} zeros"), &None, &difference);
+        pattern::fill(mapping.words_mut(2, 1), 65);
+    }
     stage.holds("a reservation counts as NORESERVE", has_flag(&reserved, "nr")?);
     stage.holds("other memory does not", !has_flag(&unreserved, "nr")?);
     Ok(())
+}
+
+/// `/dev/zero`, mapped private and shared, the second page of three written to.
+fn zeros() -> io::Result<[Mapping; 2]> {
+    let device = File::options().read(true).write(true).open("/dev/zero")?;
+    let mut both = [
+        Mapping::file(&device, 3, WRITE, libc::MAP_PRIVATE)?,
+        Mapping::file(&device, 3, WRITE, libc::MAP_SHARED)?,
+    ];
+    for mapping in &mut both {
+        pattern::fill(mapping.words_mut(1, 1), 64);
+    }
+    Ok(both)
 }
 
 /// Guards in anonymous memory and, where the kernel takes them there, in a file mapping.

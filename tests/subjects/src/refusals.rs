@@ -12,6 +12,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc;
 
@@ -21,7 +22,9 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 /// `namespace`, `events`, `named`, `netlink-group`,
 /// `thread-rights`, `thread-filter`, `thread-timer`, `thread-files`, `thread-directories`, `thread-namespace`,
 /// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
-/// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`: holds them and counts.
+/// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`, `fault-range`, `huge-page`,
+/// `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`: holds them and counts. What cannot be had here
+/// is left out, and the file `lacking` says why.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
     let mut child: Option<Child> = None;
@@ -68,6 +71,13 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "child-files" => children.push(sys::forked_with(libc::CLONE_FILES)?),
             "child-directories" => children.push(sys::forked_with(libc::CLONE_FS)?),
             "child-memory" => children.push(sys::forked_with(libc::CLONE_VM)?),
+            "fault-range" => held.push(sys::userfaultfd_range()?),
+            "huge-page" => or_lacking(stage, kind, sys::huge_page())?,
+            "shadow-stack" => or_lacking(stage, kind, sys::shadow_stack())?,
+            "device" => or_lacking(stage, kind, device())?,
+            "ring" => sys::packet_ring()?,
+            "mapped-under" => sys::map_for_ever(&mounted_over(stage)?.into())?,
+            "thread-handle" => or_lacking(stage, kind, in_a_thread(handle_of_this_thread))?,
             "netlink-group" => held.push(netlink_group()?),
             _ => return Err(io::Error::other(format!("unknown kind {kind}"))),
         }
@@ -96,6 +106,37 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
         stage.works("closing", fd.try_clone());
     }
     Ok(())
+}
+
+/// Notes for the harness what this kernel or this machine does not have.
+fn or_lacking(stage: &Stage, kind: &str, made: io::Result<()>) -> io::Result<()> {
+    match made {
+        Ok(()) => Ok(()),
+        Err(error) => fs::write(stage.path("lacking"), format!("no {kind} here: {error}")),
+    }
+}
+
+/// A handle of the calling thread, which stays open.
+fn handle_of_this_thread() -> io::Result<()> {
+    sys::pidfd_of_thread().map(std::mem::forget)
+}
+
+/// Maps what memory of a device this machine lets us map, and does not touch it: the first that a PCI
+/// device offers (`/sys/bus/pci/devices/*/resource*`), or a disk's.
+fn device() -> io::Result<()> {
+    let devices = fs::read_dir("/sys/bus/pci/devices").into_iter().flatten().flatten();
+    let resource =
+        |device: fs::DirEntry| (0..6).map(move |n| device.path().join(format!("resource{n}")));
+    let disks = ["/dev/loop0", "/dev/zram0", "/dev/ram0"].map(PathBuf::from);
+    let mut last = io::Error::other("no device");
+    for path in devices.flat_map(resource).chain(disks) {
+        let opened = File::options().read(true).write(true).open(path);
+        match opened.and_then(|file| sys::map_for_ever(&file.into())) {
+            Ok(()) => return Ok(()),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 fn connected() -> io::Result<(TcpStream, TcpStream)> {
@@ -145,7 +186,7 @@ fn mounted_over(stage: &Stage) -> io::Result<File> {
     for name in ["below", "above"] {
         fs::write(stage.path(name), name)?;
     }
-    let file = File::open(stage.path("below"))?;
+    let file = File::options().read(true).write(true).open(stage.path("below"))?;
     sys::mount_over(&stage.path("above"), &stage.path("below"))?;
     Ok(file)
 }

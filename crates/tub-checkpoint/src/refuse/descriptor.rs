@@ -148,12 +148,16 @@ pub(crate) fn is_deleted(fd: &SurveyedFd) -> bool {
 
 /// Why something that is opened again by its path would not be found there, if it would not.
 fn astray(fd: &SurveyedFd) -> Option<&'static str> {
-    let reason = if fd.link.contains(char::REPLACEMENT_CHARACTER) {
+    (fd.found_by_path == Some(false)).then(|| astray_reason(&fd.link))
+}
+
+/// Why `path` does not lead to what is open or mapped under that name.
+pub(super) fn astray_reason(path: &str) -> &'static str {
+    if path.contains(char::REPLACEMENT_CHARACTER) {
         "has a name that is no UTF-8, which an image cannot hold"
     } else {
         "is not what its path leads to, where something else was mounted since"
-    };
-    (fd.found_by_path == Some(false)).then_some(reason)
+    }
 }
 
 /// How a file of the kernel's is called for whoever opens it again: files about the process itself,

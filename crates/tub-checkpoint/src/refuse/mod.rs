@@ -18,7 +18,8 @@ pub use socket::TcpPolicy;
 pub(crate) use socket::socket_name;
 pub use tree::unsupported_tree;
 
-use crate::{Survey, SurveyedFd};
+use crate::{Survey, SurveyedFd, Unmappable};
+use descriptor::astray_reason;
 use std::fmt;
 use tub_procfs::smaps::SmapsRecord;
 
@@ -85,7 +86,7 @@ pub fn unsupported(survey: &Survey, closing: &[i32], tcp: TcpPolicy) -> Vec<Refu
     let mut all = Vec::new();
     process::process(survey, &mut all);
     for mapping in &survey.mappings {
-        all.extend(memory(mapping));
+        all.extend(memory(survey, mapping));
     }
     for fd in &survey.fds {
         if (fd.number > 2 || survey.kin.descendant) && !closing.contains(&fd.number) {
@@ -100,7 +101,10 @@ const SECRET_MEMORY: &str = "/secretmem";
 pub(crate) const SECRET_MEMORY_REASON: &str =
     "is secret memory, which nobody else can read (memfd_secret(2))";
 
-fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
+/// Reason and remedy of a mapped device.
+const DEVICE: (&str, &str) = ("maps a device", "close the device before the checkpoint");
+
+fn memory(survey: &Survey, mapping: &SmapsRecord) -> Option<Refusal> {
     let map = &mapping.map;
     let name = map.path.as_deref().unwrap_or("");
     let flags = &mapping.vm_flags;
@@ -110,17 +114,25 @@ fn memory(mapping: &SmapsRecord) -> Option<Refusal> {
         if name.starts_with("[v") {
             return None;
         }
-        ("maps a device", "close the device before the checkpoint")
+        DEVICE
     } else if flags.has("ss") {
         ("is a shadow stack, which is not supported yet", "")
-    } else if flags.has("um") || flags.has("uw") {
+    } else if flags.has("um") || flags.has("uw") || flags.has("ui") {
         ("is registered with userfaultfd", "")
     } else if name.starts_with("/SYSV") {
         ("is System V shared memory", "detach it before the checkpoint")
     } else if map.deleted && name == SECRET_MEMORY {
         (SECRET_MEMORY_REASON, "let go of it before the checkpoint")
-    } else if name == "/[aio]" || name == "[uprobes]" || name.starts_with("anon_inode:") {
+    } else if name == "/[aio]"
+        || name == "[uprobes]"
+        || map.inode != 0 && !name.starts_with('/')
+        || name.starts_with("anon_inode:")
+    {
         ("belongs to a kernel object that cannot be stored", "close it before the checkpoint")
+    } else if let Some(Unmappable::Device) = survey.unmappable.get(name) {
+        DEVICE
+    } else if let Some(Unmappable::Astray) = survey.unmappable.get(name) {
+        (astray_reason(name), "unmap it, or unmount what covers it, before the checkpoint")
     } else {
         return None;
     };

@@ -43,6 +43,15 @@ pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     owned(libc::c_int::try_from(fd).expect("a descriptor is an int"))
 }
 
+/// pidfd_open(2) of the calling thread. KERNEL(since 6.9): PIDFD_THREAD.
+pub(crate) fn pidfd_of_thread() -> io::Result<OwnedFd> {
+    const PIDFD_THREAD: i32 = libc::O_EXCL;
+    let tid = super::gettid();
+    // SAFETY: takes integers.
+    let fd = check_long(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, PIDFD_THREAD) })?;
+    owned(libc::c_int::try_from(fd).expect("a descriptor is an int"))
+}
+
 /// pidfd_send_signal(2) without more to say.
 pub(crate) fn signal_by(pidfd: &OwnedFd, signal: i32) -> io::Result<()> {
     let (fd, nothing) = (pidfd.as_raw_fd(), null::<libc::siginfo_t>());

@@ -73,6 +73,80 @@ pub(crate) fn userfaultfd() -> io::Result<OwnedFd> {
     descriptor(unsafe { libc::syscall(libc::SYS_userfaultfd, UFFD_USER_MODE_ONLY) })
 }
 
+/// A range of memory registered with a userfaultfd of its own (ioctl_userfaultfd(2)).
+pub(crate) fn userfaultfd_range() -> io::Result<OwnedFd> {
+    const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+    const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+    const UFFD_API: u64 = 0xaa;
+    const UFFDIO_REGISTER_MODE_MISSING: u64 = 1;
+    let fd = userfaultfd()?;
+    // struct uffdio_api: api, features, ioctls.
+    let mut api = [UFFD_API, 0, 0];
+    // SAFETY: the kernel reads and writes the three words.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_API as _, api.as_mut_ptr()) })?;
+    let at = fresh_page(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+    // struct uffdio_register: start, length, mode, ioctls.
+    let mut range = [at.addr() as u64, 4096, UFFDIO_REGISTER_MODE_MISSING, 0];
+    // SAFETY: the kernel reads and writes the four words; nobody uses the page.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), UFFDIO_REGISTER as _, range.as_mut_ptr()) })?;
+    Ok(fd)
+}
+
+/// A page mapped for ever: nobody knows where.
+fn fresh_page(flags: i32, fd: i32) -> io::Result<*mut libc::c_void> {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+    let at = unsafe { libc::mmap(null_mut(), 4096, rights, flags, fd, 0) };
+    if at == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(at) }
+}
+
+/// mmap(2) of the first page of `file`, for ever, and never touched.
+pub(crate) fn map_for_ever(file: &OwnedFd) -> io::Result<()> {
+    fresh_page(libc::MAP_SHARED, file.as_raw_fd()).map(drop)
+}
+
+/// mmap(2) of memory on a huge page of the pool, touched.
+pub(crate) fn huge_page() -> io::Result<()> {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_HUGETLB;
+    // SAFETY: without MAP_FIXED, mmap touches no existing mapping.
+    let at = unsafe { libc::mmap(null_mut(), 2 << 20, rights, flags, -1, 0) };
+    if at == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the page was mapped, and reserved for us, a moment ago.
+    unsafe { at.cast::<u8>().write(7) };
+    Ok(())
+}
+
+/// map_shadow_stack(2), which makes no thread use it.
+pub(crate) fn shadow_stack() -> io::Result<()> {
+    const SYS_MAP_SHADOW_STACK: libc::c_long = 453;
+    // SAFETY: takes integers; without an address, no existing mapping is touched.
+    check_long(unsafe { libc::syscall(SYS_MAP_SHADOW_STACK, 0, 4096, 0) }).map(drop)
+}
+
+/// A packet socket's ring of one block (packet(7), PACKET_RX_RING), which outlives its descriptor.
+pub(crate) fn packet_ring() -> io::Result<()> {
+    const SOL_PACKET: i32 = 263;
+    const PACKET_RX_RING: i32 = 5;
+    let socket = super::socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0)?;
+    // struct tpacket_req: size and number of blocks, size and number of frames.
+    let ring = [4096_u32, 1, 2048, 2];
+    let bytes = libc::socklen_t::try_from(size_of_val(&ring)).expect("16");
+    // SAFETY: the kernel reads the four words.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            SOL_PACKET,
+            PACKET_RX_RING,
+            ring.as_ptr().cast(),
+            bytes,
+        )
+    })?;
+    map_for_ever(&socket)
+}
+
 /// perf_event_open(2): PERF_COUNT_SW_TASK_CLOCK of this thread, in user mode.
 pub(crate) fn performance_counter() -> io::Result<OwnedFd> {
     // struct perf_event_attr of its first size: type, size, config, …, and in the sixth word the bits
