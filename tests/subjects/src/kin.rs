@@ -20,6 +20,8 @@ struct Shared {
     event: OwnedFd,
     epoll: OwnedFd,
     pipe: (File, File),
+    /// Of the parent, and of nobody.
+    handles: [OwnedFd; 2],
 }
 
 /// `kin`: one of each.
@@ -32,6 +34,11 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     let epoll = sys::epoll_create()?;
     let event = sys::eventfd(0, 0)?;
     sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &event, libc::EPOLLIN, 1)?;
+    let parent = std::process::id().cast_signed();
+    let Some(gone) = sys::fork()? else { sys::exit(0) };
+    let handles = [sys::pidfd(parent)?, sys::pidfd(gone)?];
+    sys::wait(gone, 0)?;
+    sys::fcntl(&handles[0], libc::F_SETFL, libc::O_NONBLOCK)?;
     let mut shared = Shared {
         file: open("file")?,
         log: open("log")?,
@@ -39,11 +46,11 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
         event,
         epoll,
         pipe: sys::pipe(0)?,
+        handles,
     };
     sys::flock(&shared.locked, libc::LOCK_EX)?;
     let (ours, theirs) = sys::socketpair(libc::SOCK_SEQPACKET)?;
     let (mut said, line) = sys::pipe(0)?;
-    let parent = std::process::id().cast_signed();
 
     let Some(child) = sys::fork()? else {
         drop((ours, said));
@@ -58,6 +65,8 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     };
     drop((theirs, line));
     let mut ours = File::from(ours);
+    // What belongs to the number, and not to what it stands for.
+    sys::fcntl(&shared.handles[0], libc::F_SETFD, 0)?;
     let Some(ended) = sys::fork()? else { sys::exit(3) };
     sys::wait_for_zombie(ended)?;
     let (of_child, of_self, of_zombie) =
@@ -87,6 +96,12 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     stage.same("position", &40, &shared.file.stream_position()?);
     let flags = sys::fcntl(&shared.log, libc::F_GETFL, 0)?;
     stage.holds("flags that the child has set", flags & libc::O_APPEND != 0);
+    for (handle, nonblocking) in shared.handles.iter().zip([false, true]) {
+        let flags = sys::fcntl(handle, libc::F_GETFL, 0)? & libc::O_NONBLOCK != 0;
+        stage.same("flags of a handle that the child has changed", &nonblocking, &flags);
+    }
+    let closes = sys::fcntl(&shared.handles[0], libc::F_GETFD, 0)?;
+    stage.same("our number of the shared handle is not closed on exec", &0, &closes);
     let mut count = [0; 8];
     File::from(shared.event.try_clone()?).read_exact(&mut count)?;
     stage.same("count of the child", &41, &u64::from_ne_bytes(count));
@@ -210,6 +225,16 @@ fn child(
         let bytes = ours.read(&mut text)?;
         stage.same("message that waited", &expected.as_bytes(), &&text[..bytes]);
     }
+    let [of_parent_too, of_nobody] = &shared.handles;
+    let flags = sys::fcntl(of_parent_too, libc::F_GETFL, 0)?;
+    stage.holds("flags of the shared handle", flags & libc::O_NONBLOCK != 0);
+    let closes = sys::fcntl(of_parent_too, libc::F_GETFD, 0)?;
+    stage.same("its number here is closed on exec", &libc::FD_CLOEXEC, &closes);
+    stage.works("finding the parent by the shared handle", sys::signal_by(of_parent_too, 0));
+    let lost = sys::signal_by(of_nobody, 0).map_err(|error| error.raw_os_error());
+    stage.same("nobody is nobody to both", &Err(Some(libc::ESRCH)), &lost);
+    sys::fcntl(of_parent_too, libc::F_SETFL, 0)?;
+    sys::fcntl(of_nobody, libc::F_SETFL, libc::O_NONBLOCK)?;
     shared.file.seek(io::SeekFrom::Start(40))?;
     sys::fcntl(&shared.log, libc::F_SETFL, libc::O_APPEND)?;
     sys::epoll_ctl(&shared.epoll, libc::EPOLL_CTL_MOD, &shared.event, libc::EPOLLIN, 2)?;

@@ -65,6 +65,29 @@ pub enum FileStep {
         /// Status flags.
         flags: i32,
     },
+    /// Makes the socket by which one task hands a description to others.
+    LetterBox {
+        /// Number.
+        number: i32,
+    },
+    /// Hands a description to other tasks.
+    Hand {
+        /// Its number.
+        number: i32,
+        /// By which socket.
+        letter_box: i32,
+        /// How many take it.
+        copies: usize,
+    },
+    /// Takes a description that another task hands over, and places it at a number.
+    Take {
+        /// From which socket.
+        letter_box: i32,
+        /// Number.
+        number: i32,
+        /// FD_CLOEXEC.
+        close_on_exec: bool,
+    },
     /// Makes a pipe, or opens a FIFO, and places the ends that are open.
     Pipe {
         /// Of a FIFO.
@@ -209,9 +232,12 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
             continue;
         }
         if let Some(of) = named_process(file) {
-            // Of several tasks, each opens its own, since nobody but the main one is there yet.
+            // Of several tasks the first that has it opens it, since nobody but the main one is there yet,
+            // and hands it to the others.
             if !several {
                 pidfds.push(FileStep::PidFd { of, number, close_on_exec, flags: file.flags });
+            } else if holders(checkpoint, index).nth(1).is_some() {
+                opens.push(FileStep::LetterBox { number });
             }
             continue;
         }
@@ -278,6 +304,13 @@ fn named_process(file: &OpenFile) -> Option<NsPid> {
         FileKind::PidFd { of } => of,
         _ => None,
     }
+}
+
+/// The tasks that have a description, in their order.
+fn holders(checkpoint: &Checkpoint, file: usize) -> impl Iterator<Item = usize> {
+    let has = move |task: &Task| task.fds.iter().any(|fd| fd.file == file);
+    let tasks = checkpoint.tasks.iter().enumerate();
+    tasks.filter(move |(_, task)| has(task)).map(|(index, _)| index)
 }
 
 /// At which numbers each description is made: those of the only task, or one above all.
@@ -349,10 +382,20 @@ fn table(
         if let Some(of) = process.filter(|_| !inherited.contains_key(&fd.file)) {
             let (close_on_exec, flags) = (fd.close_on_exec, checkpoint.files[fd.file].flags);
             let known = pidfds.entry(fd.file).or_default();
-            steps.push(match known.first() {
-                Some(&(from, _)) => FileStep::Duplicate { from, to: number, close_on_exec },
-                None => FileStep::PidFd { of, number, close_on_exec, flags },
-            });
+            let (letter_box, copies) =
+                (numbers[&fd.file][0].0, holders(checkpoint, fd.file).count() - 1);
+            match known.first() {
+                Some(&(from, _)) => {
+                    steps.push(FileStep::Duplicate { from, to: number, close_on_exec });
+                }
+                None if holders(checkpoint, fd.file).next() == Some(index) => {
+                    steps.push(FileStep::PidFd { of, number, close_on_exec, flags });
+                    if copies > 0 {
+                        steps.push(FileStep::Hand { number, letter_box, copies });
+                    }
+                }
+                None => steps.push(FileStep::Take { letter_box, number, close_on_exec }),
+            }
             known.push((number, close_on_exec));
             continue;
         }

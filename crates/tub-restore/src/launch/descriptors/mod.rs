@@ -7,6 +7,7 @@
 
 mod deleted;
 mod file;
+mod handover;
 mod inotify;
 mod memory;
 mod pidfd;
@@ -159,6 +160,28 @@ fn perform(
             };
             let pid = born(*of).ok_or(Errno::ESRCH).map_err(failed)?;
             let fd = tub_sys::pidfd_open(pid, pidfd::flags(*flags)).map_err(failed)?;
+            tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)
+        }
+        FileStep::LetterBox { number } => {
+            let failed = |source| LaunchError::Descriptor {
+                object: format!("descriptor {number}: socket for handles of processes"),
+                source,
+            };
+            let fd = handover::letter_box().map_err(failed)?;
+            tub_sys::move_to(fd, *number, true).map_err(failed)
+        }
+        FileStep::Hand { number, letter_box, copies } => {
+            handover::hand(*number, *letter_box, *copies).map_err(|source| {
+                let object = format!("descriptor {number}: pidfd that other processes share");
+                LaunchError::Descriptor { object, source }
+            })
+        }
+        FileStep::Take { letter_box, number, close_on_exec } => {
+            let failed = |source| LaunchError::Descriptor {
+                object: format!("descriptor {number}: pidfd that another process shares"),
+                source,
+            };
+            let fd = handover::take(*letter_box).map_err(failed)?;
             tub_sys::move_to(fd, *number, *close_on_exec).map_err(failed)
         }
         FileStep::Pipe { .. } => pipe::pipe(step),
