@@ -2,7 +2,7 @@
 //!
 //! In: a survey, a borrowed thread. Out: values. What a kernel does not know yet counts as not set.
 
-use crate::collect::{Caller, ask};
+use crate::caller::{Caller, ask};
 use crate::survey::bytes;
 use crate::{Result, Survey, SurveyedThread};
 use tub_model::{Controls, Scheduling};

@@ -3,7 +3,7 @@
 //! In: a frozen process. Out: registers to go on with, and memory for the way. Invariant: that
 //! memory holds nothing that the process will ever read.
 
-use crate::collect::read_words;
+use crate::caller::read_words;
 use crate::registers::{self, CriticalSection, Interruption};
 use crate::{Error, Result, Survey, SurveyedThread, memory};
 use std::collections::HashMap;

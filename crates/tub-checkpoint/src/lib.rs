@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod aside;
+mod caller;
 mod checkpoint;
 mod collect;
 mod controls;
@@ -26,6 +27,7 @@ mod registers;
 mod robust;
 mod running;
 mod same;
+mod state;
 mod survey;
 mod tree;
 mod waits;

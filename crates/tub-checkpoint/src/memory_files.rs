@@ -9,7 +9,7 @@
 //! somewhere can be seen by anybody.
 
 use crate::aside::{Halt, Outbox};
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::memory::readable_end;
 use crate::{Error, Result, Survey};
 use nix::fcntl::{FcntlArg, fcntl};

@@ -4,7 +4,7 @@
 //! Invariant: the description is left as it was found.
 //! Not here: which descriptors are worth asking about (`files`).
 
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::{Result, SurveyedFd};
 use nix::sys::stat::SFlag;
 use tub_sys::Errno;

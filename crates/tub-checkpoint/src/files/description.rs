@@ -4,7 +4,7 @@
 //! can be none. Invariant: the description is left as it was found.
 
 use super::{FilePolicy, inotify, pipe, socket};
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::memory_files::MemoryFiles;
 use crate::refuse::{self, Refusal, RefusalKind};
 use crate::survey::fdinfo;

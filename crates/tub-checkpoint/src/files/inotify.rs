@@ -2,7 +2,7 @@
 //!
 //! In: a surveyed descriptor. Out: its watches by path, or why it cannot be stored.
 
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::{Result, Survey, SurveyedFd};
 use tub_model::{FileKind, InotifyWatch};
 

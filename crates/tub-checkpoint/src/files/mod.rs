@@ -11,7 +11,7 @@ mod options;
 mod pipe;
 mod socket;
 
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::memory_files::MemoryFiles;
 use crate::refuse::{Refusal, RefusalKind, TcpPolicy};
 use crate::same::same_description;

@@ -7,7 +7,7 @@
 //! otherwise by the process itself, which costs two stops for each option.
 
 use super::socket::number;
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::{Result, SurveyedFd};
 use std::os::fd::{AsFd, OwnedFd};
 use tub_model::SocketOption;

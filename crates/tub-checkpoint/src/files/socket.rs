@@ -7,7 +7,7 @@
 //! process is frozen already, and not in [`crate::refuse`].
 
 use super::options::{self, option_word};
-use crate::collect::Caller;
+use crate::caller::Caller;
 use crate::refuse::{TcpPolicy, socket_name};
 use crate::{Result, Survey, SurveyedFd};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
