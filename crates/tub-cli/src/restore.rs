@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tubthumping::{
-    CriuError, Ids, LaunchError, MemoryMode, Outcome, RestoreError, RestoreOptions, Stats, Stdio,
+    CriuError, Ids, LaunchError, MemoryMode, Outcome, PlanError, RestoreError, RestoreOptions,
+    Stats, Stdio,
 };
 
 /// Make a running process of an image. In the foreground: signals are passed on, and the exit
@@ -38,6 +39,10 @@ pub(crate) struct Args {
     /// Return once it runs, and let it outlive this command.
     #[arg(long)]
     detach: bool,
+    /// What to do where monotonic clocks cannot go on from where they stood, since no time namespace can
+    /// be had: let them jump forward alone, or back as well (what waits may wait as much longer).
+    #[arg(long, value_enum, default_value_t = ClocksArg::Forward)]
+    clocks: ClocksArg,
     /// Write the times of the stages to this file, as JSON, in microseconds.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -65,6 +70,12 @@ enum MemoryArg {
     Auto,
     Lazy,
     Eager,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ClocksArg {
+    Forward,
+    Any,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -109,6 +120,7 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
         arguments: args.arguments.clone(),
         data: args.data.as_deref().map_or(Ok(Vec::new()), data)?,
         detach: args.detach,
+        clocks_may_go_back: args.clocks == ClocksArg::Any,
         required_labels: args.require_label.clone(),
         criu: args.criu.options(),
     };
@@ -225,6 +237,11 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
         RestoreError::Labels(_) => (Code::BadImage, "`tub inspect` tells which labels it has"),
         RestoreError::Files(_) => (Code::BadImage, FILE_CHANGED),
         RestoreError::Locked(_) => (Code::HostLacks, LOCKED),
+        RestoreError::Plan(PlanError::ClockBackwards { .. }) => (
+            Code::HostLacks,
+            "restore where time namespaces can be had, or with --clocks any, if nothing in it waits for \
+             long",
+        ),
         RestoreError::Plan(_) => (Code::HostLacks, "`tub check` tells what this host allows"),
         RestoreError::NoArguments => (Code::Usage, ""),
         RestoreError::Unsupported { .. } => (Code::Usage, "leave it out"),

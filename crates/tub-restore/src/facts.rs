@@ -5,7 +5,9 @@
 use crate::launch::{Surroundings, blob};
 use crate::plan::{MemoryFacts, PlanFacts};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
+use nix::time::{ClockId, clock_gettime};
 use std::fs::File;
+use std::time::Duration;
 use tub_model::{HostFacts, Limit};
 
 /// Gathers the facts.
@@ -15,6 +17,7 @@ pub fn plan_facts(
     image: &HostFacts,
     here: &HostFacts,
 ) -> PlanFacts {
+    let clock = |id| clock_gettime(id).map_or(0, |now| nanoseconds(now.into()));
     PlanFacts {
         user_namespace: surroundings.user_namespace,
         time_namespace: surroundings.time_namespace,
@@ -22,7 +25,8 @@ pub fn plan_facts(
         clone3: tub_sys::has_clone3(),
         store_is_noexec: fstatvfs(pages)
             .is_ok_and(|stat| stat.flags().contains(FsFlags::ST_NOEXEC)),
-        same_boot: image.boot_id == here.boot_id,
+        monotonic_ns: clock(ClockId::CLOCK_MONOTONIC),
+        boottime_ns: clock(ClockId::CLOCK_BOOTTIME),
         uid: surroundings.uid,
         gid: surroundings.gid,
         capabilities: surroundings.capabilities,
@@ -37,6 +41,10 @@ pub fn plan_facts(
         blob_bytes: blob::CODE.len() as u64,
         terminal: nix::unistd::isatty(std::io::stdin()).unwrap_or(false),
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// linux/capability.h: CAP_SYS_ADMIN 21 and CAP_CHECKPOINT_RESTORE 40 both open prctl(PR_SET_MM)'s

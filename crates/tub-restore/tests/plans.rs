@@ -8,8 +8,8 @@
 use tub_image::PageRun;
 use tub_model::*;
 use tub_restore::plan::{
-    Ids, MemoryFacts, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio,
-    auto_memory, lower, plan,
+    ClockPlan, Ids, MemoryFacts, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan,
+    Stdio, auto_memory, lower, plan,
 };
 use tub_restorer_abi::Stub;
 use tub_units::{AddrRange, FdNumber, NsPid, RemoteAddr};
@@ -203,7 +203,8 @@ fn facts() -> PlanFacts {
         set_executable: true,
         clone3: true,
         store_is_noexec: false,
-        same_boot: true,
+        monotonic_ns: u64::MAX,
+        boottime_ns: u64::MAX,
         uid: 1000,
         gid: 1000,
         capabilities: [0; 3],
@@ -538,8 +539,24 @@ fn an_exact_restore_ignores_advice_about_hot_pages() {
 
 #[test]
 fn the_clock_never_runs_backwards() {
-    let facts = PlanFacts { time_namespace: false, same_boot: false, ..facts() };
-    assert_eq!(planned(&facts, PlanWishes::default()).err(), Some(PlanError::ClockBackwards));
+    let saved = checkpoint().clocks;
+    let (monotonic_ns, boottime_ns) = (saved.monotonic_ns, saved.boottime_ns);
+    // Any host that has run for as long will do.
+    let same = PlanFacts { time_namespace: false, monotonic_ns, boottime_ns, ..facts() };
+    let plan = planned(&same, PlanWishes::default()).unwrap();
+    assert_eq!(plan.clocks, ClockPlan::Jump);
+    assert_eq!(plan.warnings, ["clocks jump forward: no time namespace can be had here"]);
+    for behind in [
+        PlanFacts { monotonic_ns: monotonic_ns - 1, ..same.clone() },
+        PlanFacts { boottime_ns: boottime_ns - 1, ..same },
+    ] {
+        let error = planned(&behind, PlanWishes::default()).err();
+        assert_eq!(error, Some(PlanError::ClockBackwards { seconds: 1 }));
+        let wishes = PlanWishes { clocks_may_go_back: true, ..PlanWishes::default() };
+        let plan = planned(&behind, wishes).unwrap();
+        assert_eq!(plan.clocks, ClockPlan::Jump);
+        assert!(plan.warnings[0].starts_with("clocks go back by 1 s"), "{:?}", plan.warnings);
+    }
 }
 
 #[test]

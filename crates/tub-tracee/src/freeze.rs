@@ -211,6 +211,24 @@ impl Frozen {
         drop(self);
     }
 
+    /// Whether it is the init of the PID namespace that we live in: of a container, most often.
+    pub(crate) const fn is_our_init(&self) -> bool {
+        self.pid.0 == 1
+    }
+
+    /// Has it end when the calling thread does, and not run before.
+    ///
+    /// KERNEL: what an init has no handler for is not sent to it from within its namespace, SIGKILL
+    /// included (pid_namespaces(7)). What the kernel itself sends arrives, as this does (exit_ptrace,
+    /// kernel/ptrace.c).
+    pub(crate) fn end_with_us(mut self) -> std::result::Result<(), Errno> {
+        let options = ptrace::Options::PTRACE_O_TRACESYSGOOD | ptrace::Options::PTRACE_O_EXITKILL;
+        ptrace::setoptions(raw(self.pid), options)?;
+        // Nobody lets them go.
+        self.threads.clear();
+        Ok(())
+    }
+
     /// Reaps, after it was killed, what only we, the tracer, can: the zombie threads of a traced
     /// process. Answers whether it has ended.
     pub(crate) fn reap(mut self) -> bool {

@@ -111,13 +111,16 @@ impl FrozenTree {
 
     /// Ends all members. None of them ever runs another instruction.
     ///
+    /// The init of the PID namespace that we live in ends when the calling thread does, and takes
+    /// everything in the namespace along: whatever is left to be done is done before.
+    ///
     /// # Errors
     ///
     /// The first one, the main process before all others, that the kernel does not let us end: it
     /// goes on, and so do those after it. Or the first that was killed and is there all the same.
     pub fn kill(self) -> std::result::Result<(), (HostPid, Errno)> {
         // All before any is reaped: none may be told of the end of another one.
-        for member in &self.members {
+        for member in self.members.iter().filter(|member| !member.is_our_init()) {
             match kill(raw(member.pid()), Signal::SIGKILL) {
                 Ok(()) | Err(Errno::ESRCH) => {}
                 Err(source) => return Err((member.pid(), source)),
@@ -126,7 +129,11 @@ impl FrozenTree {
         let mut result = Ok(());
         for member in self.members.into_iter().rev() {
             let pid = member.pid();
-            if !member.reap() {
+            if member.is_our_init() {
+                if let Err(source) = member.end_with_us() {
+                    result = Err((pid, source));
+                }
+            } else if !member.reap() {
                 result = Err((pid, Errno::ETIMEDOUT));
             }
         }

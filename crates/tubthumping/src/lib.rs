@@ -39,7 +39,7 @@ pub use tub_checkpoint::{Error as EngineError, Outcome as ProcessState, Refusal,
 pub use tub_control::{Client, ClientError, OpenRule, Prepared};
 pub use tub_criu::Error as CriuError;
 pub use tub_host::Mismatch;
-pub use tub_restore::plan::{Ids, MemoryDecision, MemoryMode, Stdio, auto_memory};
+pub use tub_restore::plan::{Ids, MemoryDecision, MemoryMode, PlanError, Stdio, auto_memory};
 pub use tub_restore::{LaunchError, Outcome, Running, Stats};
 pub use tub_units::HostPid;
 

@@ -39,6 +39,9 @@ pub struct RestoreOptions {
     pub data: Vec<u8>,
     /// Whether the instance outlives us.
     pub detach: bool,
+    /// Whether monotonic clocks may run backwards, where no time namespace can be had and the host of
+    /// the image had run for longer.
+    pub clocks_may_go_back: bool,
     /// Options for CRIU, if the image is its.
     pub criu: CriuOptions,
     /// Labels that the image must have.
@@ -271,6 +274,7 @@ fn prepare(
         memory: options.memory,
         stdio: options.stdio,
         detach: options.detach,
+        clocks_may_go_back: options.clocks_may_go_back,
         hot: image.hot(),
         mailbox: letter,
         restorer: tub_units::HostPid(std::process::id().cast_signed()),

@@ -1,30 +1,76 @@
-# A service in a container of Docker's: refused, left running, and brought back twice.
+# docker.sh JAVA PYTHON: services in containers of Docker's: refused, left running, and brought back twice.
 . /w/common.sh
-pid() { docker inspect --format '{{.State.Pid}}' "$1"; }
-dockerd --experimental --bridge=none --iptables=false --ip6tables=false >/w/dockerd.log 2>&1 &
-daemon=$!
-for _ in $(seq 300); do
-    docker version >/dev/null 2>&1 && break
-    sleep 0.1
-done
-tar -C fs -c . | docker import - app:1 >/dev/null || fail "import: $(tail -5 /w/dockerd.log)"
-# shellcheck disable=SC2086
-docker run --detach --name original --network none $volumes app:1 $service >/dev/null || fail run
-original=$(pid original)
-up "$original"
-well "$original" 1 0
-tub container checkpoint original -- --no-such-option 2>/w/refused && fail "an unknown option was taken"
-grep -q 'docker could not checkpoint container original' /w/refused || fail "$(cat /w/refused)"
-well "$original" 2 1
-tub container checkpoint original --export /w/x.tar 2>/w/refused
-is "exit code" 2 $?
-tub container checkpoint original --leave-running --checkpoint first || fail "leave running"
-well "$original" 3 2
-tub container checkpoint original || fail checkpoint
-for _ in one two; do
-    tub container restore original || fail restore
-    well "$(pid original)" 4 3
-    docker kill original >/dev/null
-done
-kill $daemon
-wait $daemon
+start_engine docker
+goes_on() {
+    local name=$1
+    shift
+    tub container checkpoint "$name" "$@" 2>refused && fail "$name was checkpointed: $*"
+    grep -q "docker could not checkpoint container $name" refused || fail "$(cat refused)"
+}
+
+if [ "$1" = java ]; then
+    # shellcheck disable=SC2086
+    run original $with_jdk localhost/app:1 $service
+    up original
+    well original 1 0
+    goes_on original -- --no-such-option
+    well original 2 1
+    tub container checkpoint original --export /w/x.tar 2>refused
+    is "exit code" 2 $?
+    tub container checkpoint original --leave-running --checkpoint first || fail "leave running"
+    well original 3 2
+    tub container checkpoint original || fail checkpoint
+    for _ in one two; do
+        tub container restore original || fail restore
+        well original 4 3
+        docker kill original >/dev/null
+    done
+fi
+
+if [ "$2" = python ]; then
+    # shellcheck disable=SC2086
+    run python $python
+    up python
+    stands python original 2
+    printf '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != network-lock ]\n' >fail.sh
+    chmod +x fail.sh
+    echo 'action-script /w/fail.sh' >/etc/criu/default.conf
+    goes_on python
+    stands python failed 3
+    rm /etc/criu/default.conf
+    # Docker's own commands, with coordination before and around them.
+    tub prepare "$(pid python)" || fail prepare
+    docker checkpoint create --leave-running python first >/dev/null || fail checkpoint
+    tub resume "$(pid python)" || fail resume
+    stands python resumed 4
+    tub prepare "$(pid python)" || fail prepare
+    docker checkpoint create python second >/dev/null || fail checkpoint
+    # It may find its own content from before (see docs/containers.md).
+    for _ in $(seq 10); do
+        docker start --checkpoint second python && break
+        sleep 0.05
+    done
+    up python
+    stands python restored 6
+    # The container is killed while it waits for its image.
+    waiting=$(pid python)
+    tub prepare "$waiting" || fail prepare
+    docker kill python >/dev/null
+    docker wait python >/dev/null
+    tub resume "$waiting" 2>refused
+    is "exit code" 4 $?
+    tub container checkpoint python 2>refused
+    is "exit code" 4 $?
+fi
+
+if [ "$1" = java ] && [ -d application ]; then
+    # shellcheck disable=SC2086
+    run spring $with_jdk localhost/app:1 $spring
+    up spring "$greeting"
+    tub container checkpoint spring || fail checkpoint
+    for _ in one two; do
+        tub container restore spring || fail restore
+        is answer "$greeting" "$(get spring /)"
+        docker kill spring >/dev/null
+    done
+fi

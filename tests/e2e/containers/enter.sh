@@ -22,6 +22,8 @@ setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation
     mount -t proc proc proc; mount --rbind /sys sys; mount --rbind /dev dev; mount -t tmpfs tmpfs dev/shm
     umount sys/fs/cgroup/unified 2>/dev/null || true # crun refuses hybrid control groups
     mount -t tmpfs tmpfs run; mount -t tmpfs tmpfs tmp
+    mount --bind run var/run # what a killed daemon leaves there would stop the next one
+    mkdir -p etc/criu; mount -t tmpfs tmpfs etc/criu
     mount --bind "$WORK/lib" var/lib
     pivot_root . host; cd /; umount -l host
     export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin HOME=/root

@@ -39,17 +39,7 @@ impl Language {
     }
 
     fn on(python: &Path, dir: &Scratch, words: &[&str]) -> Self {
-        let site = dir.join("site");
-        let sources = c_dir().ancestors().nth(3).expect("the root").join("bindings/python");
-        let mut wheel = Command::new(python);
-        wheel.arg("-c").arg(
-            "import sys; sys.path.insert(0, sys.argv[1]); import build_backend, zipfile\n\
-             name = build_backend.build_wheel(sys.argv[2])\n\
-             zipfile.ZipFile(sys.argv[2] + '/' + name).extractall(sys.argv[3])",
-        );
-        wheel.arg(&sources).arg(dir.path()).arg(&site).arg("");
-        wheel.env("TUBTHUMPING_LIBRARY", c_library()).env("PYTHONDONTWRITEBYTECODE", "1");
-        assert!(wheel.status().is_ok_and(|status| status.success()), "no wheel");
+        let site = python_site(python, dir);
         let program = dir.join("subject.py");
         fs::copy(c_dir().with_file_name("python").join("subject.py"), &program).unwrap();
         open_to_all(dir.path());
@@ -112,6 +102,22 @@ impl Language {
 /// Where C's own files lie.
 fn c_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("c")
+}
+
+/// A directory for PYTHONPATH with the package, unpacked from its wheel.
+pub(crate) fn python_site(python: &Path, dir: &Scratch) -> PathBuf {
+    let site = dir.join("site");
+    let sources = c_dir().ancestors().nth(3).expect("the root").join("bindings/python");
+    let mut wheel = Command::new(python);
+    wheel.arg("-c").arg(
+        "import sys; sys.path.insert(0, sys.argv[1]); import build_backend, zipfile\n\
+         name = build_backend.build_wheel(sys.argv[2])\n\
+         zipfile.ZipFile(sys.argv[2] + '/' + name).extractall(sys.argv[3])",
+    );
+    wheel.arg(&sources).arg(dir.path()).arg(&site).arg("");
+    wheel.env("TUBTHUMPING_LIBRARY", c_library()).env("PYTHONDONTWRITEBYTECODE", "1");
+    assert!(wheel.status().is_ok_and(|status| status.success()), "no wheel");
+    site
 }
 
 /// Of each version of Python that is here and new enough, what starts it: `python3` and those of pyenv.

@@ -201,7 +201,8 @@ fn be_planned(image: &Image) {
         set_executable: true,
         clone3: true,
         store_is_noexec: false,
-        same_boot: true,
+        monotonic_ns: u64::MAX,
+        boottime_ns: u64::MAX,
         uid: 0,
         gid: 0,
         capabilities: [u64::MAX; 3],
@@ -249,6 +250,7 @@ fn be_planned(image: &Image) {
             memory,
             stdio,
             detach: false,
+            clocks_may_go_back: false,
             hot: image.hot(),
             mailbox: if image.checkpoint.coordination.is_some() {
                 vec![1; 100]

@@ -155,7 +155,8 @@ fn namespaces(helper: &Helper<'_>) -> Vec<Probe> {
     found.push(tried(
         "time namespace",
         time.outcome(helper::TIME_NAMESPACE),
-        "after a restore monotonic clocks jump; an image from before a reboot is refused",
+        "after a restore monotonic clocks jump; an image of a host that had run for longer is refused, but \
+         for --clocks any",
         NOTHING,
     ));
     if time.outcome(helper::TIME_NAMESPACE).is_ok() {

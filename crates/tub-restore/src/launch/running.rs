@@ -12,7 +12,7 @@ use super::init::Change;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::signalfd::{SfdFlags, SignalFd, siginfo};
-use nix::unistd::{Pid, getpgid, getpgrp, read};
+use nix::unistd::{Pid, getpgid, getpgrp, getpid, read};
 use std::os::fd::{AsFd, OwnedFd};
 use tub_sys::{ChildChange, Errno};
 use tub_units::HostPid;
@@ -113,11 +113,16 @@ impl Running {
     }
 
     /// What became of our child, if anything did.
+    ///
+    /// As the first program of a container, we are who gets the orphans of all others there: they are
+    /// reaped, and that is all. Elsewhere a caller's other children are its own.
     fn changes(&self) -> Result<Option<Outcome>, LaunchError> {
+        let whom = if getpid().as_raw() == 1 { -1 } else { self.child.as_raw() };
         loop {
             let flags = libc::WNOHANG | libc::WUNTRACED;
-            let change = match tub_sys::wait_for_child(self.child.as_raw(), flags) {
-                Ok(Some((_, change))) => change,
+            let change = match tub_sys::wait_for_child(whom, flags) {
+                Ok(Some((pid, change))) if pid == self.child.as_raw() => change,
+                Ok(Some(_)) => continue,
                 Ok(None) => return Ok(None),
                 Err(Errno::EINTR) => continue,
                 Err(source) => return Err(LaunchError::System { what: "exit status", source }),

@@ -8,9 +8,13 @@ use tub_units::{AddrRange, NsPid};
 pub enum PlanError {
     /// The clocks would run backwards.
     #[error(
-        "monotonic clock would jump: the image is of another boot and no time namespace can be had"
+        "monotonic clock would go back by {seconds} s: the host of the image had run for longer, and no \
+         time namespace can be had"
     )]
-    ClockBackwards,
+    ClockBackwards {
+        /// By how much, rounded up.
+        seconds: u64,
+    },
     /// A main process without the privilege its image asks for.
     #[error("image is of user {image}, and user {caller} may not become that user")]
     ForeignUser {

@@ -48,6 +48,8 @@ pub struct PlanWishes {
     pub stdio: Stdio,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
+    /// Whether monotonic clocks may run backwards, where they cannot go on.
+    pub clocks_may_go_back: bool,
     /// Pages known to be written to first: ascending, disjoint.
     pub hot: Vec<AddrRange>,
     /// What the coordinated application finds in its mailbox.
@@ -69,8 +71,10 @@ pub struct PlanFacts {
     pub clone3: bool,
     /// Whether the page store's file system forbids executable mappings.
     pub store_is_noexec: bool,
-    /// Whether the image was taken since this host booted.
-    pub same_boot: bool,
+    /// CLOCK_MONOTONIC of this host, in nanoseconds.
+    pub monotonic_ns: u64,
+    /// CLOCK_BOOTTIME of this host, in nanoseconds.
+    pub boottime_ns: u64,
     /// Effective user id of the caller.
     pub uid: u32,
     /// Effective group id of the caller.

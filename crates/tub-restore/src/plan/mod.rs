@@ -233,7 +233,7 @@ pub fn plan(
     owners::warn(checkpoint, wishes.ids, &mut warnings);
     check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
-    let clocks = clocks(checkpoint, facts, &mut warnings)?;
+    let clocks = clocks(checkpoint, facts, wishes.clocks_may_go_back, &mut warnings)?;
     if !facts.set_executable {
         warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
     }
@@ -457,6 +457,7 @@ fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool) -> SpareFds {
 fn clocks(
     checkpoint: &Checkpoint,
     facts: &PlanFacts,
+    may_go_back: bool,
     warnings: &mut Vec<String>,
 ) -> Result<ClockPlan, PlanError> {
     let saved = checkpoint.clocks;
@@ -466,10 +467,16 @@ fn clocks(
             boottime_ns: saved.boottime_ns,
         });
     }
-    if !facts.same_boot {
-        return Err(PlanError::ClockBackwards);
-    }
-    warnings.push("clocks jump forward: no time namespace can be had here".to_owned());
+    let back_ns = (saved.monotonic_ns.saturating_sub(facts.monotonic_ns))
+        .max(saved.boottime_ns.saturating_sub(facts.boottime_ns));
+    let back_s = back_ns.div_ceil(1_000_000_000);
+    warnings.push(match back_s {
+        0 => "clocks jump forward: no time namespace can be had here".to_owned(),
+        _ if may_go_back => {
+            format!("clocks go back by {back_s} s: what waits may wait as much longer")
+        }
+        _ => return Err(PlanError::ClockBackwards { seconds: back_s }),
+    });
     Ok(ClockPlan::Jump)
 }
 
