@@ -9,6 +9,7 @@
 //! refer to other descriptors (epoll) are filled when all are in place, and files are locked last: closing any descriptor of a file gives up the task's locks of it
 //! (fcntl_locking(2)).
 
+use super::handles::{epolls_of_pidfds, holders, named_process};
 use super::{Ids, PlanOp};
 use std::collections::{BTreeMap, BTreeSet};
 use tub_model::{
@@ -298,21 +299,6 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
     FilePlan { shared: [steps, connects, epolls, last].concat(), tasks }
 }
 
-/// The process of the image that a description is a handle of.
-fn named_process(file: &OpenFile) -> Option<NsPid> {
-    match file.kind {
-        FileKind::PidFd { of } => of,
-        _ => None,
-    }
-}
-
-/// The tasks that have a description, in their order.
-fn holders(checkpoint: &Checkpoint, file: usize) -> impl Iterator<Item = usize> {
-    let has = move |task: &Task| task.fds.iter().any(|fd| fd.file == file);
-    let tasks = checkpoint.tasks.iter().enumerate();
-    tasks.filter(move |(_, task)| has(task)).map(|(index, _)| index)
-}
-
 /// At which numbers each description is made: those of the only task, or one above all.
 fn numbers(checkpoint: &Checkpoint, first_parked: i32) -> BTreeMap<usize, Vec<(i32, bool)>> {
     let mut numbers: BTreeMap<usize, Vec<(i32, bool)>> = BTreeMap::new();
@@ -414,31 +400,6 @@ fn table(
     steps
 }
 
-/// What is added to epoll sets only by one of several tasks itself: handles of processes. A set is
-/// not drained of those that had fired, since others in it may be ready for ever.
-fn epolls_of_pidfds(
-    checkpoint: &Checkpoint,
-    index: usize,
-    pidfds: &BTreeMap<usize, Vec<(i32, bool)>>,
-) -> Vec<FileStep> {
-    let has = |task: &Task, file: usize| task.fds.iter().any(|fd| fd.file == file);
-    // A set that several tasks have takes each once.
-    let first = |set: usize, target: usize| {
-        checkpoint.tasks.iter().position(|task| has(task, set) && has(task, target))
-    };
-    let mut steps = Vec::new();
-    let mut seen = BTreeSet::new();
-    for fd in checkpoint.tasks[index].fds.iter().filter(|fd| seen.insert(fd.file)) {
-        let FileKind::Epoll { targets } = &checkpoint.files[fd.file].kind else { continue };
-        let ours = |target: &&EpollTarget| {
-            pidfds.contains_key(&target.file) && first(fd.file, target.file) == Some(index)
-        };
-        let added = epoll(fd.number.0, targets.iter().filter(ours), pidfds);
-        steps.extend(added.into_iter().filter(|step| matches!(step, FileStep::EpollAdd { .. })));
-    }
-    steps
-}
-
 #[derive(Default)]
 struct Pipe {
     ends: Vec<End>,
@@ -526,7 +487,7 @@ fn connect(files: &[OpenFile], number: i32, unix: &UnixSocket) -> Option<FileSte
 }
 
 /// Fills an epoll set: first what is disabled, then all others.
-fn epoll<'a>(
+pub(super) fn epoll<'a>(
     epoll: i32,
     targets: impl Iterator<Item = &'a EpollTarget>,
     numbers: &BTreeMap<usize, Vec<(i32, bool)>>,

@@ -9,6 +9,7 @@ mod display;
 mod error;
 mod family;
 mod files;
+mod handles;
 mod inputs;
 mod lazy;
 mod locks;
