@@ -13,10 +13,13 @@ const AUTO: Flavour = Flavour::USUAL;
 const EAGER: Flavour = Flavour { user: User::Ordinary, pids: Pids::New, memory: Memory::Eager };
 const LAZY: Flavour = Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Lazy };
 
+/// A library, and variables that set it.
+pub(crate) type Allocator = (&'static str, &'static [(&'static str, &'static str)]);
+
 /// With the settings by which they give back at once what is freed.
-const JEMALLOC: (&str, &[(&str, &str)]) =
+pub(crate) const JEMALLOC: Allocator =
     ("libjemalloc.so.2", &[("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0")]);
-const MIMALLOC: (&str, &[(&str, &str)]) = (
+pub(crate) const MIMALLOC: Allocator = (
     "libmimalloc.so.2",
     &[
         ("MIMALLOC_PAGE_RESET", "1"),
@@ -38,7 +41,7 @@ fn preloaded(library: &str) -> Option<PathBuf> {
 }
 
 /// The subject on an allocator, if there is one.
-fn subject((library, settings): (&str, &[(&str, &str)]), user: User) -> Option<Subject> {
+pub(crate) fn subject((library, settings): (&str, &[(&str, &str)]), user: User) -> Option<Subject> {
     let path = preloaded(library)?;
     let subject = Subject::new("allocator", user).env("LD_PRELOAD", path.to_str()?);
     Some(settings.iter().fold(subject, |subject, (name, value)| subject.env(name, value)))

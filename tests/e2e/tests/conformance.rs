@@ -4,6 +4,7 @@
 //! Invariant: the ledger (`tests/e2e/ledger.toml`) is exact: an unexpected failure fails, and so does
 //! an unexpected success.
 
+use crate::allocators::{self, Allocator, JEMALLOC, MIMALLOC};
 use serde::Deserialize;
 use std::path::Path;
 use std::process::Command;
@@ -56,11 +57,16 @@ fn ledger() -> Ledger {
     toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The names that `tub-subject` knows.
+/// A subject once more, on an allocator other than the C library's.
+const ON_ALLOCATORS: [(&str, Allocator); 2] =
+    [("allocator on jemalloc", JEMALLOC), ("allocator on mimalloc", MIMALLOC)];
+
+/// The names that `tub-subject` knows, and those on allocators.
 fn subjects() -> Vec<String> {
     let usage = run_bounded(Command::new(subject_binary()), Duration::from_secs(10)).stderr;
     let names = usage.lines().filter_map(|line| line.strip_prefix("  "));
-    names.filter(|name| !name.contains(' ')).map(str::to_owned).collect()
+    let names = names.filter(|name| !name.contains(' '));
+    names.chain(ON_ALLOCATORS.map(|(name, _)| name)).map(str::to_owned).collect()
 }
 
 #[test]
@@ -111,7 +117,16 @@ fn subjects_under_criu_differ_only_as_the_ledger_says() {
 /// A round trip under CRIU; how far it came and what was said, where it went wrong.
 fn under_criu(name: &str, criu: &Path) -> Result<(), (Stage, String)> {
     let flavour = Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Auto };
-    let mut original = Subject::new(name, flavour.user).start();
+    let on_allocator = ON_ALLOCATORS.iter().find(|(known, _)| *known == name);
+    let subject = match on_allocator {
+        Some((_, allocator)) => match allocators::subject(*allocator, flavour.user) {
+            Some(subject) => subject,
+            // It says itself what is lacking.
+            None => return Ok(()),
+        },
+        None => Subject::new(name, flavour.user),
+    };
+    let mut original = subject.start();
     let image = original.dir().join("image");
     let engine = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
     let mut options = engine.to_vec();
