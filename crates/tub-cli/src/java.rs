@@ -105,14 +105,37 @@ pub(crate) fn jcmd(args: &Args) -> Result<ExitCode, Failure> {
     let stock = args.java_home.join("bin/jcmd");
     let is_checkpoint = args.words.get(1).is_some_and(|word| word == "JDK.checkpoint");
     if !is_checkpoint {
-        return Err(become_program(Command::new(&stock).args(&args.words)));
+        let mut words = args.words.clone();
+        if let Some(first) = words.first_mut() {
+            *first = restored_by(first);
+        }
+        return Err(become_program(Command::new(&stock).args(&words)));
     }
     let kept = args.words[2..].iter().map(|word| kept_with_image(&word.to_string_lossy()));
     let kept: Vec<Vec<String>> = kept.collect::<Result<_, _>>().map_err(|error| usage(&error))?;
-    let pid = process(&stock, &args.words[0])?;
+    let pid = process(&stock, &restored_by(&args.words[0]))?;
     let mut command = tub()?;
     command.args(["checkpoint", &pid]).args(options_of(&pid)).args(kept.concat());
     Err(become_program(&mut command))
+}
+
+/// The JVM, where a word is the id of the `tub restore` that has brought it back: this is what whoever
+/// started `java -XX:CRaCRestoreFrom=…` knows. Otherwise the word.
+fn restored_by(word: &OsStr) -> OsString {
+    let is_ours = |pid: &str| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim_end() == "tub")
+    };
+    let mut pid = word.to_string_lossy().into_owned();
+    // Below it there is the init of its namespace, which is the same program.
+    while pid.bytes().all(|byte| byte.is_ascii_digit()) && is_ours(&pid) {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let Some(child) = children.unwrap_or_default().split_whitespace().next().map(str::to_owned)
+        else {
+            break;
+        };
+        pid = child;
+    }
+    if *word == *pid { word.to_owned() } else { pid.into() }
 }
 
 /// Options of `tub checkpoint` for `metrics=` and `labels=` of `JDK.checkpoint`: pairs parted by commas,

@@ -1,9 +1,14 @@
 //! What a JVM's application leaves open: refused in CRaC's words, or dealt with by CRaC's rules.
 
+use crate::http::free_port;
 use crate::jvm::on_each_jdk;
 use crate::jvm_program::Program;
 use std::fs;
-use tub_testkit::{Flavour, Restore};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+use tub_testkit::{Flavour, Restore, Tub, User, is_root, run_bounded, skipped, wait_for};
 
 /// One rule of each kind.
 const RULES: &str = "\
@@ -95,5 +100,65 @@ fn what_is_left_open_is_refused_in_cracs_words_or_follows_the_rules() {
         let told = told.unwrap_or_else(|| panic!("nothing is said\n{}", copy.tell()));
         assert!(told.contains("Cannot reopen") && told.contains("input.txt"), "{told}");
         copy.verdict();
+    });
+}
+
+/// As a client keeps it alive: a server that knows nothing of checkpoints has no reason to close it.
+const IDLE_ENDS: &str = "type: socket\nlistening: false\naction: close\n---\ntype: socket\n\
+    listening: true\naction: ignore\n";
+
+#[test]
+fn an_idle_connection_of_a_selector_ends_by_a_rule() {
+    on_each_jdk(|jdk| {
+        let program = Program::new(jdk, "Idle").run_options(&["--policy", "policy"]);
+        program.write("policy", IDLE_ENDS);
+        let port = free_port();
+        let mut original = program.start(&[&port.to_string()]);
+        let mut idle = echoed(port);
+        let image = program.dir.join("image");
+        original.checkpoint_and_end(&image);
+        // The client is told, and not left waiting.
+        assert_eq!(idle.read(&mut [0; 8]).unwrap_or(0), 0);
+        let copy = Restore::of(&original, &image, Flavour::USUAL).start();
+        let _open = wait_for(Duration::from_secs(30), || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        let again = echoed(port);
+        copy.go("closed");
+        copy.prints("closed");
+        drop(again);
+        copy.go("end");
+        copy.verdict();
+    });
+}
+
+/// A connection that has been used, and is kept.
+fn echoed(port: u16) -> TcpStream {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream.write_all(b"hello").unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"hello");
+    stream
+}
+
+/// The end of it that the JVM has belongs to that namespace, and is listed there alone.
+#[test]
+fn a_rule_for_connections_spares_the_conversation_with_another_network_namespace() {
+    if !is_root() {
+        return skipped("needs root");
+    }
+    on_each_jdk(|jdk| {
+        let program = Program::new(jdk, "Idle").run_options(&["--policy", "policy"]);
+        program.write("policy", IDLE_ENDS);
+        let original = program.start(&[&free_port().to_string()]);
+        let image = program.dir.join("image");
+        let tub = Tub::new(User::Root, "checkpoint").arg(original.pid().to_string());
+        let tub = tub.arg("--image").arg(&image).arg("--leave-running");
+        let command = tub.command_under(Path::new("unshare"), &["--net"]);
+        run_bounded(command, Duration::from_secs(60)).succeeds();
+        original.go("end");
+        original.verdict();
     });
 }

@@ -149,7 +149,7 @@ fn is_private(target: &Path, number: i32) -> bool {
         // Where flight recordings look for other processes, from the first one on.
         "/proc" => true,
         _ if name.ends_with(".jar") || name.ends_with(".jmod") => is_read_only(number),
-        _ => is_private_socket(name),
+        _ => name.starts_with("socket:[") && is_private_socket(number),
     }
 }
 
@@ -164,22 +164,15 @@ fn is_read_only(number: RawFd) -> bool {
 ///   the same here; the engine refuses one whose other end lies outside, whatever we say;
 /// - the listener of `jcmd`, `/…/.java_pidN`;
 /// - the control socket and its conversations, which are closed by the time of the image. They are
-///   named because an engine in another network namespace cannot see what they are.
-fn is_private_socket(target: &str) -> bool {
-    let Some(path) = unix_socket_path(target) else { return false };
-    let Some(path) = path else { return true };
+///   named because an engine in another network namespace cannot see what they are. The socket says
+///   where it is bound; /proc/net/unix does not list it here, since a socket that was accepted belongs to
+///   the network namespace of whoever has connected (KERNEL: `unix_stream_connect`).
+fn is_private_socket(number: RawFd) -> bool {
+    let Some([family, path, ..]) = socket::describe(number) else { return false };
+    if family != "unix" || path.is_empty() {
+        return family == "unix";
+    }
     let path = Path::new(&path);
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     name.starts_with(".java_pid") || tub_control::is_control_path(path)
-}
-
-/// `None` for what is no unix socket, `Some(None)` for one without a path.
-fn unix_socket_path(target: &str) -> Option<Option<String>> {
-    let inode = target.strip_prefix("socket:[")?.strip_suffix(']')?;
-    let table = fs::read_to_string("/proc/self/net/unix").ok()?;
-    // Num RefCount Protocol Flags Type St Inode Path
-    table.lines().skip(1).find_map(|line| {
-        let mut fields = line.split_whitespace().skip(6);
-        (fields.next()? == inode).then(|| fields.next().map(str::to_owned))
-    })
 }
