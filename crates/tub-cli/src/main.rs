@@ -12,6 +12,7 @@ mod check;
 mod checkpoint;
 mod container;
 mod criu;
+mod criu_action;
 mod inspect;
 mod java;
 mod java_options;
@@ -50,6 +51,7 @@ enum Command {
     Prepare(prepare::Args),
     Resume(prepare::ResumeArgs),
     Container(container::Args),
+    CriuAction(criu_action::Args),
     /// Wait for a checkpoint on standard input to end, and put right what it leaves if it is killed.
     #[command(hide = true)]
     Guard,
@@ -64,7 +66,11 @@ enum Command {
 
 fn main() -> ExitCode {
     let stats = Stats::start();
-    let command = Cli::parse().command;
+    let command = if criu_action::is_wanted() {
+        Command::CriuAction(criu_action::Args::default())
+    } else {
+        Cli::parse().command
+    };
     let only_tells = matches!(
         command,
         Command::Inspect(_) | Command::Verify(_) | Command::Check(_) | Command::Status(_)
@@ -81,6 +87,7 @@ fn main() -> ExitCode {
         Command::Prepare(args) => prepare::main(&args),
         Command::Resume(args) => prepare::resume(&args),
         Command::Container(args) => container::main(&args),
+        Command::CriuAction(args) => criu_action::main(&args),
         Command::Guard => {
             tubthumping::guard(std::io::stdin().lock());
             Ok(ExitCode::SUCCESS)

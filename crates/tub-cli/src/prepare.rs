@@ -15,7 +15,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tubthumping::{ClientError, HostPid, Preparation, ResumeError};
+use std::time::Duration;
+use tubthumping::{ClientError, HostPid, LateAgent, Preparation, ResumeError};
 
 /// Have an application prepare for an image that somebody else takes: CRIU, Docker, Podman.
 ///
@@ -61,45 +62,62 @@ struct Record {
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let pid = HostPid(args.pid);
     let within = seconds("time", args.within)?;
+    let timeout = seconds("timeout", args.timeout)?;
+    let agent = late_agent(args.no_attach)?;
+    if prepare_and_note(pid, agent.as_ref(), timeout, within)? {
+        println!(
+            "process {pid} is prepared: its image can be taken within {:.0} s; `tub resume {pid}` has it go on",
+            args.within
+        );
+    } else {
+        println!("process {pid} takes no part: it was not started by `tub run`, and can be frozen");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Another checkpoint of it is under way.
+pub(crate) fn busy(pid: HostPid, cause: &str, hint: String) -> Failure {
+    let what = format!("process {pid} cannot be prepared");
+    let causes = vec![cause.to_owned()];
+    Failure { what, causes, state: String::new(), hint, code: Code::Busy }
+}
+
+/// Has an application prepare, and notes what it takes to have it go on; `false` where it takes no part.
+pub(crate) fn prepare_and_note(
+    pid: HostPid,
+    agent: Option<&LateAgent>,
+    timeout: Duration,
+    within: Duration,
+) -> Result<bool, Failure> {
     let directory = tub_control::default_directory();
     let unkept = |cause: &dyn std::error::Error| {
         let what = format!("process {pid} cannot be prepared: there is no place to note it");
         Failure::new(what, cause, Code::CannotWrite).state("the process goes on and was not told")
     };
     tub_control::make_directory(&directory).map_err(|error| unkept(&error))?;
-    let busy = |cause: &str, hint: String| {
-        let what = format!("process {pid} cannot be prepared");
-        let causes = vec![cause.to_owned()];
-        Failure { what, causes, state: String::new(), hint, code: Code::Busy }
-    };
     let Some(_turn) = Turn::take(pid).map_err(|error| unkept(&error))? else {
-        return Err(busy("another `tub prepare` is under way", "wait for it to end".to_owned()));
+        return Err(busy(
+            pid,
+            "another `tub prepare` is under way",
+            "wait for it to end".to_owned(),
+        ));
     };
     if let Some(preparation) = noted(pid)
         && tubthumping::is_waiting(&preparation)
     {
         let hint = format!("take its image, or `tub resume {pid}`");
-        return Err(busy("it is prepared already, and waits for its image", hint));
+        return Err(busy(pid, "it is prepared already, and waits for its image", hint));
     }
-    let agent = late_agent(args.no_attach)?;
-    let timeout = seconds("timeout", args.timeout)?;
-    let prepared = tubthumping::prepare(pid, agent.as_ref(), timeout, within)
+    let prepared = tubthumping::prepare(pid, agent, timeout, within)
         .map_err(|error| failure(pid, Path::new(""), &error))?;
-    let Some(prepared) = prepared else {
-        println!("process {pid} takes no part: it was not started by `tub run`, and can be frozen");
-        return Ok(ExitCode::SUCCESS);
-    };
+    let Some(prepared) = prepared else { return Ok(false) };
     if let Err(error) = note(&record(pid), &prepared) {
         // Without it `tub resume` could not reach the process.
         let why = "it could not be noted that it was prepared";
         let _ = tubthumping::resume(&prepared, Some(why), within);
         return Err(unkept(&error).state("the process was told to go on"));
     }
-    println!(
-        "process {pid} is prepared: its image can be taken within {:.0} s; `tub resume {pid}` has it go on",
-        args.within
-    );
-    Ok(ExitCode::SUCCESS)
+    Ok(true)
 }
 
 pub(crate) fn resume(args: &ResumeArgs) -> Result<ExitCode, Failure> {
@@ -170,7 +188,7 @@ fn record(pid: HostPid) -> PathBuf {
     tub_control::default_directory().join(format!("{pid}.prepared"))
 }
 
-fn noted(pid: HostPid) -> Option<Preparation> {
+pub(crate) fn noted(pid: HostPid) -> Option<Preparation> {
     let record: Record = serde_json::from_slice(&fs::read(record(pid)).ok()?).ok()?;
     let Record { v: 1, start, mailbox, generation } = record else { return None };
     Some(Preparation { pid, start, mailbox, generation })

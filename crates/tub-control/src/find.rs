@@ -23,6 +23,11 @@ pub(crate) fn control_sockets(pid: HostPid) -> io::Result<Vec<PathBuf>> {
     Ok(listening(&table).filter(|(inode, _)| held.contains(inode)).map(|(_, path)| path).collect())
 }
 
+/// Whether `pid` listens for control. It is not spoken to.
+pub fn listens(pid: HostPid) -> bool {
+    control_sockets(pid).is_ok_and(|sockets| !sockets.is_empty())
+}
+
 /// Inode numbers of the sockets among the descriptors listed in `fd_directory`.
 fn held_sockets(fd_directory: &Path) -> io::Result<HashSet<u64>> {
     let mut inodes = HashSet::new();

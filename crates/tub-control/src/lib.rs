@@ -17,7 +17,7 @@ mod server;
 mod witness;
 
 pub use client::{Client, ClientError};
-pub use find::is_control_path;
+pub use find::{is_control_path, listens};
 pub use message::*;
 pub use server::{Application, Peer, ServeError, default_directory, make_directory, serve};
 pub use witness::{Witness, unannounced};

@@ -15,7 +15,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use tub_control::{Client, State};
+use tub_checkpoint::survey_tree;
+use tub_control::{Client, State, listens};
 use tub_units::HostPid;
 
 /// A trap of containerd's: right after another use of a checkpoint, `docker start
@@ -190,7 +191,7 @@ impl Container {
     ///
     /// There is no checkpoint. The application was told so, and the container goes on.
     pub fn checkpoint(&self, options: &ContainerCheckpoint) -> Result<(), ContainerError> {
-        let pid = self.pid()?;
+        let pid = participant(self.pid()?);
         // The engine's own limits end it long before.
         let patience = Duration::from_secs(600);
         let prepared = prepare(pid, options.late_agent.as_ref(), options.timeout, patience)
@@ -252,8 +253,11 @@ impl Container {
             ContainerEngine::Docker => self.start_from(options)?,
         }
         let pid = self.pid()?;
-        self.wait(pid, options.timeout)?;
-        Ok(pid)
+        let waited = options.timeout;
+        if answers_within(pid, waited) {
+            return Ok(pid);
+        }
+        Err(ContainerError::Silent { name: self.name.clone(), waited })
     }
 
     fn start_from(&self, options: &ContainerRestore) -> Result<(), ContainerError> {
@@ -270,22 +274,6 @@ impl Container {
             }
         }
         unreachable!("the last try returns")
-    }
-
-    /// Until its application has told its resources. One that takes no part need not be waited for.
-    fn wait(&self, pid: HostPid, timeout: Duration) -> Result<(), ContainerError> {
-        let restored = Instant::now();
-        let mut waits = takes_part(pid);
-        while waits {
-            let client = Client::find(pid).ok().flatten();
-            let status = client.and_then(|mut client| client.status().ok());
-            waits = status.is_none_or(|status| status.state != State::Running);
-            if waits && restored.elapsed() > timeout {
-                return Err(ContainerError::Silent { name: self.name.clone(), waited: timeout });
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
     }
 
     /// What `format` says of it; `None` where the engine does not know it.
@@ -314,6 +302,35 @@ impl Container {
         let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
         let (engine, name, said) = (self.engine, self.name.clone(), said.join("; "));
         Err(ContainerError::Engine { engine, verb, name, said })
+    }
+}
+
+/// Of `init` and its descendants, the one that takes part: a container may have an init or a shell as its first
+/// process. Where there is none, `init`.
+pub fn participant(init: HostPid) -> HostPid {
+    if listens(init) {
+        return init;
+    }
+    let Ok(tree) = survey_tree(init) else { return init };
+    let pids = || tree.members.iter().map(|member| member.pid);
+    pids().find(|pid| listens(*pid)).or_else(|| pids().find(|pid| takes_part(*pid))).unwrap_or(init)
+}
+
+/// Until the application among `init` and its descendants has told its resources after a restore; `false`
+/// where that takes longer. One that takes no part need not be waited for.
+pub fn answers_within(init: HostPid, timeout: Duration) -> bool {
+    let restored = Instant::now();
+    loop {
+        let pid = participant(init);
+        let client = Client::find(pid).ok().flatten();
+        let status = client.and_then(|mut client| client.status().ok());
+        if status.map_or(!takes_part(pid), |status| status.state == State::Running) {
+            return true;
+        }
+        if restored.elapsed() > timeout {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 

@@ -22,13 +22,14 @@ pub use attach::{AttachError, LateAgent};
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};
 pub use container::{
     Container, ContainerCheckpoint, ContainerEngine, ContainerError, ContainerRestore,
+    answers_within, participant,
 };
 pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
     NativeEngine, Report, SimEngine, engine, engine_of,
 };
 pub use guardian::guard;
-pub use prepare::{Preparation, ResumeError, is_waiting, prepare, resume};
+pub use prepare::{Preparation, ResumeError, is_waiting, leave_word, prepare, resume};
 pub use restore::{
     MissingLabel, RestoreError, RestoreOptions, Restoring, dry_run, fits, missing_labels, restore,
 };

@@ -7,8 +7,10 @@
 
 use crate::LateAgent;
 use crate::checkpoint::{CheckpointError, application_left_open, coordinate, reach};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
-use tub_checkpoint::{SurveyedTree, deliver, survey_tree};
+use tub_checkpoint::{SurveyedTree, deliver, deliver_to, survey_tree};
 use tub_control::{Client, ClientError, Prepared, State, mailbox};
 use tub_units::{HostPid, RemoteAddr};
 
@@ -98,6 +100,37 @@ pub fn resume(
     if is_running(pid)? {
         return Ok(false);
     }
+    deliver(pid, RemoteAddr(preparation.mailbox), &letter(preparation, failed));
+    let told = Instant::now();
+    while told.elapsed() < timeout {
+        if is_running(pid)? {
+            return Ok(true);
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Err(ResumeError::Silent { waited: timeout })
+}
+
+/// Leaves word for a prepared process that stands still, and may end without having run again: its image
+/// was taken, or, if it `failed`, there is none. One that was told already keeps what it was told.
+pub fn leave_word(preparation: &Preparation, failed: Option<&str>) {
+    let Preparation { pid, mailbox, .. } = *preparation;
+    let path = format!("/proc/{pid}/mem");
+    let Ok(memory) = File::options().read(true).write(true).open(path) else { return };
+    // After a look at who it is: by now the number may be somebody else's.
+    let starts = format!("{mailbox:x}-");
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mut state = [0; 4];
+    let waits = preparation.is_alive()
+        && maps.lines().any(|line| line.starts_with(&starts))
+        && memory.read_exact_at(&mut state, mailbox).is_ok()
+        && u32::from_ne_bytes(state) == mailbox::WAITING;
+    if waits {
+        deliver_to(&memory, RemoteAddr(mailbox), &letter(preparation, failed));
+    }
+}
+
+fn letter(preparation: &Preparation, failed: Option<&str>) -> Vec<u8> {
     let letter = match failed {
         None => {
             let (image, generation) = (String::new(), preparation.generation);
@@ -108,15 +141,7 @@ pub fn resume(
             failures: Vec::new(),
         }),
     };
-    deliver(pid, RemoteAddr(preparation.mailbox), &letter.unwrap_or_default());
-    let told = Instant::now();
-    while told.elapsed() < timeout {
-        if is_running(pid)? {
-            return Ok(true);
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Err(ResumeError::Silent { waited: timeout })
+    letter.unwrap_or_default()
 }
 
 /// Whether the application listens again, and its resources have been told.

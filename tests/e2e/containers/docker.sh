@@ -37,12 +37,16 @@ if [ "$2" = python ]; then
     echo 'action-script /w/fail.sh' >/etc/criu/default.conf
     goes_on python
     stands python failed 3
+    # An action script comes too late: the container was frozen before CRIU was called. It goes on.
+    echo 'action-script /w/tub/bin/tub' >/etc/criu/default.conf
+    docker checkpoint create --leave-running python late 2>/dev/null && fail "it was not prepared"
+    stands python failed 4
     rm /etc/criu/default.conf
     # Docker's own commands, with coordination before and around them.
     tub prepare "$(pid python)" || fail prepare
     docker checkpoint create --leave-running python first >/dev/null || fail checkpoint
     tub resume "$(pid python)" || fail resume
-    stands python resumed 4
+    stands python resumed 5
     tub prepare "$(pid python)" || fail prepare
     docker checkpoint create python second >/dev/null || fail checkpoint
     # It may find its own content from before (see docs/containers.md).
@@ -51,7 +55,7 @@ if [ "$2" = python ]; then
         sleep 0.05
     done
     up python
-    stands python restored 6
+    stands python restored 7
     # The container is killed while it waits for its image.
     waiting=$(pid python)
     tub prepare "$waiting" || fail prepare

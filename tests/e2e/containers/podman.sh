@@ -45,18 +45,22 @@ if [ "$2" = python ]; then
     echo 'action-script /w/fail.sh' >/etc/criu/default.conf
     goes_on python
     stands python failed 3
+    # CRIU's action script is all that tells it.
+    echo 'action-script /w/tub/bin/tub' >/etc/criu/default.conf
+    podman container checkpoint python --export /w/script.tar --leave-running >/dev/null || fail script
+    stands python resumed 4
     rm /etc/criu/default.conf
     # Podman's own commands, with coordination before and around them.
     tub prepare "$(pid python)" || fail prepare
     podman container checkpoint python --export /w/python.tar --leave-running >/dev/null || fail checkpoint
     tub resume "$(pid python)" || fail resume
-    stands python resumed 4
+    stands python resumed 5
     for copy in python-1 python-2; do
         podman container restore --import /w/python.tar --name "$copy" >/dev/null || fail "restore $copy"
     done
     for copy in python-1 python-2; do up "$copy"; done
     for copy in python-1 python-2; do get "$copy" /; done >told
-    is answers 'restored 5' "$(cut -d' ' -f1,2 told | sort -u)"
+    is answers 'restored 6' "$(cut -d' ' -f1,2 told | sort -u)"
     is 'different numbers' 2 "$(sort -u told | wc -l)"
     # The container is killed while it waits for its image.
     waiting=$(pid python)

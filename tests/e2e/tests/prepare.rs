@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tub_testkit::{
-    Finished, Instance, Process, Subject, Tub, User, code, criu, run_bounded, wait_for,
+    Finished, Instance, Process, Subject, Tub, User, code, criu, product, run_bounded, wait_for,
 };
 
 const TOLD_ONCE: &str = "before server\nafter server\n";
@@ -102,17 +102,74 @@ impl Drop for Copy {
     }
 }
 
+/// `criu VERB`, as somebody calls it who does not know us.
+fn call_criu(criu: &Path, verb: &str, images: &Path) -> Command {
+    let mut command = Command::new(criu);
+    command.arg(verb).arg("--images-dir").arg(images);
+    command.args(["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+/// Nobody calls `tub prepare`: CRIU runs an action script, which is `tub`.
+#[test]
+fn an_action_script_of_crius_has_the_application_prepare_and_go_on() {
+    let Some(criu) = criu() else { return };
+    on_each_jdk(|jdk| {
+        let mut original = Service::start_as(User::Root, jdk, "plain", &[]);
+        let pid = original.instance.pid();
+        let dump = |name: &str, words: &[&str]| {
+            let images = original.instance.dir().make_dir(name);
+            let mut dump = call_criu(&criu, "dump", &images);
+            dump.args(["--tree", &pid.to_string(), "--action-script"]).arg(&product().tub);
+            dump.args(words);
+            (images, run_bounded(dump, Duration::from_secs(60)))
+        };
+        dump("running", &["--leave-running"]).1.succeeds();
+        original.is_well();
+        assert_eq!(original.ask("/told"), TOLD_ONCE);
+        assert_eq!(generation(User::Root, pid), Some(1));
+        // Another script fails after ours: CRIU says so to nobody, and its end tells.
+        let failed = dump("failed", &["--action-script", "/bin/false"]).1;
+        assert!(!failed.status.success(), "{failed}");
+        original.is_well();
+        assert_eq!(original.ask("/told"), TOLD_ONCE.repeat(2));
+        assert_eq!(generation(User::Root, pid), Some(1));
+        let (images, ended) = dump("ended", &[]);
+        ended.succeeds();
+        original.instance.wait();
+        let mut restore = call_criu(&criu, "restore", &images);
+        restore.arg("--action-script").arg(&product().tub);
+        let copy = Copy { criu: restore.spawn().unwrap(), pid };
+        original.is_well();
+        assert_eq!(original.ask("/told"), TOLD_ONCE.repeat(3));
+        assert_eq!(generation(User::Root, pid), Some(2));
+        drop(copy);
+    });
+}
+
+/// What the application left open is told to whoever reads CRIU's log, and CRIU takes no image.
+#[test]
+fn an_action_script_of_crius_refuses_what_was_left_open() {
+    let Some(criu) = criu() else { return };
+    on_each_jdk(|jdk| {
+        let service = Service::start_as(User::Root, jdk, "file", &[]);
+        let images = service.instance.dir().make_dir("refused");
+        let mut dump = call_criu(&criu, "dump", &images);
+        dump.args(["--tree", &service.instance.pid().to_string(), "--action-script"]);
+        dump.arg(&product().tub).stderr(Stdio::piped());
+        let said = run_bounded(dump, Duration::from_secs(60));
+        assert!(!said.status.success(), "{said}");
+        assert!(said.stderr.contains("left-open.log"), "{said}");
+        service.is_well();
+    });
+}
+
 /// A CRIU that knows nothing of us: the copy notices by itself.
 #[test]
 fn a_copy_that_criu_brings_back_alone_notices_it() {
     let Some(criu) = criu() else { return };
-    let command = |verb: &str, images: &Path| {
-        let mut command = Command::new(&criu);
-        command.arg(verb).arg("--images-dir").arg(images);
-        command.args(["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command
-    };
+    let command = |verb: &str, images: &Path| call_criu(&criu, verb, images);
     on_each_jdk(|jdk| {
         let mut original = Service::start_as(User::Root, jdk, "draws", &[]);
         let before = first_draws(&original);
