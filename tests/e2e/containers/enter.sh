@@ -7,6 +7,7 @@ export ROOT=$1 WORK=$2
 shift 2
 # crun saves the whole cgroup v2 tree that its caller is in: a leaf keeps that small.
 unified=/sys/fs/cgroup/unified
+there=$(echo /sys/fs/cgroup/*/docker)
 leaf=$unified/tub-$$
 if [ -d "$unified" ]; then mkdir -p "$leaf" && echo $$ >"$leaf/cgroup.procs"; fi
 # The image store is in memory of the engines' own: /var of ROOT stays as it was unpacked.
@@ -31,7 +32,8 @@ setpriv --pdeathsig KILL unshare --mount --pid --fork --kill-child --propagation
     exec tini -- "$@"' enter "$@" </dev/null
 code=$?
 if [ -d "$unified" ]; then echo $$ >"$unified/cgroup.procs"; fi
-for left in "$leaf" /sys/fs/cgroup/*/libpod_parent; do
-    [ -d "$left" ] && find "$left" -depth -type d -exec rmdir {} + 2>/dev/null
+# What the engines leave empty, unless it is of an engine of the host's.
+for left in "$leaf" /sys/fs/cgroup/*/libpod_parent /sys/fs/cgroup/*/docker; do
+    [[ " $there " == *" $left "* ]] || [ ! -d "$left" ] || find "$left" -depth -type d -exec rmdir {} + 2>/dev/null
 done
 exit $code
