@@ -18,9 +18,11 @@ mod java;
 mod java_options;
 mod jdk;
 mod prepare;
+mod release;
 mod report;
 mod restore;
 mod run;
+mod standby;
 mod status;
 mod train;
 mod verify;
@@ -43,6 +45,10 @@ enum Command {
     Run(run::Args),
     Checkpoint(checkpoint::Args),
     Restore(restore::Args),
+    Release(release::Args),
+    /// Keep one parked instance for the keeper on standard input.
+    #[command(hide = true)]
+    Attend(restore::Args),
     Inspect(inspect::Args),
     Verify(verify::Args),
     Train(train::Args),
@@ -79,6 +85,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::main(&args),
         Command::Checkpoint(args) => checkpoint::main(&args),
         Command::Restore(args) => restore::main(&args, stats),
+        Command::Release(args) => release::main(&args),
+        Command::Attend(args) => standby::attend(&args),
         Command::Inspect(args) => inspect::main(&args),
         Command::Verify(args) => verify::main(&args),
         Command::Train(args) => train::main(&args),

@@ -26,7 +26,7 @@ pub(crate) enum Code {
     CannotWrite = 7,
     /// The application did not answer in time.
     TimedOut = 8,
-    /// Another checkpoint of the process is under way.
+    /// Another checkpoint of the process is under way, or another keeper has the socket.
     Busy = 9,
 }
 

@@ -16,7 +16,7 @@ use tubthumping::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The image.
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
     /// Keep process and thread ids, in a PID namespace of their own; or take new ones.
     #[arg(long, value_enum, default_value_t = IdsArg::Keep)]
     pids: IdsArg,
@@ -46,6 +46,17 @@ pub(crate) struct Args {
     /// Write the times of the stages to this file, as JSON, in microseconds.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
+    /// Keep N instances parked, with their hot pages in place, until `tub release` lets one go.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=1024),
+        conflicts_with_all = ["detach", "pidfile", "stats", "dry_run"]
+    )]
+    pub(crate) standby: Option<u16>,
+    /// Where to ask for one of them: a socket, `DIR.standby` if not given.
+    #[arg(long, value_name = "SOCKET", requires = "standby")]
+    pub(crate) control: Option<PathBuf>,
     /// Print what would be done, and do nothing.
     #[arg(long)]
     dry_run: bool,
@@ -84,7 +95,7 @@ enum StdioArg {
     Image,
 }
 
-fn variable(text: &str) -> Result<(OsString, OsString), String> {
+pub(crate) fn variable(text: &str) -> Result<(OsString, OsString), String> {
     let bytes = text.as_bytes();
     let at = bytes.iter().position(|&byte| byte == b'=').filter(|&at| at > 0);
     let at = at.ok_or("a variable is NAME=VALUE")?;
@@ -100,8 +111,9 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
     }
 }
 
-pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
-    let options = RestoreOptions {
+/// What the arguments wish for.
+pub(crate) fn options(args: &Args) -> Result<RestoreOptions, Failure> {
+    Ok(RestoreOptions {
         dir: args.dir.clone(),
         ids: match args.pids {
             IdsArg::Keep => Ids::Keep,
@@ -123,7 +135,14 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
         clocks_may_go_back: args.clocks == ClocksArg::Any,
         required_labels: args.require_label.clone(),
         criu: args.criu.options(),
-    };
+    })
+}
+
+pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
+    if let Some(standby) = args.standby {
+        return crate::standby::keep(args, standby.into());
+    }
+    let options = options(args)?;
     let failed = |error| failure(&args.dir, &error);
     if args.dry_run {
         print!("{}", tubthumping::dry_run(&options, &mut stats).map_err(failed)?);
@@ -177,14 +196,14 @@ fn data(path: &Path) -> Result<Vec<u8>, Failure> {
 }
 
 /// A reader sees the whole content or none.
-fn write_whole(path: &Path, content: &str) -> std::io::Result<()> {
+pub(crate) fn write_whole(path: &Path, content: &str) -> std::io::Result<()> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".new");
     std::fs::write(&aside, content)?;
     std::fs::rename(&aside, path)
 }
 
-fn failure(dir: &Path, error: &RestoreError) -> Failure {
+pub(crate) fn failure(dir: &Path, error: &RestoreError) -> Failure {
     let what = format!("image {} cannot be restored", dir.display());
     let (code, hint) = advice(error);
     let mut failure = Failure::new(what, error, code)

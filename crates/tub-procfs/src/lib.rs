@@ -22,6 +22,7 @@ pub mod limits;
 pub mod locks;
 pub mod maps;
 pub mod net;
+pub mod rollup;
 pub mod sched;
 pub mod smaps;
 pub mod stat;

@@ -16,6 +16,7 @@ mod engine;
 mod guardian;
 mod prepare;
 mod restore;
+pub mod standby;
 mod train;
 
 pub use attach::{AttachError, LateAgent};

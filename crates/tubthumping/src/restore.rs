@@ -82,6 +82,17 @@ pub enum RestoreError {
     /// The environment is larger than what the application has room for.
     #[error("environment and arguments are too large")]
     Letter(#[source] mailbox::TooLong),
+    /// The same, of an instance on standby, which is left parked.
+    #[error("environment and arguments take {bytes} bytes: a release has room for {room}")]
+    ReleaseTooLarge {
+        /// What they take.
+        bytes: usize,
+        /// What there is.
+        room: usize,
+    },
+    /// An attendant that has no keeper.
+    #[error("standard input is no keeper's socket")]
+    Keeper(#[source] std::io::Error),
     /// The process could not be made.
     #[error("the process could not be made")]
     Launch(#[source] LaunchError),
@@ -185,8 +196,15 @@ pub(crate) fn restore_native(
     options: &RestoreOptions,
     stats: &mut Stats,
 ) -> Result<Restoring, RestoreError> {
-    let (image, planned, surroundings) = prepare(options, stats)?;
-    let parked = launch(&planned, &image.pages, &surroundings).map_err(|error| match error {
+    let (image, planned) = prepare(options, false, stats)?;
+    let parked = launch(&planned, &image.pages).map_err(|error| launch_error(&image, error))?;
+    stats.mark("parked_us");
+    Ok(Restoring { held: Held::Native(parked), warnings: planned.warnings })
+}
+
+/// What a user is told of a launch that failed: everything that is in its way.
+pub(crate) fn launch_error(image: &Image, error: LaunchError) -> RestoreError {
+    match error {
         // The first one ended the attempt; whoever mends it wants to know of all.
         LaunchError::FileChanged { .. } => {
             let all = tub_host::check_files(&image.checkpoint);
@@ -202,9 +220,7 @@ pub(crate) fn restore_native(
             if all.is_empty() { RestoreError::Launch(error) } else { RestoreError::Locked(all) }
         }
         error => RestoreError::Launch(error),
-    })?;
-    stats.mark("parked_us");
-    Ok(Restoring { held: Held::Native(parked), warnings: planned.warnings })
+    }
 }
 
 /// Whether the kernel said no to an operation, which it does without saying why.
@@ -226,7 +242,7 @@ pub fn dry_run(options: &RestoreOptions, stats: &mut Stats) -> Result<String, Re
         let what = "--dry-run: it decides while it acts";
         return Err(RestoreError::Unsupported { engine: EngineKind::Criu, what });
     }
-    prepare(options, stats).map(|(_, planned, _)| planned.to_string())
+    prepare(options, false, stats).map(|(_, planned)| planned.to_string())
 }
 
 /// Whether an image of our own engine could be restored here, as far as that takes no process: it is
@@ -257,14 +273,16 @@ fn open(options: &RestoreOptions, stats: &mut Stats) -> Result<(Image, HostFacts
     Ok((image, here))
 }
 
-fn prepare(
+/// An image, and what is to be done to have it get up; on standby, its letter is written later.
+pub(crate) fn prepare(
     options: &RestoreOptions,
+    standby: bool,
     stats: &mut Stats,
-) -> Result<(Image, RestorePlan, Surroundings), RestoreError> {
+) -> Result<(Image, RestorePlan), RestoreError> {
     let (image, here) = open(options, stats)?;
     let letter = match image.checkpoint.coordination {
-        Some(_) => letter(image.checkpoint.provenance.generation, options)?,
-        None => Vec::new(),
+        Some(_) if !standby => letter(image.checkpoint.provenance.generation, options)?,
+        _ => Vec::new(),
     };
     let surroundings = Surroundings::enter(options.ids).map_err(RestoreError::Launch)?;
     stats.mark("surroundings_us");
@@ -275,6 +293,7 @@ fn prepare(
         stdio: options.stdio,
         detach: options.detach,
         clocks_may_go_back: options.clocks_may_go_back,
+        standby,
         hot: image.hot(),
         mailbox: letter,
         restorer: tub_units::HostPid(std::process::id().cast_signed()),
@@ -282,7 +301,7 @@ fn prepare(
     let planned =
         plan(&image.checkpoint, &image.runs, &facts, wishes).map_err(RestoreError::Plan)?;
     stats.mark("planned_us");
-    Ok((image, planned, surroundings))
+    Ok((image, planned))
 }
 
 /// What the application finds in its mailbox.

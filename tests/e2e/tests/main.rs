@@ -55,6 +55,7 @@ mod registers;
 mod round_trip;
 mod signals;
 mod soak;
+mod standby;
 mod time;
 mod train;
 mod trees;

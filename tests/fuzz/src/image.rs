@@ -235,22 +235,24 @@ fn be_planned(image: &Image) {
         ..generous.clone()
     };
     let ways = [
-        (&generous, Ids::Keep, MemoryMode::Lazy, Stdio::Image),
-        (&generous, Ids::New, MemoryMode::Eager, Stdio::Inherit),
-        (&mean, Ids::Keep, MemoryMode::Lazy, Stdio::Inherit),
-        (&mean, Ids::New, MemoryMode::Auto, Stdio::Image),
+        (&generous, Ids::Keep, MemoryMode::Lazy, Stdio::Image, false),
+        (&generous, Ids::New, MemoryMode::Eager, Stdio::Inherit, false),
+        (&generous, Ids::Keep, MemoryMode::Lazy, Stdio::Inherit, true),
+        (&mean, Ids::Keep, MemoryMode::Lazy, Stdio::Inherit, false),
+        (&mean, Ids::New, MemoryMode::Auto, Stdio::Image, true),
     ];
     for index in 0..image.checkpoint.tasks.len() {
         let anatomy = Anatomy::of(image, index);
         assert_eq!(anatomy.mappings.len(), image.checkpoint.tasks[index].vmas.len());
     }
-    for (facts, ids, memory, stdio) in ways {
+    for (facts, ids, memory, stdio, standby) in ways {
         let wishes = PlanWishes {
             ids,
             memory,
             stdio,
             detach: false,
             clocks_may_go_back: false,
+            standby,
             hot: image.hot(),
             mailbox: if image.checkpoint.coordination.is_some() {
                 vec![1; 100]
@@ -295,6 +297,7 @@ fn check(plan: &RestorePlan, task: &TaskPlan, pages_bytes: u64, facts: &PlanFact
             | PlanOp::Advise { range, .. }
             | PlanOp::CheckMapped(range)
             | PlanOp::Populate(range)
+            | PlanOp::Touch(range)
             | PlanOp::Guard(range)
             | PlanOp::Lock { range, .. }
             | PlanOp::Seal(range)
@@ -304,6 +307,10 @@ fn check(plan: &RestorePlan, task: &TaskPlan, pages_bytes: u64, facts: &PlanFact
                 apart(*range);
                 in_store(*range, *offset_bytes, pages_bytes);
                 assert!(offset_bytes.is_multiple_of(PAGE_BYTES));
+            }
+            PlanOp::AwaitLetter { at, bytes } => {
+                let range = AddrRange::with_len(at.0, *bytes);
+                assert!(range.is_some_and(|range| !range.overlaps(task.blob)), "{op}");
             }
             PlanOp::Write { at, bytes } => {
                 let range = AddrRange::with_len(at.0, bytes.len() as u64);

@@ -11,6 +11,7 @@
 //! ```
 
 pub(crate) mod blob;
+mod clocks;
 mod descriptors;
 mod enter;
 mod error;
@@ -20,14 +21,17 @@ mod init;
 mod parked;
 mod rebirth;
 mod running;
+mod standby;
 mod surroundings;
 
 pub use error::LaunchError;
 pub use house::{Housed, house};
 pub use running::{Outcome, Running};
+pub use standby::{Waiting, park};
 pub use surroundings::Surroundings;
 
 use crate::plan::{Ids, Lowered, RestorePlan, lower};
+use clocks::Clocks;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::wait::waitpid;
@@ -72,7 +76,8 @@ impl Drop for Child {
 
 /// Makes the processes of `plan` and parks them.
 ///
-/// The caller must be single-threaded. On return every signal is blocked in it, so that none is
+/// The caller must be single-threaded, and have entered the [`Surroundings`] that the plan was made
+/// for. On return every signal is blocked in it, so that none is
 /// lost: [`Running::wait`] takes them from there.
 ///
 /// # Errors
@@ -82,13 +87,14 @@ impl Drop for Child {
 /// # Panics
 ///
 /// Never.
-pub fn launch(
-    plan: &RestorePlan,
-    pages: &File,
-    surroundings: &Surroundings,
-) -> Result<Parked, LaunchError> {
+pub fn launch(plan: &RestorePlan, pages: &File) -> Result<Parked, LaunchError> {
     let lowered: Vec<Lowered> = plan.tasks.iter().map(|task| lower(plan, task)).collect();
-    surroundings.set_clocks(plan.clocks)?;
+    // An instance on standby enters its time when it is released.
+    if plan.standby.is_none()
+        && let Some(clocks) = Clocks::of(plan.clocks)?
+    {
+        clocks.set()?;
+    }
     let system = |what| move |source| LaunchError::System { what, source };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(system("signal mask"))?;
@@ -142,19 +148,28 @@ impl Parked {
     /// # Errors
     ///
     /// Where the process has been killed meanwhile.
-    pub fn resume(mut self) -> Result<Running, LaunchError> {
+    pub fn resume(self) -> Result<Running, LaunchError> {
         let died = |_| LaunchError::Died { stage: "before it was told to go" };
         // One message for each task.
         for _ in 0..self.tasks {
             write(&self.handshake, &[1]).map_err(died)?;
         }
+        self.settle().map_err(|_| LaunchError::Died { stage: "on the way back" })
+    }
+
+    /// Sees it on its way; or what it has said instead, which is nothing where it was killed.
+    fn settle(mut self) -> Result<Running, Vec<u8>> {
         // The main thread of each closes its end right before it lets all others go.
-        let mut byte = [0u8; 16];
+        let mut said = vec![0; 4096];
         loop {
-            match nix::unistd::read(&self.handshake, &mut byte) {
+            match nix::unistd::read(&self.handshake, &mut said) {
                 Ok(0) => break,
                 Err(Errno::EINTR) => {}
-                _ => return Err(LaunchError::Died { stage: "on the way back" }),
+                Ok(bytes) => {
+                    said.truncate(bytes);
+                    return Err(said);
+                }
+                Err(_) => return Err(Vec::new()),
             }
         }
         self.child.armed = false;

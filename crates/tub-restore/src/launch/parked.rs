@@ -153,7 +153,7 @@ fn receive(handshake: &OwnedFd) -> Result<Said, LaunchError> {
 }
 
 /// What a process says of itself: that it is parked, or what failed.
-fn report(
+pub(super) fn report(
     plan: &RestorePlan,
     lowered: &[Lowered],
     birth: usize,

@@ -4,7 +4,7 @@
 //! Invariant: on failure the launcher is told, and the process ends.
 
 use super::family::Pids;
-use super::{LaunchError, blob, descriptors, enter, family};
+use super::{LaunchError, blob, descriptors, enter, family, standby};
 use crate::plan::{Lowered, RestorePlan, TaskPlan};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{chdir, setsid, write};
@@ -73,6 +73,9 @@ fn prepare(
     // What a core dump holds stays with the address space, which the blob fills anew.
     let _ = std::fs::write("/proc/self/coredump_filter", format!("{:#x}", task.core_filter));
     descriptors::lay_out(plan, task, pids)?;
+    if let Some(number) = plan.spare.clocks {
+        standby::make_clocks(number)?;
+    }
     let system = |what| move |source| LaunchError::System { what, source };
     tub_sys::map_fresh_at(task.blob).map_err(system("memory for the blob"))?;
     tub_sys::unregister_own_rseq().map_err(system("end of rseq registration"))?;

@@ -8,15 +8,14 @@
 //! no power over anything outside.
 
 use crate::launch::LaunchError;
-use crate::plan::{ClockPlan, Ids};
+use crate::plan::Ids;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 use std::fs;
-use std::time::Duration;
 use tub_sys::Errno;
 
 /// linux/sched.h; nix and libc do not name it on every C library.
-const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
+pub(super) const CLONE_NEWTIME: CloneFlags = CloneFlags::from_bits_retain(0x80);
 
 /// What this process has entered.
 #[derive(Clone, Debug)]
@@ -72,38 +71,6 @@ impl Surroundings {
         }
         Err(LaunchError::NoPidNamespace { source: last })
     }
-
-    /// Sets the clocks of the time namespace that our children will be in.
-    pub(crate) fn set_clocks(&self, plan: ClockPlan) -> Result<(), LaunchError> {
-        let ClockPlan::Continue { monotonic_ns, boottime_ns } = plan else { return Ok(()) };
-        let path = "/proc/self/timens_offsets";
-        let failed = |source| LaunchError::Proc { path: path.to_owned(), source };
-        // The new namespace starts as a copy of ours, and offsets count from the initial one
-        // (time_namespaces(7)); so what it holds now is what our own clocks are off by.
-        let own = fs::read_to_string(path).map_err(failed)?;
-        let own = |name: &str| -> i128 {
-            own.lines()
-                .find_map(|line| {
-                    let mut fields = line.split_whitespace();
-                    (fields.next()? == name).then_some(())?;
-                    let seconds: i128 = fields.next()?.parse().ok()?;
-                    let nanoseconds: i128 = fields.next()?.parse().ok()?;
-                    Some(seconds * 1_000_000_000 + nanoseconds)
-                })
-                .unwrap_or(0)
-        };
-        let offset = |saved: u64, now: Duration, own: i128| {
-            let offset = i128::from(saved) - now.as_nanos().cast_signed() + own;
-            format!("{} {}", offset.div_euclid(1_000_000_000), offset.rem_euclid(1_000_000_000))
-        };
-        let monotonic = offset(monotonic_ns, now(libc::CLOCK_MONOTONIC), own("monotonic"));
-        let boottime = offset(boottime_ns, now(libc::CLOCK_BOOTTIME), own("boottime"));
-        fs::write(path, format!("monotonic {monotonic}\nboottime {boottime}\n")).map_err(failed)
-    }
-}
-
-fn now(clock: libc::clockid_t) -> Duration {
-    nix::time::clock_gettime(nix::time::ClockId::from_raw(clock)).map_or(Duration::ZERO, Into::into)
 }
 
 /// Maps the caller's ids to themselves (user_namespaces(7)).

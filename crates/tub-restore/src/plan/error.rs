@@ -79,6 +79,22 @@ pub enum PlanError {
         /// Its name.
         function: String,
     },
+    /// A socket that a parked instance would take from those who answer.
+    #[error(
+        "descriptor {number} takes connections or messages at {address}: on standby nobody would answer there"
+    )]
+    StandbySocket {
+        /// Its number.
+        number: i32,
+        /// Its address.
+        address: String,
+    },
+    /// More than one process.
+    #[error("image holds {processes} processes: only one can be on standby")]
+    StandbyTree {
+        /// How many.
+        processes: usize,
+    },
     /// A POSIX timer with an id that is far from 0, on a kernel that cannot make it.
     #[error("timer {id} cannot be made with that id: Linux 6.15 or later is needed")]
     TimerIds {

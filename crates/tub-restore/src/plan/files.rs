@@ -512,7 +512,7 @@ pub(super) fn epoll<'a>(
 
 /// A timer that was set to a time of day still means that time; every other one has as long to go
 /// as it had.
-fn on_this_clock(kind: FileKind, realtime_ns: u64) -> FileKind {
+pub(super) fn on_this_clock(kind: FileKind, realtime_ns: u64) -> FileKind {
     const TFD_TIMER_ABSTIME: i32 = 1;
     const CLOCK_REALTIME: i32 = 0;
     const CLOCK_REALTIME_ALARM: i32 = 8;

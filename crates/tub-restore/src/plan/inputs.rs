@@ -50,6 +50,8 @@ pub struct PlanWishes {
     pub detach: bool,
     /// Whether monotonic clocks may run backwards, where they cannot go on.
     pub clocks_may_go_back: bool,
+    /// Whether the instance is parked until somebody wants it.
+    pub standby: bool,
     /// Pages known to be written to first: ascending, disjoint.
     pub hot: Vec<AddrRange>,
     /// What the coordinated application finds in its mailbox.

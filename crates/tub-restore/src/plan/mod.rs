@@ -19,6 +19,7 @@ mod op;
 mod owners;
 mod places;
 mod rights;
+mod standby;
 mod threads;
 mod vdso;
 
@@ -30,6 +31,7 @@ pub use lazy::{MemoryDecision, auto_memory};
 pub use lower::{Lowered, lower};
 pub use memory::MemoryFacts;
 pub use op::{Meeting, PlanOp};
+pub use standby::{Awakening, CLOCKS_BYTES};
 pub use threads::CredentialChange;
 
 use places::{BLOB_PLACE, TASK_SIZE, VDSO_PLACE, free_place};
@@ -149,6 +151,9 @@ pub struct SpareFds {
     /// A pipe that ends when all tasks have made their mappings, where that matters: its reading
     /// end, and then the other.
     pub mapped: Option<i32>,
+    /// For an instance on standby, the offsets of the time namespace that it will enter, and then the
+    /// namespace itself.
+    pub clocks: Option<i32>,
     /// Last number in use.
     pub last: i32,
 }
@@ -166,6 +171,8 @@ pub struct RestorePlan {
     pub clocks: ClockPlan,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
+    /// How the instance comes to life, if it is to be parked until somebody wants it.
+    pub standby: Option<Awakening>,
     /// Bytes of the blob's code and its stubs, in whole pages.
     pub code_bytes: u64,
     /// Files to have open before the memory operations, by index.
@@ -234,6 +241,9 @@ pub fn plan(
     owners::warn(checkpoint, wishes.ids, &mut warnings);
     check_stdio(checkpoint, wishes.stdio)?;
     check_mailbox(checkpoint, &wishes)?;
+    if wishes.standby {
+        standby::check(checkpoint)?;
+    }
     let clocks = clocks(checkpoint, facts, wishes.clocks_may_go_back, &mut warnings)?;
     if !facts.set_executable {
         warnings.push("/proc/PID/exe will name tub: setting it needs a user namespace".to_owned());
@@ -264,7 +274,12 @@ pub fn plan(
         )?);
     }
     let mapped_files = mapped.into_files();
-    let spare = spare_fds(checkpoint, mapped_files.len(), seals_together);
+    let standby = wishes.standby.then(|| Awakening {
+        mailbox: checkpoint.coordination.as_ref().map(|coordination| coordination.mailbox),
+        clocks: matches!(clocks, ClockPlan::Continue { .. }),
+    });
+    let enters_time = standby.is_some_and(|awakening| awakening.clocks);
+    let spare = spare_fds(checkpoint, mapped_files.len(), seals_together, enters_time);
     // Room for as many stubs as any task needs.
     let waits = checkpoint
         .tasks
@@ -284,8 +299,15 @@ pub fn plan(
     for (index, space) in spaces.into_iter().enumerate() {
         let file_steps = std::mem::take(&mut files.tasks[index]);
         let has_ended_children = births.iter().any(|birth| birth.ends_as_child_of(index));
-        let before =
-            Before { spare, code_bytes, stubs_offset, space, file_steps, has_ended_children };
+        let before = Before {
+            spare,
+            code_bytes,
+            stubs_offset,
+            space,
+            file_steps,
+            has_ended_children,
+            standby,
+        };
         tasks.push(plan_task(checkpoint, index, facts, &wishes, before, &mut warnings)?);
     }
     // Members of a tree share most of what there is to be said.
@@ -297,6 +319,7 @@ pub fn plan(
         ids: wishes.ids,
         clocks,
         detach: wishes.detach,
+        standby,
         code_bytes,
         mapped_files,
         file_steps: files.shared,
@@ -361,6 +384,7 @@ struct Before {
     space: Space,
     file_steps: Vec<FileStep>,
     has_ended_children: bool,
+    standby: Option<Awakening>,
 }
 
 fn plan_task(
@@ -372,19 +396,29 @@ fn plan_task(
     warnings: &mut Vec<String>,
 ) -> Result<TaskPlan, PlanError> {
     let task = &checkpoint.tasks[index];
-    let Before { spare, code_bytes, stubs_offset, space, file_steps, has_ended_children } = before;
-    let Space { decision, mut ops, limits, locking } = space;
+    let Before { spare, code_bytes, stubs_offset, file_steps, standby, .. } = before;
+    let Space { decision, mut ops, limits, locking } = before.space;
     // The application that takes part is the main task.
     let coordination = checkpoint.coordination.as_ref().filter(|_| index == 0);
     let mailbox = if index == 0 { wishes.mailbox.clone() } else { Vec::new() };
     let credentials = credentials(task, facts, warnings)?;
     // In the exact modes the pages are the process's own already.
-    let hot = if decision.lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
+    let mut hot =
+        if decision.lazy && index == 0 { memory::hot(task, &wishes.hot) } else { Vec::new() };
+    if standby.is_some() {
+        // There are no other threads yet that could have a part of it.
+        standby::warm(&mut ops, std::mem::take(&mut hot));
+    }
     // What an operation writes is far smaller than an operation.
     let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
     let count = ops.len() + writes + hot.len();
     let file_ops = files::ops(&checkpoint.files, task, wishes.ids, warnings);
-    let data_bytes = lower::data_bytes_bound(task, count, file_ops.len(), mailbox.len());
+    let mut timers = Vec::new();
+    if standby.is_some() {
+        standby::timers(&mut timers, checkpoint, task);
+    }
+    let data_bytes =
+        lower::data_bytes_bound(task, count + timers.len(), file_ops.len(), mailbox.len());
     let blob = free_place(task, BLOB_PLACE, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     let first = around.into_iter().flatten().map(PlanOp::Unmap);
@@ -402,7 +436,9 @@ fn plan_task(
             limits: &limits,
             timer_ids: facts.timer_ids,
             parent_death_signal: parent_death_signal(task, wishes),
-            has_ended_children,
+            has_ended_children: before.has_ended_children,
+            standby,
+            timers: &timers,
             spare,
         },
     );
@@ -436,7 +472,7 @@ fn parent_death_signal(task: &Task, wishes: &PlanWishes) -> i32 {
     }
 }
 
-fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool) -> SpareFds {
+fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool, clocks: bool) -> SpareFds {
     let highest = checkpoint.tasks.iter().filter_map(|task| task.fds.last());
     let above = highest.map(|fd| fd.number.0).max().unwrap_or(2).max(2) + 1;
     let files = i32::try_from(files).unwrap_or(i32::MAX / 4);
@@ -451,7 +487,9 @@ fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool) -> SpareFds {
         first_file: above + 3,
         first_parked: above + 3 + files,
         mapped: meeting.then_some(above + 3 + files + parked),
-        last: above + 2 + files + parked + if meeting { 2 } else { 0 },
+        // Only one task can be on standby, and one task meets nobody.
+        clocks: clocks.then_some(above + 3 + files + parked),
+        last: above + 2 + files + parked + if meeting || clocks { 2 } else { 0 },
     }
 }
 

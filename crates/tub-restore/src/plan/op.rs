@@ -110,6 +110,8 @@ pub enum PlanOp {
     },
     /// Makes pages the process's own, as the first write to each would.
     Populate(AddrRange),
+    /// Maps pages that are there, as the first reading of each would.
+    Touch(AddrRange),
     /// Writes a few bytes.
     Write {
         /// Where.
@@ -162,6 +164,19 @@ pub enum PlanOp {
     ReportParked,
     /// Waits until the launcher says go; its end of the pipe closing ends the process.
     AwaitGo,
+    /// Waits for the engine's message, and leaves it in the application's mailbox; the launcher's end
+    /// of the pipe closing ends the process.
+    AwaitLetter {
+        /// Where.
+        at: RemoteAddr,
+        /// How many bytes it may have.
+        bytes: u64,
+    },
+    /// Waits until the launcher lets a parked instance go.
+    AwaitRelease {
+        /// Whether it then enters the time namespace that the launcher has made.
+        clocks: bool,
+    },
     /// Stops the process, until somebody lets it go on (SIGSTOP).
     Stop,
     /// `prctl(option, value)` of the few that are one number.
@@ -185,6 +200,19 @@ pub enum PlanOp {
     SetLimit(Limit),
     /// Starts an interval timer.
     SetIntervalTimer(IntervalTimer),
+    /// Starts a timer that is a descriptor, with the expirations that were not read yet.
+    ArmTimerFd {
+        /// Its number.
+        number: i32,
+        /// `TFD_TIMER_ABSTIME`, or 0.
+        settime_flags: i32,
+        /// Until when, or for how long; 0 where it is not armed.
+        value_ns: u64,
+        /// How often after that.
+        interval_ns: u64,
+        /// Expirations not read yet.
+        ticks: u64,
+    },
     /// Says which thread the POSIX timer that is about to be made signals: the calling one.
     AimPosixTimer(PosixTimer),
     /// Deletes a POSIX timer.
@@ -293,6 +321,7 @@ impl fmt::Display for PlanOp {
             Self::SealFile { file, seals } => write!(f, "seal-file      file {file} {seals:#x}"),
             Self::Seal(range) => write!(f, "seal           {range}"),
             Self::Populate(range) => write!(f, "populate       {range}"),
+            Self::Touch(range) => write!(f, "touch          {range}"),
             Self::SetMm { executable } => write!(f, "set-mm         executable={executable}"),
             Self::Write { at, bytes } => write!(f, "write          {:x} {bytes:02x?}", at.0),
             Self::FillMailbox { at } => write!(f, "fill-mailbox   {:x}", at.0),
@@ -331,6 +360,10 @@ impl fmt::Display for PlanOp {
             Self::AwaitMapped => f.write_str("await-mapped"),
             Self::ReportParked => f.write_str("report-parked"),
             Self::AwaitGo => f.write_str("await-go"),
+            Self::AwaitLetter { at, bytes } => write!(f, "await-letter   {:x} {bytes}", at.0),
+            Self::AwaitRelease { clocks } => {
+                write!(f, "await-release{}", if *clocks { "  clocks" } else { "" })
+            }
             Self::Stop => f.write_str("stop"),
             Self::Prctl { name, value, .. } => write!(f, "prctl          {name} {value}"),
             Self::RegisterMembarrier(command) => write!(f, "membarrier     {command:#x}"),
@@ -346,6 +379,9 @@ impl fmt::Display for PlanOp {
             }
             Self::CreatePosixTimer(t) => {
                 write!(f, "timer-create   {} clock {} signal {}", t.id, t.clock, t.signal)
+            }
+            Self::ArmTimerFd { number, value_ns, interval_ns, .. } => {
+                write!(f, "timerfd-arm    {number} in {value_ns} ns every {interval_ns} ns")
             }
             Self::AimPosixTimer(t) => write!(f, "timer-aim      {}", t.id),
             Self::DeletePosixTimer(id) => write!(f, "timer-delete   {id}"),

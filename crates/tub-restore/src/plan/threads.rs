@@ -2,7 +2,7 @@
 //!
 //! In: a task, the credentials to take on, whether ids are kept. Out: one program per thread.
 //! Pure. Invariant: nothing that needs a privilege comes after the privilege is given up; what may
-//! fail comes before the process is reported parked; timers start last, so that none fires inside
+//! fail comes before the process is reported parked (but on standby: see [`standby`]); timers start last, so that none fires inside
 //! the blob.
 //!
 //! The order follows `reference` ordering rules that every engine of this kind obeys: memory, then
@@ -10,7 +10,7 @@
 //! limits, then timers and pending signals with everything blocked, then credentials (changing
 //! them resets dumpable and the parent-death signal), then the registers.
 
-use super::{Ids, Meeting, PlanOp, Program, SpareFds};
+use super::{Awakening, Ids, Meeting, PlanOp, Program, SpareFds, standby};
 use tub_model::{Credentials, Limit, PosixTimer, Scheduling, SignalAction, Task, Thread};
 use tub_units::{AddrRange, RemoteAddr};
 
@@ -52,6 +52,10 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) parent_death_signal: i32,
     /// What descriptors need once all threads are there and the launcher's own files are closed.
     pub(super) files: &'a [PlanOp],
+    /// How it comes to life, if it is parked until then.
+    pub(super) standby: Option<Awakening>,
+    /// What then starts the timers that are descriptors.
+    pub(super) timers: &'a [PlanOp],
     /// Whether it has children that have ended already.
     pub(super) has_ended_children: bool,
     /// Descriptors of ours, above all of the image's.
@@ -94,7 +98,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     let main = &task.threads[0];
     ops.extend(wishes.memory.iter().cloned());
     ops.push(PlanOp::SetMm { executable: wishes.executable });
-    if let Some(mailbox) = wishes.mailbox {
+    if let Some(mailbox) = wishes.mailbox.filter(|_| wishes.standby.is_none()) {
         ops.push(PlanOp::FillMailbox { at: RemoteAddr(mailbox.start()) });
     }
     if wishes.has_ended_children {
@@ -109,6 +113,10 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         }
     }
     own_state(ops, task, main);
+    if let Some(awakening) = wishes.standby {
+        standby::park(ops, awakening);
+        ops.extend(wishes.timers.iter().cloned());
+    }
     ops.extend(aim_timers(task, main, wishes.ids));
     for (thread, other) in task.threads.iter().enumerate().skip(1) {
         let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
@@ -148,8 +156,10 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         let signal = u64::from(wishes.parent_death_signal.cast_unsigned());
         ops.push(prctl("parent-death-signal", PR_SET_PDEATHSIG, signal, false));
     }
-    ops.push(PlanOp::ReportParked);
-    ops.push(PlanOp::AwaitGo);
+    if wishes.standby.is_none() {
+        ops.push(PlanOp::ReportParked);
+        ops.push(PlanOp::AwaitGo);
+    }
     // From here on nothing can fail that was not tried before.
     ops.extend(task.posix_timers.iter().map(|timer| PlanOp::ArmPosixTimer(*timer)));
     ops.extend(task.interval_timers.iter().map(|timer| PlanOp::SetIntervalTimer(*timer)));

@@ -5,6 +5,7 @@
 //! Not here: any decision; what an operation means for the kernel, and nothing else.
 
 mod arena;
+mod standby;
 mod threads;
 
 use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
@@ -256,6 +257,10 @@ impl Lowering<'_> {
                 let args = [range.start(), range.len(), number(libc::MADV_POPULATE_WRITE)];
                 self.may_fail(libc::SYS_madvise, &args);
             }
+            PlanOp::Touch(range) => {
+                let args = [range.start(), range.len(), number(libc::MADV_POPULATE_READ)];
+                self.may_fail(libc::SYS_madvise, &args);
+            }
             PlanOp::SetMm { executable } => self.set_mm(*executable),
             PlanOp::Write { at, bytes } => {
                 let from = self.arena.put(bytes, 16);
@@ -339,6 +344,8 @@ impl Lowering<'_> {
                 let args = [number(spare.handshake), at, 1];
                 self.flagged(libc::SYS_read, &args, abi::FLAG_NOT_ZERO);
             }
+            PlanOp::AwaitLetter { at, bytes } => self.await_letter(at.0, *bytes),
+            PlanOp::AwaitRelease { clocks } => self.await_release(*clocks),
             PlanOp::Stop => {
                 let args = [0, number(libc::SIGSTOP)];
                 self.flagged(libc::SYS_kill, &args, abi::FLAG_PID_FIRST);
@@ -365,6 +372,9 @@ impl Lowering<'_> {
                 let value = [split(t.interval_us), split(t.value_us)].concat();
                 let at = self.arena.put(&words(&value), 8);
                 self.call(libc::SYS_setitimer, &[number(t.which), at, 0]);
+            }
+            PlanOp::ArmTimerFd { number, settime_flags, value_ns, interval_ns, ticks } => {
+                self.arm_timerfd(*number, *settime_flags, [*interval_ns, *value_ns], *ticks);
             }
             PlanOp::AimPosixTimer(timer) => {
                 let at = self.event(timer) + EVENT_THREAD;

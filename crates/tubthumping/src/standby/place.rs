@@ -1,0 +1,123 @@
+//! Where a keeper can be asked: its socket.
+//!
+//! In: a path. Out: a listening socket. Invariant: only its owner and root can connect, and nobody else
+//! can put another in its place; it goes with the keeper.
+
+use nix::sys::stat::{Mode, umask};
+use nix::unistd::geteuid;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+/// Why there can be no socket there.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlaceError {
+    /// Somebody answers there already.
+    #[error("{} is the socket of a keeper that is alive", path.display())]
+    InUse {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Something else is there.
+    #[error("{} exists and is no socket", path.display())]
+    NoSocket {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Others could put a socket of theirs in its place.
+    #[error("directory {} belongs to user {owner} with mode {mode:03o}: others could take the socket's place", path.display())]
+    Directory {
+        /// Where.
+        path: PathBuf,
+        /// Whose it is.
+        owner: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The kernel says no.
+    #[error("socket {} cannot be made", path.display())]
+    Io {
+        /// Where.
+        path: PathBuf,
+        /// What it said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Where the keeper of an image is asked, unless it was told another place: beside the image.
+/// Anything but a directory is the place itself.
+pub fn control_socket(target: &Path) -> PathBuf {
+    if !target.is_dir() {
+        return target.to_owned();
+    }
+    // `image/` is `image`; `.` has a name, too.
+    let dir = target.canonicalize().unwrap_or_else(|_| target.to_owned());
+    let mut place = dir.into_os_string();
+    place.push(".standby");
+    place.into()
+}
+
+/// A socket that is asked at.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) listener: UnixListener,
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Place {
+    pub(super) fn take(path: &Path) -> Result<Self, PlaceError> {
+        let failed = |source| PlaceError::Io { path: path.to_owned(), source };
+        check_directory(path)?;
+        if let Ok(there) = fs::symlink_metadata(path) {
+            if !there.file_type().is_socket() {
+                return Err(PlaceError::NoSocket { path: path.to_owned() });
+            }
+            if UnixStream::connect(path).is_ok() {
+                return Err(PlaceError::InUse { path: path.to_owned() });
+            }
+            // Its keeper was killed.
+            fs::remove_file(path).map_err(failed)?;
+        }
+        // From its first moment on, not from some time after.
+        let before = umask(Mode::from_bits_truncate(0o177));
+        let listener = UnixListener::bind(path);
+        umask(before);
+        let listener = listener.map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let made = fs::symlink_metadata(path).map_err(failed)?;
+        Ok(Self { listener, path: path.to_owned(), inode: inode(&made) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Another keeper may have taken the place of a socket that somebody removed.
+        if fs::symlink_metadata(&self.path).is_ok_and(|there| inode(&there) == self.inode) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn inode(of: &Metadata) -> (u64, u64) {
+    (of.dev(), of.ino())
+}
+
+fn check_directory(path: &Path) -> Result<(), PlaceError> {
+    const OTHERS_WRITE: u32 = 0o022;
+    const STICKY: u32 = 0o1000;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let failed = |source| PlaceError::Io { path: path.to_owned(), source };
+    let there = fs::metadata(parent).map_err(failed)?;
+    let (owner, mode) = (there.uid(), there.mode() & 0o7777);
+    let ours = owner == 0 || owner == geteuid().as_raw();
+    if ours && (mode & OTHERS_WRITE == 0 || mode & STICKY != 0) {
+        return Ok(());
+    }
+    Err(PlaceError::Directory { path: parent.to_owned(), owner, mode })
+}
