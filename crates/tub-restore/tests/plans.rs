@@ -573,6 +573,17 @@ fn what_would_answer_for_nobody_cannot_stand_by() {
     let address = "127.0.0.1:80".to_owned();
     assert_eq!(error, Some(PlanError::StandbySocket { number: 11, address }));
     image.files.pop();
+    let unix = |bytes: &[u8]| {
+        let name = Some(UnixName { bytes: bytes.to_vec(), file: None });
+        let (inbox, options) = (Vec::new(), Vec::new());
+        let state = UnixState::Listening { backlog: 5 };
+        Socket::Unix(UnixSocket { kind: 1, id: 1, name, state, shutdown: 0, inbox, options })
+    };
+    image.files.push(open(FileKind::Socket(unix(b"\0name"))));
+    let error = plan(&image, &runs(), &facts(), wishes()).err();
+    let address = "@name".to_owned();
+    assert_eq!(error, Some(PlanError::StandbySocket { number: 11, address }));
+    image.files.pop();
     image.files.push(open(tcp(TcpState::Dead)));
     assert!(plan(&image, &runs(), &facts(), wishes()).is_ok());
 }

@@ -175,7 +175,7 @@ fn timers_do_not_expire_while_an_instance_is_parked() {
 
 #[test]
 fn waits_go_on_from_the_release() {
-    kept_for_seconds("waits");
+    kept_for_seconds("waits-unnamed");
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn each_released_instance_is_somebody_else() {
         // A request that no instance could fulfil leaves all of them parked.
         let long = "x".repeat(100_000);
         let refused = keeper.ask(&["--", &long, &long]);
-        refused.fails_with(code::USAGE, &["a request"]);
+        refused.fails_with(code::USAGE, &["request is longer than"]);
         assert_eq!(keeper.released.len(), 3);
     });
 }

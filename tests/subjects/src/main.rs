@@ -117,6 +117,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("unix", unix::unix),
     ("vdso", vdso::vdso),
     ("waits", waits::waits),
+    ("waits-unnamed", waits::waits_unnamed),
     ("watches", paths::watches),
     ("without-main", refusals::without_main),
     ("wipe-on-fork", memory::wipe_on_fork),

@@ -11,7 +11,7 @@
 //! among them fails the release.
 
 use super::{PlanError, PlanOp};
-use tub_model::{Checkpoint, FileKind, OpenFile, Socket, Task, TcpState};
+use tub_model::{Checkpoint, FileKind, OpenFile, Socket, Task, TcpState, UnixSocket, UnixState};
 use tub_units::{AddrRange, RemoteAddr};
 
 /// Length of the message that lets an instance go: two lines of `/proc/self/timens_offsets`, each name and
@@ -50,6 +50,11 @@ fn taken(file: &OpenFile) -> Option<String> {
         FileKind::Socket(Socket::Udp { address, peer: None, .. }) if !address.ends_with(":0") => {
             Some(address.clone())
         }
+        FileKind::Socket(Socket::Unix(UnixSocket {
+            name: Some(name),
+            state: UnixState::Listening { .. } | UnixState::Unconnected,
+            ..
+        })) => Some(String::from_utf8_lossy(&name.bytes).replace('\0', "@")),
         _ => None,
     }
 }
