@@ -56,6 +56,7 @@ mod round_trip;
 mod signals;
 mod soak;
 mod standby;
+mod strangers;
 mod time;
 mod train;
 mod trees;

@@ -44,7 +44,7 @@ impl Application {
         found.expect("a control socket")
     }
 
-    fn speak(&self) -> Conversation {
+    pub(crate) fn speak(&self) -> Conversation {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         Conversation(BufReader::new(stream))
@@ -63,7 +63,7 @@ impl Application {
 }
 
 /// One connection to the control socket.
-struct Conversation(BufReader<UnixStream>);
+pub(crate) struct Conversation(BufReader<UnixStream>);
 
 impl Conversation {
     fn says(&mut self, line: &str) {
@@ -71,14 +71,14 @@ impl Conversation {
     }
 
     /// A line, without its end; empty at the end of the connection.
-    fn hears(&mut self) -> String {
+    pub(crate) fn hears(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     }
 
     #[track_caller]
-    fn asks(&mut self, line: &str, beginning: &str) {
+    pub(crate) fn asks(&mut self, line: &str, beginning: &str) {
         self.says(line);
         let answer = self.hears();
         assert!(answer.starts_with(beginning), "{line}: {answer}");
