@@ -239,17 +239,20 @@ pub fn deliver(pid: HostPid, at: RemoteAddr, letter: &[u8]) {
     let Ok(memory) = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem")) else {
         return;
     };
-    deliver_to(&memory, at, letter);
+    let _ = deliver_to(&memory, at, letter);
 }
 
 /// Puts a letter into the mailbox at `at` of the process whose `/proc/PID/mem` this is.
-pub fn deliver_to(memory: &std::fs::File, at: RemoteAddr, letter: &[u8]) {
+///
+/// # Errors
+///
+/// That of pwrite(2); then there is no letter.
+pub fn deliver_to(memory: &std::fs::File, at: RemoteAddr, letter: &[u8]) -> std::io::Result<()> {
     use std::os::unix::fs::FileExt;
     // The state comes first in the letter, and is written last: it says that the rest is there.
     let (state, rest) = letter.split_at(4.min(letter.len()));
-    if memory.write_all_at(rest, at.0 + 4).is_ok() {
-        let _ = memory.write_all_at(state, at.0);
-    }
+    memory.write_all_at(rest, at.0 + 4)?;
+    memory.write_all_at(state, at.0)
 }
 
 /// Who traces the process, if anybody does.

@@ -2,6 +2,7 @@
 
 use crate::criu;
 use crate::java_options::place::{Moment, at_checkpoint};
+use crate::pause;
 use crate::report::{Code, Failure};
 use crate::restore::pair;
 use std::fs::{self, File};
@@ -82,6 +83,8 @@ enum EngineArg {
     Criu,
     /// Nobody: the application is told before and after, and there is no image.
     Sim,
+    /// Nobody: the process stops where it is, and `tub restore` has it go on.
+    Pause,
 }
 
 /// `--tcp`.
@@ -117,6 +120,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             EngineArg::Native => EngineKind::Native,
             EngineArg::Criu => EngineKind::Criu,
             EngineArg::Sim => EngineKind::Sim,
+            EngineArg::Pause => EngineKind::Pause,
         },
         criu: args.criu.options(),
         guardian: Some(vec!["/proc/self/exe".into(), "guard".into()]),
@@ -159,6 +163,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         println!("{object}");
     } else if report.engine == EngineKind::Sim {
         println!("process {pid} was told, and goes on; there is no image (engine sim)");
+    } else if report.engine == EngineKind::Pause {
+        let dir = report.dir.display();
+        println!("{dir}: process {pid} is paused; `tub restore {dir}` has it go on (engine pause)");
     } else {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
         let children = match report.processes {
@@ -335,6 +342,10 @@ fn advice(dir: &Path, error: &CheckpointError) -> (Code, String) {
             _ => plain(Code::Refused, WITHOUT_AGENT),
         },
         CheckpointError::Ended(_) => plain(Code::NoSuchProcess, ""),
+        CheckpointError::Pause { source, .. } => {
+            let (code, hint) = pause::advice(source);
+            plain(code, hint)
+        }
         CheckpointError::Criu(error) => {
             let (code, hint) = criu::advice(error);
             plain(code, hint)

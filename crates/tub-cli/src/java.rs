@@ -6,6 +6,7 @@
 //! that cannot be had is refused with a sentence, never dropped.
 //! Not here: how the options are found and read (`java_options`).
 
+use crate::foreign;
 use crate::java_options::place::{Start, at_start};
 use crate::java_options::{
     CommandLine, CpuCheck, LAST_VARIABLE, OptionError, VARIABLES, expand, with_last_variable,
@@ -217,11 +218,22 @@ fn unavailable(image: &OsStr, line: &CommandLine) -> Option<Unavailable> {
         let reason = format!("image {} cannot be used: {text}", Path::new(image).display());
         Some(Unavailable { reason, is_said_here })
     };
+    if foreign::is_image(Path::new(image)) {
+        return match foreign::labels(Path::new(image)) {
+            Err(error) => reason(tubthumping::sentence(&error), false),
+            Ok(labels) => tubthumping::missing_labels(&labels, line.required_labels())
+                .first()
+                .and_then(|first| reason(first.to_string(), true)),
+        };
+    }
     let opened = match Image::open(Path::new(image)) {
         Ok(opened) => opened,
         Err(error) => return reason(error.to_string(), false),
     };
-    if let Some(first) = tubthumping::missing_labels(&opened, line.required_labels()).first() {
+    if let Some(first) =
+        tubthumping::missing_labels(&opened.checkpoint.provenance.labels, line.required_labels())
+            .first()
+    {
         return reason(first.to_string(), true);
     }
     let opened = opened.checkpoint.host;

@@ -59,7 +59,11 @@ const ABOUT_OPTIONS: [&str; 4] = [
 /// What `CRaCEngineOptions=help` prints: the option, its values, what it is about.
 const ENGINE_OPTIONS: [(&str, &str, &str); 7] = [
     ("keep_running", "true|false", "the original goes on after the checkpoint (default: false)"),
-    ("pause", "true|false", "engine sim: not supported, it goes on at once (default: false)"),
+    (
+        "pause",
+        "true|false",
+        "engine sim: stops until it is restored, as engine pause (default: false)",
+    ),
     ("pids", "keep|new", "ids of a copy (default: keep)"),
     ("memory", "auto|lazy|eager", "how memory is brought back (default: auto)"),
     ("direct_map", "true|false", "taken and without effect: see memory"),
@@ -103,6 +107,9 @@ pub(crate) struct CommandLine {
     restore_from: Option<OsString>,
     may_start_instead: bool,
     is_crac: bool,
+    /// Of a checkpoint, where it is not the native one; and whether `sim` is to pause.
+    engine: Option<&'static str>,
+    pauses: bool,
     for_run: Vec<String>,
     for_checkpoint: Vec<String>,
     for_restore: Vec<String>,
@@ -157,6 +164,16 @@ impl CommandLine {
                 line.program.push(word.clone());
                 line.program.extend(words.by_ref().cloned());
                 line.stock.extend(line.program[1..].iter().cloned());
+            }
+        }
+        match (line.pauses, line.engine) {
+            (false, _) | (true, Some("pause")) => {}
+            (true, Some("sim")) => line.engine = Some("pause"),
+            (true, _) if is_lenient => {}
+            (true, _) => {
+                return Err(OptionError::new(
+                    "engine option 'pause=true' cannot be had: it is one of the engine sim",
+                ));
             }
         }
         Ok(line)
@@ -255,28 +272,28 @@ impl CommandLine {
     }
 
     fn engine(&mut self, name: &str) -> Result<(), OptionError> {
-        match name {
+        self.engine = match name {
             // Those of the CRaC JDKs, whose work the native one does.
-            "native" | "criuengine" | "warp" | "crexec" => Ok(()),
-            "criu" => {
-                self.for_checkpoint.push("--engine=criu".to_owned());
-                Ok(())
+            "native" | "criuengine" | "warp" | "crexec" => None,
+            "criu" => Some("criu"),
+            "sim" | "simengine" => Some("sim"),
+            "pause" | "pauseengine" => Some("pause"),
+            _ => {
+                return Err(OptionError(format!(
+                    "VM option 'CRaCEngine={name}' cannot be had: the engines are native, criu, sim \
+                     and pause"
+                )));
             }
-            "sim" | "simengine" => {
-                self.for_checkpoint.push("--engine=sim".to_owned());
-                Ok(())
-            }
-            _ => Err(OptionError(format!(
-                "VM option 'CRaCEngine={name}' cannot be had: the engines are native, criu and sim"
-            ))),
-        }
+        };
+        Ok(())
     }
 
     fn engine_option(&mut self, option: &str) -> Result<(), OptionError> {
         let (key, value) = option.split_once('=').unwrap_or((option, "true"));
         match (key, value) {
             ("keep_running", "true") => self.for_checkpoint.push("--leave-running".into()),
-            ("pause", "false") | ("keep_running" | "direct_map" | "print_command", _) => {}
+            ("pause", "true" | "false") => self.pauses = value == "true",
+            ("keep_running" | "direct_map" | "print_command", _) => {}
             ("help", _) => {
                 self.help = Some(if option == "help" { String::new() } else { value.to_owned() });
             }
@@ -351,6 +368,7 @@ impl CommandLine {
     pub(crate) fn checkpoint_options(&self) -> Vec<String> {
         // The image directory is overwritten, as a CRaC JDK does it.
         let mut options = vec!["--replace".to_owned()];
+        options.extend(self.engine.map(|engine| format!("--engine={engine}")));
         options.extend(self.for_checkpoint.iter().cloned());
         options
     }
@@ -507,6 +525,20 @@ mod tests {
     }
 
     #[test]
+    fn an_engine_that_pauses_has_two_names_in_each_order() {
+        for text in [
+            "-XX:CRaCEngine=pause",
+            "-XX:CRaCEngine=pauseengine",
+            "-XX:CRaCEngine=simengine -XX:CRaCEngineOptions=pause=true",
+            "-XX:CRaCEngineOptions=pause=true -XX:CRaCEngine=sim",
+        ] {
+            assert_eq!(parse(text).unwrap().checkpoint_options(), ["--replace", "--engine=pause"]);
+        }
+        let line = parse("-XX:CRaCEngine=sim -XX:CRaCEngineOptions=pause=false").unwrap();
+        assert_eq!(line.checkpoint_options(), ["--replace", "--engine=sim"]);
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_with_a_sentence() {
         for (option, part) in [
             ("-XX:CPUFeatures=generic", "VM option 'CPUFeatures=generic' cannot be had: compiled"),
@@ -514,7 +546,7 @@ mod tests {
             ("-XX:CRaCAllowedOpenFilePrefixes=/a\tb", "a prefix with a blank"),
             ("-XX:CRaCImageLabels=a=b\tc", "a label with a blank"),
             ("-XX:+CRaCNoSuch", "it is not known here"),
-            ("-XX:CRaCEngine=pauseengine", "the engines are native, criu and sim"),
+            ("-XX:CRaCEngine=vm", "the engines are native, criu, sim and pause"),
             ("-XX:CRaCEngineOptions=pause=true", "engine option 'pause=true' cannot be had"),
             ("-XX:CRaCEngineOptions=args=-v", "engine option 'args=-v' cannot be had"),
             ("-XX:-CRaCResetStartTime", "CRaCResetStartTime"),

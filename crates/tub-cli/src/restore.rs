@@ -1,6 +1,7 @@
 //! `tub restore`: an image gets up again.
 
 use crate::criu;
+use crate::pause;
 use crate::report::{Code, Failure};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -177,9 +178,13 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
     let outcome =
         running.wait().map_err(|error| failure(&args.dir, &RestoreError::Launch(error)))?;
     Ok(match outcome {
-        Outcome::Exited(code) => ExitCode::from(code),
+        Some(Outcome::Exited(code)) => ExitCode::from(code),
+        None => {
+            eprintln!("tub: process {pid} has ended; how, only its parent was told");
+            ExitCode::from(Code::Failed as u8)
+        }
         // As shells tell it.
-        Outcome::Killed { signal, core_dumped } => {
+        Some(Outcome::Killed { signal, core_dumped }) => {
             if core_dumped {
                 eprintln!("tub: process {pid} was ended by signal {signal} (core dumped)");
             }
@@ -210,6 +215,7 @@ pub(crate) fn failure(dir: &Path, error: &RestoreError) -> Failure {
         .state("no process was left behind; the image is as it was")
         .hint(hint);
     match error {
+        RestoreError::Pause(error) => failure = failure.state(pause::state(error)),
         RestoreError::Host(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         RestoreError::Labels(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
         RestoreError::Files(all) => failure.causes.extend(all.iter().map(ToString::to_string)),
@@ -266,6 +272,7 @@ fn advice(error: &RestoreError) -> (Code, &'static str) {
         RestoreError::Unsupported { .. } => (Code::Usage, "leave it out"),
         RestoreError::Criu(CriuError::Io { .. }) => (Code::BadImage, ""),
         RestoreError::Criu(error) => criu::advice(error),
+        RestoreError::Pause(error) => pause::advice(error),
         _ => (Code::Failed, ""),
     }
 }

@@ -6,7 +6,7 @@
 
 mod addresses;
 
-use crate::criu;
+use crate::foreign;
 use crate::inspect::bad_image;
 use crate::report::{Code, Failure};
 use serde_json::json;
@@ -26,8 +26,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
-    if criu::is_image(&args.dir) {
-        return criu::verify(&args.dir, args.json);
+    if foreign::is_image(&args.dir) {
+        return foreign::verify(&args.dir, args.json);
     }
     let what = format!("image {} would not restore here", args.dir.display());
     let outcome = match Image::open(&args.dir) {

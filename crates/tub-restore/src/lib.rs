@@ -11,5 +11,7 @@ pub mod plan;
 mod stats;
 
 pub use facts::plan_facts;
-pub use launch::{Housed, LaunchError, Outcome, Parked, Running, Waiting, house, launch, park};
+pub use launch::{
+    Housed, LaunchError, Other, Outcome, Parked, Running, Waiting, house, launch, park,
+};
 pub use stats::Stats;

@@ -1,7 +1,7 @@
 //! Processes, namespaces and threads.
 
 use crate::{Errno, check, own};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use tub_units::{HostPid, NsPid};
 
 /// How a child is to be made by [`fork_with_pid`].
@@ -237,18 +237,30 @@ pub fn wait_for_child(pid: i32, flags: i32) -> Result<Option<(i32, ChildChange)>
     if child == 0 {
         return Ok(None);
     }
-    let byte = |number: i32| number.to_le_bytes()[0];
-    let change = if libc::WIFEXITED(status) {
-        ChildChange::Ended(Ended::Exited(byte(libc::WEXITSTATUS(status))))
-    } else if libc::WIFSIGNALED(status) {
-        let core_dumped = libc::WCOREDUMP(status);
-        ChildChange::Ended(Ended::Killed { signal: byte(libc::WTERMSIG(status)), core_dumped })
-    } else if libc::WIFSTOPPED(status) {
-        ChildChange::Stopped(byte(libc::WSTOPSIG(status)))
-    } else {
-        ChildChange::Continued
+    let change = match Ended::of_status(status) {
+        Some(ended) => ChildChange::Ended(ended),
+        None if libc::WIFSTOPPED(status) => ChildChange::Stopped(byte(libc::WSTOPSIG(status))),
+        None => ChildChange::Continued,
     };
     Ok(Some((child, change)))
+}
+
+fn byte(number: i32) -> u8 {
+    number.to_le_bytes()[0]
+}
+
+impl Ended {
+    /// What a status as `wait(2)` gives it tells of an end; `None` where it tells of none.
+    pub fn of_status(status: i32) -> Option<Self> {
+        if libc::WIFEXITED(status) {
+            Some(Self::Exited(byte(libc::WEXITSTATUS(status))))
+        } else if libc::WIFSIGNALED(status) {
+            let core_dumped = libc::WCOREDUMP(status);
+            Some(Self::Killed { signal: byte(libc::WTERMSIG(status)), core_dumped })
+        } else {
+            None
+        }
+    }
 }
 
 /// `kill(pid, signal)`, real-time signals included.
@@ -292,13 +304,55 @@ pub fn pidfd_open(pid: HostPid, flags: u32) -> Result<OwnedFd, Errno> {
 /// # Errors
 ///
 /// ESRCH where it has ended.
-pub fn kill_by_pidfd(pidfd: std::os::fd::BorrowedFd<'_>) -> Result<(), Errno> {
+pub fn kill_by_pidfd(pidfd: BorrowedFd<'_>) -> Result<(), Errno> {
+    signal_by_pidfd(pidfd, libc::SIGKILL)
+}
+
+/// `pidfd_send_signal(pidfd, signal)`.
+///
+/// # Errors
+///
+/// ESRCH where it has ended, EPERM where it is another user's.
+pub fn signal_by_pidfd(pidfd: BorrowedFd<'_>, signal: i32) -> Result<(), Errno> {
     let fd = pidfd.as_raw_fd();
     let none = std::ptr::null::<libc::siginfo_t>();
     // SAFETY: without a siginfo the kernel makes one itself.
-    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, libc::SIGKILL, none, 0) };
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, fd, signal, none, 0) };
     check(sent).map(drop)
 }
+
+/// `ioctl(pidfd, PIDFD_GET_INFO)`: how a process ended that has been waited for, by whomever; `None`
+/// where it has not been.
+///
+/// # Errors
+///
+/// ENOTTY or EINVAL where the kernel does not tell (KERNEL(since 6.15): linux/pidfd.h,
+/// PIDFD_INFO_EXIT).
+pub fn end_by_pidfd(pidfd: BorrowedFd<'_>) -> Result<Option<Ended>, Errno> {
+    let mut info = PidfdInfo { mask: PIDFD_INFO_EXIT, ..PidfdInfo::default() };
+    let fd = pidfd.as_raw_fd();
+    // SAFETY: the number announces a struct of this size, which the kernel reads and writes.
+    let asked = unsafe { libc::ioctl(fd, PIDFD_GET_INFO, &raw mut info) };
+    check(i64::from(asked))?;
+    let told = info.mask & PIDFD_INFO_EXIT != 0;
+    Ok(told.then_some(info.exit_code).and_then(Ended::of_status))
+}
+
+/// linux/pidfd.h: its first published size.
+#[repr(C)]
+#[derive(Default)]
+struct PidfdInfo {
+    mask: u64,
+    cgroup: u64,
+    ids: [u32; 11],
+    exit_code: i32,
+}
+
+const PIDFD_INFO_EXIT: u64 = 1 << 3;
+
+/// `_IOWR(0xFF, 11, struct pidfd_info)`.
+const PIDFD_GET_INFO: libc::Ioctl =
+    ((3u32 << 30) | ((size_of::<PidfdInfo>() as u32) << 16) | (0xff << 8) | 11) as libc::Ioctl;
 
 /// Words that this process and all its future children share, zero at first. They stay for good.
 ///

@@ -79,7 +79,9 @@ impl Mailbox {
                 let (environment, arguments, data) = Default::default();
                 return Letter::Restored { restored, environment, arguments, data };
             }
-            if start.elapsed() > deadline {
+            let is_over = start.elapsed() > deadline;
+            // In this order: who was stopped for longer than its deadline has its letter by now.
+            if is_over && self.state().load(Ordering::Acquire) == WAITING {
                 return failed(format!(
                     "the engine went away: no word from it within {deadline:?}"
                 ));

@@ -5,7 +5,7 @@
 //! by its own deadline.
 
 use crate::attach::{self, AttachError, LateAgent};
-use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, Report, engine};
+use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, PauseError, Report, engine};
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,6 +90,15 @@ pub enum CheckpointError {
     /// CRIU failed.
     #[error("the image could not be taken by CRIU")]
     Criu(#[from] tub_criu::Error),
+    /// It could not be stopped, or there is no place to note it.
+    #[error("it could not be paused")]
+    Pause {
+        /// Why.
+        #[source]
+        source: PauseError,
+        /// Whether the process was told to stop, and then to go on.
+        stopped: bool,
+    },
     /// The process ended while its image was being taken; the source is where that was noticed.
     #[error("it has ended meanwhile")]
     Ended(#[source] Box<CheckpointError>),
@@ -108,7 +117,8 @@ impl CheckpointError {
             Self::Engine { source, frozen } => source.outcome(*frozen),
             Self::Criu(error) if error.is_before_criu() => Outcome::Untouched,
             // It thaws what it could not store.
-            Self::Criu(_) => Outcome::Thawed,
+            Self::Criu(_) | Self::Pause { stopped: true, .. } => Outcome::Thawed,
+            Self::Pause { .. } => Outcome::Untouched,
         }
     }
 }
@@ -242,7 +252,7 @@ fn in_the_way(
     // What another engine cannot store, it says itself.
     let unsupported = match options.engine {
         EngineKind::Native => unsupported_tree(tree, &control_sockets(tree.main()), options.tcp),
-        EngineKind::Criu | EngineKind::Sim => Vec::new(),
+        EngineKind::Criu | EngineKind::Sim | EngineKind::Pause => Vec::new(),
     };
     if options.engine == EngineKind::Native && !options.leave_running {
         refusals.extend(cannot_end(tree));

@@ -6,10 +6,13 @@
 
 mod criu;
 mod native;
+mod pause;
 mod sim;
 
 pub use criu::CriuEngine;
 pub use native::NativeEngine;
+pub(crate) use pause::Paused;
+pub use pause::{PauseEngine, PauseError};
 pub use sim::SimEngine;
 
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
@@ -33,6 +36,8 @@ pub enum EngineKind {
     Criu,
     /// None: the application is told, and goes on without an image.
     Sim,
+    /// None: the process is stopped where it is, and a restore has it go on.
+    Pause,
 }
 
 impl fmt::Display for EngineKind {
@@ -41,6 +46,7 @@ impl fmt::Display for EngineKind {
             Self::Native => "native",
             Self::Criu => "criu",
             Self::Sim => "sim",
+            Self::Pause => "pause",
         })
     }
 }
@@ -154,6 +160,9 @@ pub enum EngineUnusable {
     /// The native engine lacks something.
     #[error("{0}")]
     Native(String),
+    /// A restore could not reach what is paused.
+    #[error(transparent)]
+    Pause(#[from] PauseError),
 }
 
 /// The engine of that kind.
@@ -162,12 +171,19 @@ pub fn engine(kind: EngineKind, criu: &CriuOptions) -> Box<dyn Engine> {
         EngineKind::Native => Box::new(NativeEngine),
         EngineKind::Criu => Box::new(CriuEngine::new(criu.clone())),
         EngineKind::Sim => Box::new(SimEngine),
+        EngineKind::Pause => Box::new(PauseEngine),
     }
 }
 
 /// Whose image lies in `dir`: what is not marked as another engine's is ours to judge.
 pub fn engine_of(dir: &Path) -> EngineKind {
-    if tub_criu::is_image(dir) { EngineKind::Criu } else { EngineKind::Native }
+    if tub_criu::is_image(dir) {
+        EngineKind::Criu
+    } else if pause::is_note(dir) {
+        EngineKind::Pause
+    } else {
+        EngineKind::Native
+    }
 }
 
 /// How long the application waits for our letter after it has let go of its socket: more than any

@@ -185,7 +185,7 @@ impl Application {
             && u32::from_ne_bytes(state) == mailbox::WAITING;
         if waits {
             let letter = if complete { &self.resumed } else { &self.killed };
-            tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.0), letter);
+            let _ = tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.0), letter);
         }
     }
 }

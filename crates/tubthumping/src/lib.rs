@@ -27,7 +27,7 @@ pub use container::{
 };
 pub use engine::{
     Coordinate, CriuEngine, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection,
-    NativeEngine, Report, SimEngine, engine, engine_of,
+    NativeEngine, PauseEngine, PauseError, Report, SimEngine, engine, engine_of,
 };
 pub use guardian::guard;
 pub use prepare::{Preparation, ResumeError, is_waiting, leave_word, prepare, resume};

@@ -126,7 +126,8 @@ pub fn leave_word(preparation: &Preparation, failed: Option<&str>) {
         && memory.read_exact_at(&mut state, mailbox).is_ok()
         && u32::from_ne_bytes(state) == mailbox::WAITING;
     if waits {
-        deliver_to(&memory, RemoteAddr(mailbox), &letter(preparation, failed));
+        // It may have ended this moment, and nobody is there to be told.
+        let _ = deliver_to(&memory, RemoteAddr(mailbox), &letter(preparation, failed));
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: an image, options. Out: a running process. Invariant: a restore that fails leaves no
 //! process behind, and the image is never written to.
 
-use crate::engine::{CriuOptions, EngineKind, engine, engine_of};
+use crate::engine::{CriuOptions, EngineKind, PauseError, Paused, engine, engine_of};
 use nix::errno::Errno;
 use std::ffi::OsString;
 use std::fmt;
@@ -107,6 +107,9 @@ pub enum RestoreError {
     /// CRIU failed, or there is none.
     #[error("the process could not be brought back by CRIU")]
     Criu(#[from] tub_criu::Error),
+    /// What was paused cannot go on.
+    #[error("what was paused cannot go on")]
+    Pause(#[from] PauseError),
 }
 
 /// A label that an image was required to have.
@@ -133,8 +136,10 @@ impl fmt::Display for MissingLabel {
 }
 
 /// Which of the required labels an image has not.
-pub fn missing_labels(image: &Image, required: &[(String, String)]) -> Vec<MissingLabel> {
-    let labels = &image.checkpoint.provenance.labels;
+pub fn missing_labels(
+    labels: &[(String, String)],
+    required: &[(String, String)],
+) -> Vec<MissingLabel> {
     let missing = |(name, required): &(String, String)| {
         // The last one of a name counts, as in the words that made them.
         let found = labels.iter().rfind(|(found, _)| found == name).map(|(_, value)| value);
@@ -160,11 +165,16 @@ pub struct Restoring {
 enum Held {
     Native(Parked),
     Criu(tub_criu::Restored),
+    Paused(Paused),
 }
 
 impl Restoring {
     pub(crate) const fn criu(restored: tub_criu::Restored) -> Self {
         Self { held: Held::Criu(restored), warnings: Vec::new() }
+    }
+
+    pub(crate) const fn paused(paused: Paused) -> Self {
+        Self { held: Held::Paused(paused), warnings: Vec::new() }
     }
 
     /// Lets the process go.
@@ -176,6 +186,7 @@ impl Restoring {
         match self.held {
             Held::Native(parked) => parked.resume().map_err(RestoreError::Launch),
             Held::Criu(restored) => Ok(restored.resume()),
+            Held::Paused(paused) => Ok(paused.resume()?),
         }
     }
 }
@@ -238,9 +249,15 @@ fn is_forbidden(error: &LaunchError) -> bool {
 ///
 /// As for [`restore`], as far as it gets without making a process.
 pub fn dry_run(options: &RestoreOptions, stats: &mut Stats) -> Result<String, RestoreError> {
-    if engine_of(&options.dir) == EngineKind::Criu {
-        let what = "--dry-run: it decides while it acts";
-        return Err(RestoreError::Unsupported { engine: EngineKind::Criu, what });
+    let unsupported = |engine, what| Err(RestoreError::Unsupported { engine, what });
+    match engine_of(&options.dir) {
+        EngineKind::Criu => {
+            return unsupported(EngineKind::Criu, "--dry-run: it decides while it acts");
+        }
+        EngineKind::Pause => {
+            return unsupported(EngineKind::Pause, "--dry-run: there is nothing to lay out");
+        }
+        EngineKind::Native | EngineKind::Sim => {}
     }
     prepare(options, false, stats).map(|(_, planned)| planned.to_string())
 }
@@ -258,7 +275,8 @@ pub fn fits(options: &RestoreOptions) -> Result<(), RestoreError> {
 fn open(options: &RestoreOptions, stats: &mut Stats) -> Result<(Image, HostFacts), RestoreError> {
     let image = Image::open(&options.dir).map_err(RestoreError::Image)?;
     stats.mark("opened_us");
-    let missing = missing_labels(&image, &options.required_labels);
+    let labels = &image.checkpoint.provenance.labels;
+    let missing = missing_labels(labels, &options.required_labels);
     if !missing.is_empty() {
         return Err(RestoreError::Labels(missing));
     }

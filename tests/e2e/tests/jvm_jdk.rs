@@ -214,3 +214,69 @@ fn the_stock_jdk_shines_through() {
         assert!(version.stderr.contains("Server VM"), "{version}");
     });
 }
+
+/// CRaC's engine for trying out both sides without an image, from outside and by either of its names.
+#[test]
+fn an_engine_that_pauses_has_the_same_process_go_on() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let ways = [
+            &["-XX:CRaCEngine=pauseengine"][..],
+            &["-XX:CRaCEngine=simengine", "-XX:CRaCEngineOptions=pause=true"],
+        ];
+        for options in ways {
+            let options = [&["-XX:CRaCCheckpointTo=cr"], options].concat();
+            let (mut original, port) = crac.service(&options, "plain");
+            assert_eq!(first_answer(port, "/count").as_deref(), Some("1"));
+            crac.jcmd_with(original.pid(), &["labels=stage=canary"]).succeeds();
+            let stat = std::fs::read_to_string(original.process().proc("stat")).unwrap();
+            assert!(stat.contains(") T "), "{stat}");
+            let other = ["-XX:CRaCRestoreFrom=cr", "-XX:CRaCRequiredImageLabels=stage=live"];
+            assert!(crac.java(&other).stderr.contains("stage"));
+
+            let port = free_port();
+            let mut command = crac.program("java");
+            command.args(["-XX:CRaCRestoreFrom=cr", "-XX:CRaCRequiredImageLabels=stage=canary"]);
+            command.arg("-XX:+CRaCIgnoreRestoreIfUnavailable");
+            command.env("SERVICE_PORT", port.to_string());
+            let ready = |_: &str| get(port, "/").is_ok().then_some(());
+            let mut copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
+            assert_eq!(first_answer(port, "/count").as_deref(), Some("2"));
+            assert_eq!(first_answer(port, "/work").as_deref(), Some("1088890"));
+            assert_eq!(first_answer(port, "/pid"), Some(original.pid().to_string()));
+            let once = crac.java(&["-XX:CRaCRestoreFrom=cr"]);
+            once.fails_with(code::BAD_IMAGE, &["restored already"]);
+
+            // The next generation, in the same place; this time with another main class, whose exit
+            // status both commands have.
+            crac.jcmd(original.pid()).succeeds();
+            let words = ["-XX:CRaCRestoreFrom=cr", "-Dwhom=all", "Service$Farewell", "a b"];
+            let finished = crac.java(&words);
+            assert_eq!(finished.status.code(), Some(7), "{finished}\n{}", original.tell());
+            assert!(original.output().contains("farewell a b to all"), "{}", original.tell());
+            assert_eq!(copy.ends_within(Duration::from_secs(30)).and_then(|it| it.code()), Some(7));
+            original.wait();
+        }
+    });
+}
+
+/// A pause that is over is no image, and no reason to fail where the program may be started instead.
+#[test]
+fn a_pause_that_is_over_is_passed_over_where_that_is_wished() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let options = ["-XX:CRaCCheckpointTo=cr", "-XX:CRaCEngine=pause"];
+        let (mut original, _) = crac.service(&options, "plain");
+        crac.jcmd(original.pid()).succeeds();
+        original.process().signal(nix::sys::signal::Signal::SIGKILL);
+        original.wait();
+        let classes = crac.classes.display().to_string();
+        let words = ["-XX:CRaCRestoreFrom=cr", "-XX:+CRaCIgnoreRestoreIfUnavailable"];
+        let words = [&words[..], &["-cp", &classes, "Service$Farewell", "b"]].concat();
+        let finished = crac.java(&words);
+        assert!(finished.stderr.contains("has ended since it was paused"), "{finished}");
+        assert_eq!(finished.status.code(), Some(7), "{finished}");
+        let gone = crac.java(&["-XX:CRaCRestoreFrom=cr"]);
+        gone.fails_with(code::NO_SUCH_PROCESS, &["has ended since it was paused"]);
+    });
+}

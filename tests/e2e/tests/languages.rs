@@ -141,6 +141,11 @@ struct Life {
 
 impl Life {
     fn start(language: &Language, user: User) -> Self {
+        Self::start_with(language, user, "--leave-running --replace")
+    }
+
+    /// With options for checkpoints that it asks for itself.
+    fn start_with(language: &Language, user: User, options: &str) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let state = dir.make_dir("state");
         let mut run = Tub::new(user, "run").arg("--image").arg(dir.join("inside")).arg("--");
@@ -152,7 +157,7 @@ impl Life {
             run = run.arg(word);
         }
         let mut command = run.command();
-        command.env("TUB_CHECKPOINT_OPTIONS", "--leave-running --replace");
+        command.env("TUB_CHECKPOINT_OPTIONS", options);
         command.envs(language.variables.iter().map(|(name, value)| (name, value)));
         let ready = |printed: &str| printed.contains("ready\n").then_some(());
         let instance = Instance::start(language.name, &dir, command, ready);
@@ -268,6 +273,67 @@ fn lives_on_in(ways: &[Flavour], language: &Language) {
         let lines = copy.order("checkpoint");
         assert_eq!(lines.last().map(String::as_str), Some("checkpoint resumed 2"), "{lines:?}");
     });
+}
+
+/// From outside and from inside, and the same process each time.
+fn is_paused(language: &Language) {
+    let options = "--engine pause --replace";
+    let mut life = Life::start_with(language, User::Ordinary, options);
+    life.lines_until("ready");
+    let pid = life.instance.pid();
+    let image = life.image("paused");
+    life.instance.checkpoint(&image, &["--engine", "pause"]).succeeds();
+    assert_eq!(quiet(life.lines_until("before one")), BEFORE[..2]);
+    let restore = Restore::of(&life.instance, &image, Flavour::USUAL).args(&["--env", "COLOR=red"]);
+    let waits = restore.new_args(&["a", "b c"]).start();
+    assert_eq!(waits.pid(), pid, "it is the same process");
+    let told = after("restored 1 [red] [a,b c]");
+    assert_eq!(quiet(life.lines_until(&told[2])), told[..2]);
+    let drawn = wait_for(Duration::from_secs(30), || {
+        life.instance.output().contains("\nrandom ").then_some(())
+    });
+    drawn.unwrap_or_else(|| panic!("nothing drawn\n{}", life.instance.tell()));
+
+    life.instance.go("checkpoint");
+    let inside = life.image("inside");
+    let paused = wait_for(Duration::from_secs(60), || {
+        let verify = Tub::new(User::Ordinary, "verify").arg(&inside).run();
+        verify.status.success().then_some(())
+    });
+    paused.unwrap_or_else(|| panic!("it is not paused\n{}", life.instance.tell()));
+    let restore = Tub::new(User::Ordinary, "restore").arg(&inside);
+    restore.args(&["--detach", "--", "x"]).run().succeeds();
+    let lines = quiet(life.lines_until("did checkpoint"));
+    let all = [&BEFORE.map(str::to_owned)[..], &after("restored 2 [] [x]")].concat();
+    let expected = [&all[..], &["checkpoint restored 2 [] [x]".to_owned()]].concat();
+    assert_eq!(lines, expected);
+    drop(waits);
+}
+
+#[test]
+fn rust_is_paused() {
+    is_paused(&Language::rust());
+}
+
+#[test]
+fn python_is_paused() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::python(&dir, &["asyncio"]) else { return };
+    is_paused(&language);
+}
+
+#[test]
+fn c_is_paused() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::c(&dir) else { return };
+    is_paused(&language);
+}
+
+#[test]
+fn node_is_paused() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = Language::node(&dir) else { return };
+    is_paused(&language);
 }
 
 /// What is open, hooks that fail, hooks that hang.

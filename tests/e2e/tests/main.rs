@@ -45,6 +45,7 @@ mod mappings;
 mod memory;
 mod namespaces;
 mod output;
+mod pause;
 mod prepare;
 mod prepare_misuse;
 mod process;

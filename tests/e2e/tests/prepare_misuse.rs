@@ -4,6 +4,7 @@
 use crate::protocol::Application;
 use nix::sys::signal::Signal;
 use std::thread;
+use std::time::Duration;
 use tub_testkit::{Finished, Tub, User, code, is_root, skipped};
 
 fn tub(verb: &str, application: &Application, user: User, options: &[&str]) -> Finished {
@@ -36,6 +37,19 @@ fn what_is_stopped_while_it_is_prepared_goes_on_when_it_is_continued() {
     let said = tub("resume", &application, User::Ordinary, &[]).succeeds();
     assert!(said.stdout.contains("goes on"), "{said}");
     application.has_printed("after three", 1);
+}
+
+/// For longer than it would have waited: it looks for its letter before it looks at the clock.
+#[test]
+fn what_is_stopped_beyond_its_time_has_the_letter_that_came_meanwhile() {
+    let application = Application::start(User::Ordinary);
+    tub("prepare", &application, User::Ordinary, &["--within", "2"]).succeeds();
+    application.instance.process().signal(Signal::SIGSTOP);
+    thread::sleep(Duration::from_millis(2500));
+    let silent = tub("resume", &application, User::Ordinary, &["--timeout", "1"]);
+    silent.fails_with(code::TIMED_OUT, &["--timeout"]);
+    application.instance.process().signal(Signal::SIGCONT);
+    application.has_printed("after three resumed 1", 1);
 }
 
 #[test]

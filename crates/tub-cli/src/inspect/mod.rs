@@ -10,7 +10,7 @@ mod json;
 mod page;
 mod secrets;
 
-use crate::criu;
+use crate::foreign;
 use crate::report::{Code, Failure};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
-    if criu::is_image(&args.dir) {
-        return criu::inspect(&args.dir, args.json);
+    if foreign::is_image(&args.dir) {
+        return foreign::inspect(&args.dir, args.json);
     }
     let image = Image::open_foreign(&args.dir).map_err(|error| {
         bad_image(format!("image {} cannot be inspected", args.dir.display()), &error)

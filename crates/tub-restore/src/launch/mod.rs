@@ -18,6 +18,7 @@ mod error;
 mod family;
 mod house;
 mod init;
+mod other;
 mod parked;
 mod rebirth;
 mod running;
@@ -26,6 +27,7 @@ mod surroundings;
 
 pub use error::LaunchError;
 pub use house::{Housed, house};
+pub use other::Other;
 pub use running::{Outcome, Running};
 pub use standby::{Waiting, park};
 pub use surroundings::Surroundings;
