@@ -237,8 +237,13 @@ fn who_takes_no_part_or_has_children_is_not_paused() {
     counter.checkpoint(&image, &PAUSE).fails_with(code::USAGE, &["nobody to tell"]);
     counter.goes_on();
     let tree = Subject::new("tree", User::Ordinary).start();
+    let family = tree.process().descendants();
     tree.checkpoint(&image, &PAUSE).fails_with(code::REFUSED, &["descendant(s)"]);
     assert!(!image.exists());
+    // One of them is in a session of its own, and outlives its parents.
+    for member in family {
+        member.signal(Signal::SIGKILL);
+    }
 }
 
 /// Labels and numbers are kept, as with images.
