@@ -196,9 +196,8 @@ impl Engine for PauseEngine {
         let main = tree.main();
         let other = Other::open(pid).map_err(|_| untouched(PauseError::Gone { pid }))?;
         supports(options).map_err(untouched)?;
-        match self.check() {
-            Err(EngineUnusable::Pause(error)) => return Err(untouched(error)),
-            Err(_) | Ok(_) => {}
+        if let Err(EngineUnusable::Pause(error)) = self.check() {
+            return Err(untouched(error));
         }
         if main.status.tracer_pid.0 != 0 {
             return Err(untouched(PauseError::Traced { pid, tracer: main.status.tracer_pid }));
