@@ -247,6 +247,12 @@ fn thread(
         let what = "64-bit state".to_owned();
         return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
     }
+    let xsave = stopped.xsave().map_err(tracee)?;
+    if tub_sys::holds_tiles(&xsave) {
+        // A copy would have to ask for them, and use them once, before it could be given any.
+        let what = "AMX tiles in use".to_owned();
+        return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
+    }
     let rseq = stopped.rseq().map_err(tracee)?;
     let mask = calls.saved_signal_mask();
     let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);
@@ -258,7 +264,7 @@ fn thread(
     Ok(Thread {
         tid,
         name: known.stat.comm.clone(),
-        registers: Registers { general, xsave: stopped.xsave().map_err(tracee)? },
+        registers: Registers { general, xsave },
         signal_mask: mask,
         pending_signals: pending.into_iter().map(SigInfo).collect(),
         alternate_stack,

@@ -134,7 +134,8 @@ mod tests {
         std::fs::write(&pages, bytes).unwrap();
         let failure = main(&Args { dir: copy.0.clone(), json: false }).unwrap_err();
         assert_eq!(failure.code, Code::BadImage);
-        for expected in ["altered", "xsave", "/app/app.jar", "/data/log", "/srv/app"] {
+        // What this processor lacks of the image's is no matter for a test that runs on any.
+        for expected in ["altered", "/app/app.jar", "/data/log", "/srv/app"] {
             let found = failure.causes.iter().any(|cause| cause.contains(expected));
             assert!(found, "{expected} is not among {:#?}", failure.causes);
         }

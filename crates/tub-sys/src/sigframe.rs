@@ -19,6 +19,12 @@ const FPSTATE_OFFSET: usize = 448;
 const SW_RESERVED: usize = 464;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+/// The component of AMX's tiles in an xsave area, which is its last one, and how many bytes it has
+/// (Intel SDM vol. 1, 13.5.11: XTILEDATA).
+const TILES: u64 = 1 << 18;
+const TILES_BYTES: usize = 8192;
+/// Which components an xsave area holds (Intel SDM vol. 1, 13.4.2: XSTATE_BV).
+const HELD: usize = 512;
 /// UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS.
 const UC_FLAGS: u64 = 7;
 
@@ -42,7 +48,7 @@ impl SignalFrame<'_> {
     /// Flags of an alternate stack that leave the thread's own one in force.
     pub const SAME_ALTERNATE_STACK: (u64, i32, u64) = (0, 5, 0);
 
-    /// Bytes of a frame with an xsave area of that many.
+    /// The most bytes of a frame with an xsave area of that many.
     pub const fn bytes(xsave: usize) -> usize {
         FPSTATE_OFFSET + xsave + 4
     }
@@ -53,8 +59,32 @@ impl SignalFrame<'_> {
     }
 }
 
+/// Whether an xsave area, as [`crate::ptrace_xstate`] gives it, holds tiles of AMX.
+pub fn holds_tiles(xsave: &[u8]) -> bool {
+    word_at(xsave, HELD) & TILES != 0
+}
+
+/// The part of an area that a thread may be given which has never asked for AMX.
+///
+/// KERNEL(since 5.16): ptrace gives the area with room for tiles to whom it shows a thread, but a frame that is
+/// larger than what the thread itself may use is taken for one with nothing but the legacy part
+/// (`check_xstate_in_sigframe`, arch/x86/kernel/fpu/signal.c), and everything wider than SSE is lost.
+fn without_room_for_tiles(xsave: &[u8]) -> &[u8] {
+    let features = word_at(xsave, SW_RESERVED);
+    if features & TILES == 0 || holds_tiles(xsave) {
+        return xsave;
+    }
+    let rest = xsave.len().checked_sub(TILES_BYTES).filter(|rest| *rest >= HELD + 64);
+    rest.map_or(xsave, |rest| &xsave[..rest])
+}
+
+fn word_at(area: &[u8], at: usize) -> u64 {
+    let word = area.get(at..).and_then(|rest| rest.first_chunk::<8>());
+    word.map_or(0, |word| u64::from_le_bytes(*word))
+}
+
 fn build(thread: &SignalFrame<'_>, address: u64) -> Vec<u8> {
-    let xsave = thread.xsave;
+    let xsave = without_room_for_tiles(thread.xsave);
     let [
         r15,
         r14,
@@ -116,14 +146,16 @@ fn build(thread: &SignalFrame<'_>, address: u64) -> Vec<u8> {
 /// Leaves the note by which the kernel knows that more than the legacy part is there. The features
 /// stand where ptrace has left XCR0 already (arch/x86/kernel/fpu/xstate.c), 8 bytes on.
 fn note(area: &mut [u8], len: usize) {
-    let mut features = [0u8; 8];
-    features.copy_from_slice(&area[SW_RESERVED..SW_RESERVED + 8]);
+    let mut features = word_at(area, SW_RESERVED);
+    if !holds_tiles(area) {
+        features &= !TILES;
+    }
     let size = u32::try_from(len).unwrap_or(u32::MAX);
     let note = &mut area[SW_RESERVED..SW_RESERVED + 48];
     note.fill(0);
     note[0..4].copy_from_slice(&FP_XSTATE_MAGIC1.to_le_bytes());
     note[4..8].copy_from_slice(&(size + 4).to_le_bytes());
-    note[8..16].copy_from_slice(&features);
+    note[8..16].copy_from_slice(&features.to_le_bytes());
     note[16..20].copy_from_slice(&size.to_le_bytes());
 }
 
@@ -156,5 +188,29 @@ mod tests {
         assert_eq!(word(48 + 184), 0x1000 + FPSTATE_OFFSET as u64);
         assert_eq!(word(304), 0xabcd);
         assert_eq!(word(FPSTATE_OFFSET + SW_RESERVED + 8), 0xe7);
+    }
+
+    #[test]
+    fn a_frame_has_room_for_tiles_only_if_there_are_any() {
+        let mut xsave = vec![0u8; 2816 + TILES_BYTES];
+        xsave[SW_RESERVED..SW_RESERVED + 8].copy_from_slice(&0x602e7u64.to_le_bytes());
+        let frame = |xsave: &[u8]| {
+            let thread = SignalFrame {
+                return_address: 0,
+                general: [0; 27],
+                xsave,
+                signal_mask: 0,
+                alternate_stack: (0, 0, 0),
+            };
+            let frame = thread.at(0x1000);
+            let note = FPSTATE_OFFSET + SW_RESERVED;
+            let size = u32::from_le_bytes(frame[note + 16..note + 20].try_into().unwrap());
+            (frame.len(), word_at(&frame, note + 8), size)
+        };
+        assert_eq!(frame(&xsave), (SignalFrame::bytes(2816), 0x202e7, 2816));
+        // Bit 18 of XSTATE_BV.
+        xsave[HELD + 2] = 4;
+        assert!(holds_tiles(&xsave));
+        assert_eq!(frame(&xsave), (SignalFrame::bytes(11008), 0x602e7, 11008));
     }
 }

@@ -35,7 +35,7 @@ pub(super) fn object(service: &str, jdk: u32, measured: &Application) -> Value {
         "cold_ms": times(measured.series(Kind::Cold)),
         "restored_ms": times(measured.series(Kind::Restored)),
         "peers": peers,
-        "standby_ms": { "p50": null, "reason": "not built yet" },
+        "standby_ms": { "p50": null, "reason": "not measured by this command yet" },
         "first_200_rate_ratio": ratio(measured),
         "image_bytes": middle(&measured.image_bytes),
         "ten_at_once_ms": ten.and_then(|ten| percentile(&ten.all_ms, 50)).map(rounded),
