@@ -1,26 +1,26 @@
 //! Programs that take part in checkpoints, in each language that there is a binding for: all of them
 //! do the same (`examples/subject.rs` of `tubthumping-app`), and are held to the same.
+//! Not here: services (`services`), and what one language alone has (`python`).
 
 use std::fs;
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, app_subject, as_user, c_library,
-    code, every, node_addon, run_bounded, skipped, wait_for,
+    Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, app_subject, c_library, code,
+    every, node_addon, skipped, wait_for,
 };
 
 /// Whose way it is to write such a program.
-struct Language {
-    name: &'static str,
+pub(crate) struct Language {
+    pub(crate) name: &'static str,
     /// The words that start it, before and after the directory that it is given.
-    before: Vec<String>,
+    pub(crate) before: Vec<String>,
     after: Vec<String>,
-    variables: Vec<(&'static str, String)>,
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 impl Language {
@@ -30,7 +30,7 @@ impl Language {
     }
 
     /// From the wheel, as pip makes it without a network.
-    fn python(dir: &Scratch, words: &[&str]) -> Option<Self> {
+    pub(crate) fn python(dir: &Scratch, words: &[&str]) -> Option<Self> {
         let Some(python) = pythons().into_iter().next() else {
             skipped("no Python from 3.9 on");
             return None;
@@ -50,7 +50,7 @@ impl Language {
     }
 
     /// As a package in `node_modules`.
-    fn node(dir: &Scratch) -> Option<Self> {
+    pub(crate) fn node(dir: &Scratch) -> Option<Self> {
         let ask = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
         if !Command::new("node").args(["-e", ask]).status().is_ok_and(|status| status.success()) {
             skipped("no Node.js from 20 on");
@@ -461,150 +461,4 @@ fn node_refuses() {
     let dir = Scratch::new(User::Root);
     let Some(language) = Language::node(&dir) else { return };
     refuses(&language);
-}
-
-/// The port that a service says it listens at.
-fn port(instance: &Instance) -> u16 {
-    let said = wait_for(Duration::from_secs(60), || {
-        let output = instance.output();
-        let whole = output.rsplit_once('\n')?.0;
-        whole.lines().rev().find_map(|line| line.strip_prefix("port ")?.parse().ok())
-    });
-    said.unwrap_or_else(|| panic!("no port\n{}", instance.tell()))
-}
-
-/// What a service answers: its life, how many it has served in all, a random number.
-fn ask(port: u16) -> Vec<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
-    // Node may send it in chunks.
-    let line = body.lines().find(|line| line.contains(' ')).unwrap_or_default();
-    line.split(' ').map(str::to_owned).collect()
-}
-
-/// Starts the example as a user does, and demands an answer of it and of two copies at once.
-fn serves(mut language: Language, dir: &Scratch, example: &str) {
-    let program = dir.join(Path::new(example).file_name().unwrap());
-    let root = c_dir().ancestors().nth(3).expect("the root").to_owned();
-    fs::copy(root.join("examples").join(example), &program).unwrap();
-    language.before.truncate(1);
-    language.before.push(program.display().to_string());
-    let home = Arc::new(Scratch::new(User::Ordinary));
-    let mut run = Tub::new(User::Ordinary, "run").arg("--image").arg(home.join("inside")).arg("--");
-    for word in &language.before {
-        run = run.arg(word);
-    }
-    let mut command = run.command();
-    command.env("PORT", "0");
-    command.envs(language.variables.iter().map(|(name, value)| (name, value)));
-    let listens = |printed: &str| printed.contains("port ").then_some(());
-    let mut original = Instance::start(language.name, &home, command, listens);
-    assert_eq!(ask(port(&original))[..2], ["original", "1"]);
-    let image = home.join("image");
-    original.checkpoint_and_end(&image);
-    let restore = Restore::of(&original, &image, Flavour::USUAL).args(&["--env", "PORT=0"]);
-    let answers = [restore.start(), restore.start()].map(|copy| {
-        let answer = ask(port(&copy));
-        assert_eq!(answer[..2], ["restored", "2"], "{}", copy.tell());
-        (answer[2].clone(), copy)
-    });
-    assert_ne!(answers[0].0, answers[1].0, "both have drawn the same number");
-}
-
-#[test]
-fn the_example_for_node_serves() {
-    let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
-    serves(language, &dir, "node-service/service.mjs");
-}
-
-#[test]
-fn the_example_for_python_serves() {
-    let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
-    serves(language, &dir, "python-service/service.py");
-}
-
-/// Every way to register, in a program that has no engine: its hooks run all the same.
-#[test]
-fn python_registers_in_every_way() {
-    const SCRIPT: &str = "
-import asyncio, gc, threading
-from tubthumping import *
-import tubthumping
-
-told = []
-
-@before_checkpoint
-def closes():
-    told.append('closes')
-
-@after_restore
-async def opens():
-    try:
-        await checkpoint_async()
-    except CheckpointException as error:
-        assert 'Recursive' in str(error)
-        told.append('opens')
-
-@register_before_snapshot
-def snapshot():
-    told.append('snapshot')
-
-register_after_restore(lambda *a, **k: told.append((a, k)), 1, two=2)
-
-class Pool(Resource):
-    def before_checkpoint(self):
-        told.append('pool')
-    def after_restore(self, outcome):
-        told.append(outcome.state)
-        checkpoint()
-
-pool = Pool()
-register(pool, weak=True)
-
-def failures():
-    try:
-        checkpoint()
-    except CheckpointException as error:
-        return [str(failure) for failure in error.failures]
-
-first = failures()
-assert told == ['pool', 'snapshot', 'closes', 'opens', ((1,), {'two': 2}), 'failed'], told
-assert first[0] == 'RuntimeException: C/R is not configured', first
-assert 'Pool: tubthumping._exceptions.CheckpointException: IllegalStateException' in first[1], first
-del pool
-gc.collect()
-assert unregister(closes) and unregister(opens) and not unregister(opens)
-told.clear()
-assert failures() == ['RuntimeException: C/R is not configured']
-assert told == ['snapshot', ((1,), {'two': 2})], told
-
-async def on_a_loop():
-    try:
-        checkpoint()
-    except RuntimeError as error:
-        assert 'checkpoint_async' in str(error)
-    else:
-        raise AssertionError
-    try:
-        await checkpoint_async()
-    except CheckpointException:
-        return
-    raise AssertionError
-
-asyncio.run(on_a_loop())
-print('well')
-";
-    let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
-    let mut command = as_user(User::Ordinary, Path::new(&language.before[0]));
-    command.args(["-c", SCRIPT]).env_remove("TUB_IMAGE").env_remove("TUB_COMMAND");
-    command.envs(language.variables.iter().map(|(name, value)| (name, value)));
-    let finished = run_bounded(command, Duration::from_secs(60)).succeeds();
-    assert_eq!(finished.stdout, "well\n", "{finished}");
 }
