@@ -25,8 +25,13 @@ pub(crate) struct Language {
 
 impl Language {
     fn rust() -> Self {
-        let before = vec![app_subject().display().to_string()];
-        Self { name: "Rust", before, after: Vec::new(), variables: Vec::new() }
+        Self::program("Rust", app_subject())
+    }
+
+    /// What needs no more than to be started.
+    pub(crate) fn program(name: &'static str, path: &Path) -> Self {
+        let before = vec![path.display().to_string()];
+        Self { name, before, after: Vec::new(), variables: Vec::new() }
     }
 
     /// From the wheel, as pip makes it without a network.
@@ -94,8 +99,7 @@ impl Language {
         };
         assert!(status.success(), "subject.c does not compile");
         open_to_all(dir.path());
-        let before = vec![program.display().to_string()];
-        Some(Self { name: "C", before, after: Vec::new(), variables: Vec::new() })
+        Some(Self::program("C", &program))
     }
 }
 

@@ -2,20 +2,28 @@
 //! Not here: those in Java (`frameworks`).
 
 use crate::languages::Language;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tub_testkit::{Flavour, Instance, Restore, Scratch, Tub, User, wait_for};
+use tub_testkit::{Flavour, Instance, Restore, Scratch, Tub, User, axum_service, wait_for};
 
 /// The port that a service says it listens at.
 fn port(instance: &Instance) -> u16 {
+    port_after(instance, 0)
+}
+
+/// The one that it says after it has said so often where it listens.
+fn port_after(instance: &Instance, times: usize) -> u16 {
     let said = wait_for(Duration::from_secs(60), || {
         let output = instance.output();
         let whole = output.rsplit_once('\n')?.0;
-        whole.lines().rev().find_map(|line| line.strip_prefix("port ")?.parse().ok())
+        let ports = whole.lines().filter_map(|line| line.strip_prefix("port "));
+        ports.skip(times).last()?.parse().ok()
     });
     said.unwrap_or_else(|| panic!("no port\n{}", instance.tell()))
 }
@@ -33,13 +41,8 @@ fn ask(port: u16) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
-/// Starts the example as a user does, and demands an answer of it and of two copies at once.
-fn serves(mut language: Language, dir: &Scratch, example: &str) {
-    let program = dir.join(Path::new(example).file_name().unwrap());
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
-    fs::copy(examples.join(example), &program).unwrap();
-    language.before.truncate(1);
-    language.before.push(program.display().to_string());
+/// Starts an example as a user does.
+fn start(language: &Language) -> Instance {
     let home = Arc::new(Scratch::new(User::Ordinary));
     let mut run = Tub::new(User::Ordinary, "run").arg("--image").arg(home.join("inside")).arg("--");
     for word in &language.before {
@@ -49,17 +52,34 @@ fn serves(mut language: Language, dir: &Scratch, example: &str) {
     command.env("PORT", "0");
     command.envs(language.variables.iter().map(|(name, value)| (name, value)));
     let listens = |printed: &str| printed.contains("port ").then_some(());
-    let mut original = Instance::start(language.name, &home, command, listens);
-    assert_eq!(ask(port(&original))[..2], ["original", "1"]);
-    let image = home.join("image");
+    Instance::start(language.name, &home, command, listens)
+}
+
+/// Takes an image, and demands answers of two copies at once, after those that were given before.
+fn gets_up_twice(original: &mut Instance, before: u32) -> [Instance; 2] {
+    let image = original.dir().join("image");
     original.checkpoint_and_end(&image);
-    let restore = Restore::of(&original, &image, Flavour::USUAL).args(&["--env", "PORT=0"]);
-    let answers = [restore.start(), restore.start()].map(|copy| {
-        let answer = ask(port(&copy));
-        assert_eq!(answer[..2], ["restored", "2"], "{}", copy.tell());
-        (answer[2].clone(), copy)
+    let restore = Restore::of(original, &image, Flavour::USUAL).args(&["--env", "PORT=0"]);
+    let copies = [restore.start(), restore.start()];
+    let random = copies.each_ref().map(|copy| {
+        let answer = ask(port(copy));
+        assert_eq!(answer[..2], ["restored", &(before + 1).to_string()], "{}", copy.tell());
+        answer[2].clone()
     });
-    assert_ne!(answers[0].0, answers[1].0, "both have drawn the same number");
+    assert_ne!(random[0], random[1], "both have drawn the same number");
+    copies
+}
+
+/// A script among the examples.
+fn serves(mut language: Language, dir: &Scratch, example: &str) {
+    let program = dir.join(Path::new(example).file_name().unwrap());
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    fs::copy(examples.join(example), &program).unwrap();
+    language.before.truncate(1);
+    language.before.push(program.display().to_string());
+    let mut original = start(&language);
+    assert_eq!(ask(port(&original))[..2], ["original", "1"]);
+    gets_up_twice(&mut original, 1);
 }
 
 #[test]
@@ -74,4 +94,29 @@ fn the_example_for_python_serves() {
     let dir = Scratch::new(User::Root);
     let Some(language) = Language::python(&dir, &[]) else { return };
     serves(language, &dir, "python-service/service.py");
+}
+
+#[test]
+fn the_example_for_axum_serves() {
+    let mut original = start(&Language::program("axum", axum_service()));
+    assert_eq!(ask(port(&original))[..2], ["original", "1"]);
+    // One connection that may be used again, and one on which nothing was ever asked.
+    let address = ("127.0.0.1", port(&original));
+    let mut connections = [(); 2].map(|()| TcpStream::connect(address).unwrap());
+    connections[0].write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    assert!(connections[0].read(&mut [0; 1024]).unwrap() > 0);
+
+    let image = original.dir().join("resumed");
+    original.checkpoint(&image, &["--leave-running"]).succeeds();
+    for connection in &mut connections {
+        connection.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(connection.read(&mut [0; 1024]).unwrap(), 0, "it goes on");
+    }
+    assert_eq!(ask(port_after(&original, 1))[..2], ["resumed", "3"]);
+
+    for mut copy in gets_up_twice(&mut original, 3) {
+        kill(Pid::from_raw(copy.command_pid()), Signal::SIGTERM).unwrap();
+        let status = copy.ends_within(Duration::from_secs(30));
+        assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", copy.tell());
+    }
 }

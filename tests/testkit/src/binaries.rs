@@ -120,6 +120,17 @@ pub fn app_subject() -> &'static Path {
     SUBJECT.get_or_init(build)
 }
 
+/// The example service on axum.
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn axum_service() -> &'static Path {
+    static SERVICE: OnceLock<PathBuf> = OnceLock::new();
+    let build = || reachable(&cargo_build("axum-service", &["--bins"], "axum-service"));
+    SERVICE.get_or_init(build)
+}
+
 /// The library for C, and what is made of it: `libtubthumping.so`.
 ///
 /// # Panics

@@ -89,6 +89,8 @@ const ARROWS: &[Row] = &[
     ),
     ("tub-bench", &[]),
     ("native-service", &[]),
+    // An example of an application.
+    ("axum-service", &["tubthumping-app"]),
     ("xtask", &[]),
 ];
 
