@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, containers, criu, examples, fuzz, postgres, setup, tidy};
+use crate::{bench, containers, criu, examples, fuzz, postgres, setup, tidy, uvicorn};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -45,6 +45,10 @@ pub(crate) fn test() -> Result<()> {
     match postgres::need_postgres() {
         Ok(root) => command.env("TUB_POSTGRES", root),
         Err(error) => command.env_remove("TUB_POSTGRES").env("TUB_NO_POSTGRES", error.to_string()),
+    };
+    match uvicorn::need_uvicorn() {
+        Ok(dir) => command.env("TUB_UVICORN", dir),
+        Err(error) => command.env_remove("TUB_UVICORN").env("TUB_NO_UVICORN", error.to_string()),
     };
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command

@@ -22,6 +22,7 @@ mod postgres;
 mod process;
 mod setup;
 mod tidy;
+mod uvicorn;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -195,6 +195,9 @@ pub(crate) fn everything() -> Result<()> {
     if let Err(error) = crate::postgres::need_postgres() {
         progress(&format!("tests with PostgreSQL will be skipped: {error}"));
     }
+    if let Err(error) = crate::uvicorn::need_uvicorn() {
+        progress(&format!("tests with uvicorn will be skipped: {error}"));
+    }
     if let Err(error) = crate::containers::need_containers() {
         progress(&format!("tests with Podman and Docker will be skipped: {error}"));
     }

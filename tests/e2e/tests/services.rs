@@ -1,6 +1,7 @@
 //! The example services in each language, as a user starts them: the original, and copies of it at once.
 //! Not here: those in Java (`frameworks`).
 
+use crate::http::{free_port, get};
 use crate::languages::Language;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -8,9 +9,12 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
-use tub_testkit::{Flavour, Instance, Restore, Scratch, Tub, User, axum_service, wait_for};
+use tub_testkit::{
+    Flavour, Instance, Pids, Restore, Scratch, Tub, User, axum_service, uvicorn, wait_for,
+};
 
 /// The port that a service says it listens at.
 fn port(instance: &Instance) -> u16 {
@@ -70,8 +74,8 @@ fn gets_up_twice(original: &mut Instance, before: u32) -> [Instance; 2] {
     copies
 }
 
-/// A script among the examples.
-fn serves(mut language: Language, dir: &Scratch, example: &str) {
+/// A script among the examples. Gives what the original had printed, and what each of two copies has.
+fn serves(mut language: Language, dir: &Scratch, example: &str) -> [String; 3] {
     let program = dir.join(Path::new(example).file_name().unwrap());
     let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
     fs::copy(examples.join(example), &program).unwrap();
@@ -79,7 +83,8 @@ fn serves(mut language: Language, dir: &Scratch, example: &str) {
     language.before.push(program.display().to_string());
     let mut original = start(&language);
     assert_eq!(ask(port(&original))[..2], ["original", "1"]);
-    gets_up_twice(&mut original, 1);
+    let [one, other] = gets_up_twice(&mut original, 1);
+    [&original, &one, &other].map(Instance::output)
 }
 
 #[test]
@@ -118,5 +123,62 @@ fn the_example_for_axum_serves() {
         kill(Pid::from_raw(copy.command_pid()), Signal::SIGTERM).unwrap();
         let status = copy.ends_within(Duration::from_secs(30));
         assert_eq!(status.and_then(|status| status.code()), Some(0), "{}", copy.tell());
+    }
+}
+
+/// Python's, with uvicorn beside the package.
+fn uvicorn_language(dir: &Scratch) -> Option<Language> {
+    let uvicorn = uvicorn()?;
+    let mut language = Language::python(dir, &[])?;
+    // Wherever the checkout lies, an ordinary user reaches the copy.
+    let copy = dir.join("uvicorn");
+    let status = Command::new("cp").arg("-R").arg(uvicorn).arg(&copy).status();
+    assert!(status.is_ok_and(|status| status.success()), "uvicorn cannot be copied");
+    let (_, path) = &mut language.variables[0];
+    *path = format!("{path}:{}:{}", copy.display(), dir.path().display());
+    Some(language)
+}
+
+#[test]
+fn the_example_for_uvicorn_serves() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = uvicorn_language(&dir) else { return };
+    let [original, copies @ ..] = serves(language, &dir, "uvicorn-service/service.py");
+    let lines = |printed: &str| -> Vec<String> {
+        let words = printed.lines().filter_map(|line| line.split(' ').next());
+        words.map(str::to_owned).collect()
+    };
+    assert_eq!(lines(&original), ["lifespan.startup", "port", "lifespan.shutdown"]);
+    for copy in copies {
+        assert_eq!(lines(&copy), ["lifespan.startup", "port"]);
+    }
+}
+
+/// Uvicorn as it is started everywhere, whose listener the engine restores: at the same port, so one copy comes
+/// after the other.
+#[test]
+fn an_application_of_uvicorns_has_its_hooks_called_in_order() {
+    let dir = Scratch::new(User::Root);
+    let Some(language) = uvicorn_language(&dir) else { return };
+    let app = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/app.py");
+    fs::copy(app, dir.join("app.py")).unwrap();
+    let home = Arc::new(Scratch::new(User::Ordinary));
+    let port = free_port();
+    let run = Tub::new(User::Ordinary, "run").args(&["--open", "restore", "--"]);
+    let run = run.arg(&language.before[0]).args(&["-m", "uvicorn", "app:app"]);
+    let run = run.args(&["--loop", "asyncio", "--no-access-log", "--port", &port.to_string()]);
+    let mut command = run.command();
+    command.envs(language.variables.iter().map(|(name, value)| (name, value)));
+    let answers = |_: &str| TcpStream::connect(("127.0.0.1", port)).ok().map(drop);
+    let mut original = Instance::start("uvicorn", &home, command, answers);
+    assert_eq!(get(port, "/").unwrap(), "original 1");
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    assert_eq!(original.output(), "before last\nbefore pool\nbefore first\n");
+    for pids in [Pids::Keep, Pids::New] {
+        let copy = Restore::of(&original, &image, Flavour { pids, ..Flavour::USUAL }).start();
+        copy.prints("after told restored");
+        assert_eq!(copy.output(), "after pool restored\nafter told restored\n");
+        assert_eq!(get(port, "/").unwrap(), "restored 2", "{}", copy.tell());
     }
 }

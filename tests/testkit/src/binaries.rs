@@ -199,6 +199,22 @@ pub fn postgres() -> Option<PathBuf> {
     Some(root)
 }
 
+/// A directory for PYTHONPATH with uvicorn: `$TUB_UVICORN`, else the one that `cargo xtask setup` has fetched. Says
+/// why there is none, where there is none.
+pub fn uvicorn() -> Option<PathBuf> {
+    if let Ok(reason) = env::var("TUB_NO_UVICORN") {
+        crate::skipped(&format!("no uvicorn: {reason}"));
+        return None;
+    }
+    let named = env::var_os("TUB_UVICORN").map(PathBuf::from);
+    let found = named.unwrap_or_else(|| target_dir().join("uvicorn"));
+    if !found.join("uvicorn").is_dir() {
+        crate::skipped("no uvicorn: `cargo xtask setup` gets it");
+        return None;
+    }
+    Some(found)
+}
+
 /// What `variable` names, else what lies at `place` below target/. What is unpacked need not work here,
 /// which `cargo xtask test` has found out and says in `reason`.
 fn unpacked(what: &str, variable: &str, reason: &str, place: &str) -> Option<PathBuf> {
