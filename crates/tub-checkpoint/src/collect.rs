@@ -247,12 +247,13 @@ fn thread(
         let what = "64-bit state".to_owned();
         return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
     }
-    let xsave = stopped.xsave().map_err(tracee)?;
+    let mut xsave = stopped.xsave().map_err(tracee)?;
     if tub_sys::holds_tiles(&xsave) {
         // A copy would have to ask for them, and use them once, before it could be given any.
         let what = "AMX tiles in use".to_owned();
         return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
     }
+    xsave.truncate(tub_sys::without_room_for_tiles(&xsave).len());
     let rseq = stopped.rseq().map_err(tracee)?;
     let mask = calls.saved_signal_mask();
     let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);

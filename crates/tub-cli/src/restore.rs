@@ -151,9 +151,10 @@ pub(crate) fn main(args: &Args, mut stats: Stats) -> Result<ExitCode, Failure> {
     }
     let restoring = tubthumping::restore(&options, &mut stats).map_err(failed)?;
     let warnings = restoring.warnings.clone();
-    let running = restoring.resume().map_err(failed)?;
+    let (running, spent) = restoring.resume().map_err(failed)?;
     stats.mark("resumed_us");
     // Everything from here on costs the restored process nothing.
+    drop(spent);
     for warning in warnings {
         eprintln!("tub: warning: {warning}");
     }

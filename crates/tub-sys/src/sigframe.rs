@@ -64,12 +64,13 @@ pub fn holds_tiles(xsave: &[u8]) -> bool {
     word_at(xsave, HELD) & TILES != 0
 }
 
-/// The part of an area that a thread may be given which has never asked for AMX.
+/// The part of an area that a thread may be given which has never asked for AMX; and all that needs to be
+/// kept of one that holds no tiles, since that is a quarter of what ptrace gives.
 ///
 /// KERNEL(since 5.16): ptrace gives the area with room for tiles to whom it shows a thread, but a frame that is
 /// larger than what the thread itself may use is taken for one with nothing but the legacy part
 /// (`check_xstate_in_sigframe`, arch/x86/kernel/fpu/signal.c), and everything wider than SSE is lost.
-fn without_room_for_tiles(xsave: &[u8]) -> &[u8] {
+pub fn without_room_for_tiles(xsave: &[u8]) -> &[u8] {
     let features = word_at(xsave, SW_RESERVED);
     if features & TILES == 0 || holds_tiles(xsave) {
         return xsave;

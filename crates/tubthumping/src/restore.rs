@@ -156,9 +156,18 @@ pub fn missing_labels(
 #[derive(Debug)]
 pub struct Restoring {
     held: Held,
+    spent: Spent,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
+
+/// What a restore was made of. To give it back takes as long as to open the image, and the process need
+/// not wait for it: whoever restores drops this when it runs.
+#[derive(Debug, Default)]
+#[must_use = "to be dropped when there is time"]
+pub struct Spent(
+    #[expect(dead_code, reason = "held to be dropped")] Option<Box<(Image, RestorePlan)>>,
+);
 
 /// By whom the process is held.
 #[derive(Debug)]
@@ -170,11 +179,11 @@ enum Held {
 
 impl Restoring {
     pub(crate) const fn criu(restored: tub_criu::Restored) -> Self {
-        Self { held: Held::Criu(restored), warnings: Vec::new() }
+        Self { held: Held::Criu(restored), spent: Spent(None), warnings: Vec::new() }
     }
 
     pub(crate) const fn paused(paused: Paused) -> Self {
-        Self { held: Held::Paused(paused), warnings: Vec::new() }
+        Self { held: Held::Paused(paused), spent: Spent(None), warnings: Vec::new() }
     }
 
     /// Lets the process go.
@@ -182,12 +191,13 @@ impl Restoring {
     /// # Errors
     ///
     /// Where it was killed meanwhile.
-    pub fn resume(self) -> Result<tub_restore::Running, RestoreError> {
-        match self.held {
-            Held::Native(parked) => parked.resume().map_err(RestoreError::Launch),
-            Held::Criu(restored) => Ok(restored.resume()),
-            Held::Paused(paused) => Ok(paused.resume()?),
-        }
+    pub fn resume(self) -> Result<(tub_restore::Running, Spent), RestoreError> {
+        let running = match self.held {
+            Held::Native(parked) => parked.resume().map_err(RestoreError::Launch)?,
+            Held::Criu(restored) => restored.resume(),
+            Held::Paused(paused) => paused.resume()?,
+        };
+        Ok((running, self.spent))
     }
 }
 
@@ -207,10 +217,12 @@ pub(crate) fn restore_native(
     options: &RestoreOptions,
     stats: &mut Stats,
 ) -> Result<Restoring, RestoreError> {
-    let (image, planned) = prepare(options, false, stats)?;
+    let (image, mut planned) = prepare(options, false, stats)?;
     let parked = launch(&planned, &image.pages).map_err(|error| launch_error(&image, error))?;
     stats.mark("parked_us");
-    Ok(Restoring { held: Held::Native(parked), warnings: planned.warnings })
+    let warnings = std::mem::take(&mut planned.warnings);
+    let spent = Spent(Some(Box::new((image, planned))));
+    Ok(Restoring { held: Held::Native(parked), spent, warnings })
 }
 
 /// What a user is told of a launch that failed: everything that is in its way.

@@ -51,6 +51,9 @@ pub struct Parked {
     main: HostPid,
     tasks: usize,
     handshake: OwnedFd,
+    /// To be dropped when it runs, and not before.
+    #[expect(dead_code, reason = "held to be dropped")]
+    spent: Vec<Lowered>,
 }
 
 /// The direct child of the restoring process: init where ids are kept, else the main process.
@@ -136,7 +139,7 @@ pub fn launch(plan: &RestorePlan, pages: &File) -> Result<Parked, LaunchError> {
         let member = child.family.iter().find(|member| member.is_of(birth));
         member.map(Member::pid).or((birth == 0).then_some(main))
     });
-    Ok(Parked { child, main, tasks: plan.tasks.len(), handshake: ours })
+    Ok(Parked { child, main, tasks: plan.tasks.len(), handshake: ours, spent: lowered })
 }
 
 impl Parked {

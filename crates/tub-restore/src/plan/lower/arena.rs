@@ -2,14 +2,6 @@
 
 use tub_restorer_abi::RawOp;
 
-pub(super) fn op_bytes(op: &RawOp) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(64);
-    bytes.extend(op.code.to_ne_bytes());
-    bytes.extend(op.flags.to_ne_bytes());
-    bytes.extend(words(&op.args));
-    bytes
-}
-
 pub(super) fn words(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_ne_bytes()).collect()
 }
@@ -21,27 +13,53 @@ pub(super) fn number(value: i32) -> u64 {
 
 /// Operands, placed one after the other at addresses known in advance.
 pub(super) struct Arena {
-    pub(super) base: u64,
-    pub(super) bytes: Vec<u8>,
+    base: u64,
+    bytes: Vec<u8>,
 }
 
 impl Arena {
-    pub(super) fn reserve(&mut self, bytes: u64, align: usize) -> u64 {
+    /// One for at most so many bytes: growing would copy them all.
+    pub(super) fn new(base: u64, bytes_max: usize) -> Self {
+        Self { base, bytes: Vec::with_capacity(bytes_max) }
+    }
+
+    /// Where the next operand with that alignment will be.
+    pub(super) fn next(&mut self, align: usize) -> u64 {
         self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
-        let at = self.base + self.bytes.len() as u64;
+        self.base + self.bytes.len() as u64
+    }
+
+    pub(super) fn reserve(&mut self, bytes: u64, align: usize) -> u64 {
+        let at = self.next(align);
         let bytes = usize::try_from(bytes).expect("operands are small");
         self.bytes.resize(self.bytes.len() + bytes, 0);
         at
     }
 
     pub(super) fn put(&mut self, bytes: &[u8], align: usize) -> u64 {
-        let at = self.reserve(bytes.len() as u64, align);
-        self.write(at, bytes);
+        let at = self.next(align);
+        self.bytes.extend_from_slice(bytes);
+        at
+    }
+
+    pub(super) fn put_ops(&mut self, ops: &[RawOp]) -> u64 {
+        let at = self.next(64);
+        for RawOp { code, flags, args } in ops {
+            self.bytes.extend_from_slice(&code.to_ne_bytes());
+            self.bytes.extend_from_slice(&flags.to_ne_bytes());
+            for arg in args {
+                self.bytes.extend_from_slice(&arg.to_ne_bytes());
+            }
+        }
         at
     }
 
     pub(super) fn write(&mut self, at: u64, bytes: &[u8]) {
         let offset = usize::try_from(at - self.base).expect("the arena is smaller than memory");
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }

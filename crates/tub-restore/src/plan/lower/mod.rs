@@ -9,7 +9,7 @@ mod standby;
 mod threads;
 
 use super::{Meeting, PlanOp, Program, RestorePlan, TaskPlan};
-use arena::{Arena, number, op_bytes, words};
+use arena::{Arena, number, words};
 use std::collections::BTreeMap;
 use threads::signal_frame;
 use tub_model::{PosixTimer, Task};
@@ -31,7 +31,7 @@ const EVENT_THREAD: u64 = 16;
 /// A plan in the form in which the blob runs it.
 #[derive(Clone, Debug)]
 pub struct Lowered {
-    /// Content of the data range, from its first byte.
+    /// Content of the data range, from its first byte. What it does not reach is for stacks.
     pub data: Vec<u8>,
     /// The stubs in which threads go on waiting, to be placed at [`TaskPlan::stubs_at`].
     pub stubs: Vec<u8>,
@@ -91,10 +91,14 @@ pub(super) fn data_bytes_bound(
 pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     let base = task.blob.start() + plan.code_bytes;
     let threads = task.programs.len() as u64;
-    let mut arena = Arena { base, bytes: vec![0; size_of::<abi::RawHeader>()] };
+    let data_bytes = task.blob.end() - base;
+    // Nobody fills them, so they need no place in what is copied.
+    let stacks_at = task.blob.end() - threads * STACK_BYTES;
+    let room = usize::try_from(stacks_at - base).expect("the data are smaller than memory");
+    let mut arena = Arena::new(base, room);
+    arena.reserve(size_of::<abi::RawHeader>() as u64, 1);
     let programs_at = arena.reserve(threads * 16, 16);
     let counters = arena.reserve(64, 64);
-    let stacks_at = arena.reserve(threads * STACK_BYTES, 16);
     let mut context = Lowering {
         plan,
         task,
@@ -109,27 +113,26 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     let mut programs = Vec::new();
     let mut origins = Vec::new();
     for (index, program) in task.programs.iter().enumerate() {
+        context.ops.clear();
         context.program(program);
-        let ops = std::mem::take(&mut context.ops);
-        let bytes: Vec<u8> = ops.iter().flat_map(op_bytes).collect();
-        programs.push(context.arena.put(&bytes, 64));
-        programs.push(ops.len() as u64);
+        programs.push(context.arena.put_ops(&context.ops));
+        programs.push(context.ops.len() as u64);
         origins.push(std::mem::take(&mut context.origins));
         debug_assert_eq!(index * 2 + 2, programs.len());
     }
     let stubs = context.stubs;
     let mut arena = context.arena;
     arena.write(programs_at, &words(&programs));
-    let data_bytes = task.blob.end() - base;
     let mut header = abi::DATA_MAGIC.to_vec();
     let rest = [abi::ABI_VERSION, data_bytes, number(plan.spare.handshake), programs_at, threads];
     header.extend(words(&rest));
     header.extend(plan.image_id);
     header.extend(words(&[plan.generation]));
     arena.write(base, &header);
-    assert!(arena.bytes.len() as u64 <= data_bytes, "the bound counts everything put here");
+    let data = arena.into_bytes();
+    assert!(data.len() <= room, "the bound counts everything put here");
     Lowered {
-        data: arena.bytes,
+        data,
         stubs,
         stubs_at: task.stubs_at,
         header: base,
@@ -447,11 +450,9 @@ impl Lowering<'_> {
             }
             PlanOp::Resume { thread, wait } => {
                 let general = self.resumed_registers(&self.task.threads[*thread], *wait);
-                let xsave = self.task.threads[*thread].registers.xsave.len();
-                let bytes = SignalFrame::bytes(xsave) as u64;
-                let at = self.arena.reserve(bytes, SIGNAL_FRAME_ALIGN);
+                let at = self.arena.next(SIGNAL_FRAME_ALIGN);
                 let frame = signal_frame(&self.task.threads[*thread], general).at(at);
-                self.arena.write(at, &frame);
+                self.arena.put(&frame, SIGNAL_FRAME_ALIGN);
                 self.raw(abi::SIGRETURN, &[at + 8]);
             }
         }
