@@ -299,9 +299,8 @@ pub(crate) fn failure(pid: HostPid, dir: &Path, error: &CheckpointError) -> Fail
         }
         CheckpointError::Coordination(ClientError::Refused(refusal)) => {
             failure.causes.extend(refusal.failures.iter().map(|resource| {
-                let of = resource.resource.as_deref().unwrap_or("a resource");
-                let message = &resource.message;
-                format!("{of}: {}: {message}", resource.type_name)
+                let of = resource.resource.iter().map(|of| format!("{of}: ")).collect::<String>();
+                format!("{of}{}: {}", resource.type_name, resource.message)
             }));
         }
         _ => {}

@@ -9,8 +9,10 @@
 use crate::context::{Registration, Resource, global_context};
 use crate::desk::Desk;
 use crate::failure::{Error, Failure};
+use crate::left_open::LeftOpen;
 use crate::mailbox::Mailbox;
 use crate::outcome::Outcome;
+use crate::policies::Policies;
 use crate::round::{self, Phase, Round};
 use crate::{descriptors, engine, peer};
 use std::fs;
@@ -79,9 +81,14 @@ struct Coordinator {
     desk: Desk,
     /// Requests take turns: each gets a cycle of its own.
     requests: Mutex<()>,
+    left_open: Mutex<LeftOpen>,
     state: Mutex<State>,
     changed: Condvar,
     started: Mutex<Option<SyncSender<()>>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 static COORDINATOR: OnceLock<Coordinator> = OnceLock::new();
@@ -137,6 +144,7 @@ impl Coordinator {
             runtime,
             desk: Desk::new(),
             requests: Mutex::new(()),
+            left_open: Mutex::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
             started: Mutex::new(None),
@@ -144,7 +152,7 @@ impl Coordinator {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Waits for `until`, for at most so long; `false` where that was too long.
@@ -163,14 +171,14 @@ impl Coordinator {
     /// take this process for one that takes no part.
     fn open(&'static self) -> Result<(), String> {
         let (listening, opened) = sync_channel(1);
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = Some(listening);
+        *lock(&self.started) = Some(listening);
         let (failed, failure) = sync_channel(1);
         let serve = move || {
             let Err(error) = tub_control::serve(&tub_control::default_directory(), &self);
             let source = std::error::Error::source(&error).map(|source| format!(": {source}"));
             // Nobody hears it where it worked at first.
             let _ = failed.try_send(format!("{error}{}", source.unwrap_or_default()));
-            drop(self.started.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(lock(&self.started).take());
         };
         let spawned = thread::Builder::new().name("tub control".into()).spawn(serve);
         spawned.map_err(|error| format!("no thread can be started: {error}"))?;
@@ -184,7 +192,7 @@ impl Coordinator {
             let text = "Recursive checkpoint is not allowed";
             return Err(Error::checkpoint(Failure::new("IllegalStateException", text)));
         }
-        let turn = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = lock(&self.requests);
         // Known before the engine is started, which may come back at any time from then on.
         self.wait(FOREVER, |state| {
             let free = state.round.is_none();
@@ -238,7 +246,9 @@ impl Coordinator {
             }
             free
         });
-        self.begin(&round).map_err(|error| Failure::new("RuntimeException", error))?;
+        // Nothing is closed for an image that nobody takes.
+        self.begin(&round, Policies::default())
+            .map_err(|error| Failure::new("RuntimeException", error))?;
         if !round.await_prepared(DEFAULT_TIMEOUT)
             && let Some(failure) = round.give_up(DEFAULT_TIMEOUT)
         {
@@ -248,8 +258,9 @@ impl Coordinator {
         Ok(round)
     }
 
-    fn begin(&'static self, round: &Arc<Round>) -> Result<(), String> {
-        let begun = round.start(Hands { coordinator: self, round: Arc::clone(round) });
+    fn begin(&'static self, round: &Arc<Round>, policies: Policies) -> Result<(), String> {
+        let policies = Mutex::new(policies);
+        let begun = round.start(Hands { coordinator: self, round: Arc::clone(round), policies });
         begun.map_err(|error| {
             self.over();
             format!("no thread can be started: {error}")
@@ -283,6 +294,24 @@ impl Coordinator {
 struct Hands {
     coordinator: &'static Coordinator,
     round: Arc<Round>,
+    /// Until they are followed.
+    policies: Mutex<Policies>,
+}
+
+impl Hands {
+    /// What is out of the way comes back, as far as the rules of a restore let it.
+    fn open_again(&self, outcome: &Outcome) -> Vec<Failure> {
+        let mut left_open = lock(&self.coordinator.left_open);
+        let mut failures = Vec::new();
+        if let Outcome::Restored(_) = outcome {
+            match Policies::current(outcome) {
+                Ok(now) => failures.extend(left_open.restored(now)),
+                Err(problem) => failures.push(Failure::new("IllegalStateException", problem)),
+            }
+        }
+        failures.extend(left_open.reopen());
+        failures
+    }
 }
 
 impl round::Desk for Hands {
@@ -297,12 +326,20 @@ impl round::Desk for Hands {
         letter
     }
 
-    fn known(&self, outcome: &Outcome) {
+    fn ready(&self) -> Vec<Failure> {
+        let own = descriptors::private(self.coordinator.runtime.own_pipes);
+        let policies = std::mem::take(&mut *lock(&self.policies));
+        lock(&self.coordinator.left_open).apply(policies, &own)
+    }
+
+    fn known(&self, outcome: &Outcome) -> Vec<Failure> {
+        let failures = self.open_again(outcome);
         // Whoever was told that the process goes on may ask for the next checkpoint.
         self.coordinator.wait(DOOR_PATIENCE, |state| state.listens);
         if let Some(generation) = outcome.generation() {
             self.coordinator.state().generation = generation;
         }
+        failures
     }
 
     fn over(&self) {
@@ -342,14 +379,8 @@ impl Application for &'static Coordinator {
 
     fn prepare(&self, peer: Peer, timeout: Duration) -> Result<Prepared, Refusal> {
         let refused = |text: String| Refusal::new(RefusalKind::Runtime, text);
-        if let Some(policy) = std::env::var_os("TUB_POLICY").filter(|path| !path.is_empty()) {
-            let path = PathBuf::from(policy);
-            return Err(refused(format!(
-                "{}: {} reads no resource policies; use `tub run --open restore` instead",
-                path.display(),
-                self.runtime.name
-            )));
-        }
+        // Before any hook: what is not understood is nobody's fault but its writer's.
+        let policies = Policies::current(&Outcome::Failed).map_err(refused)?;
         let mailbox = Mailbox::new()
             .map_err(|error| refused(format!("there is no memory for a mailbox: {error}")))?;
         let round = Round::new(global_context().snapshot(), true);
@@ -367,7 +398,7 @@ impl Application for &'static Coordinator {
             return Err(self.busy());
         }
         self.adopt(peer, &round);
-        self.begin(&round).map_err(refused)?;
+        self.begin(&round, policies).map_err(refused)?;
         if !round.await_prepared(timeout)
             && let Some(failure) = round.give_up(timeout)
         {
@@ -380,9 +411,11 @@ impl Application for &'static Coordinator {
         let place = mailbox.place();
         self.desk.prepared(mailbox);
         peer::allow_tracing_by(peer);
+        let mut private_fds = descriptors::private(self.runtime.own_pipes);
+        private_fds.extend(lock(&self.left_open).numbers());
         Ok(Prepared {
             mailbox: place,
-            private_fds: descriptors::private(self.runtime.own_pipes),
+            private_fds,
             open: peer::open_rule(OpenRule::Refuse),
             allowed_paths: Vec::new(),
             runtime: self.runtime.name.clone(),
@@ -415,7 +448,7 @@ impl Application for &'static Coordinator {
         self.desk.socket_is_at(path);
         self.state().listens = true;
         self.changed.notify_all();
-        let started = self.started.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let started = lock(&self.started).take();
         if let Some(started) = started {
             // Whoever starts us waits for it.
             let _ = started.send(());
@@ -448,7 +481,9 @@ impl Coordinator {
 }
 
 fn refusal_of(failures: &[Failure]) -> Refusal {
-    let by_resource = failures.iter().any(|failure| failure.resource.is_some());
+    let has_name = |failure: &Failure| failure.type_name.starts_with("CheckpointOpen");
+    let by_resource =
+        failures.iter().any(|failure| failure.resource.is_some() || has_name(failure));
     let kind = if by_resource { RefusalKind::ResourceFailed } else { RefusalKind::Runtime };
     let count = if failures.len() == 1 { "1 failure" } else { "several failures" };
     Refusal {

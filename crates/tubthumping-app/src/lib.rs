@@ -31,19 +31,23 @@
 //! ```
 //!
 //! The engine's end of the protocol is `tub checkpoint`; both are specified in
-//! `docs/control-protocol.md`. [`desk`], [`engine`] and [`mailbox`] are what the bindings of other
-//! languages that keep rounds of their own (Java) are made of.
+//! `docs/control-protocol.md`. [`descriptor`], [`desk`], [`engine`] and [`mailbox`] are what the
+//! bindings of other languages that keep rounds of their own (Java) are made of.
 
 mod context;
 mod coordinator;
+pub mod descriptor;
 mod descriptors;
 pub mod desk;
 pub mod engine;
 mod failure;
+mod left_open;
 pub mod mailbox;
 mod outcome;
 mod peer;
+pub mod policies;
 mod round;
+mod socket;
 
 pub use context::{Context, Registration, Resource, global_context};
 pub use coordinator::{Runtime, StartError, checkpoint, register, start, start_as};

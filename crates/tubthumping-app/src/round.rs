@@ -55,10 +55,12 @@ pub(crate) struct Round {
 
 /// What the coordinator does for a round.
 pub(crate) trait Desk: Send + 'static {
+    /// All before-hooks have returned, none of them with a failure. Gives what stands in the way.
+    fn ready(&self) -> Vec<Failure>;
     /// Waits for the verdict.
     fn letter(&self) -> Letter;
-    /// The verdict is known, and no hook has been told yet.
-    fn known(&self, outcome: &Outcome);
+    /// The verdict is known, and no hook has been told yet. Gives what went wrong since.
+    fn known(&self, outcome: &Outcome) -> Vec<Failure>;
     /// The round is over.
     fn over(&self);
 }
@@ -94,6 +96,10 @@ impl Round {
     fn run(&self, desk: &impl Desk) {
         self.state().threads.push(thread::current().id());
         self.tell_before();
+        if self.has_engine && self.is_clean() {
+            let failures = desk.ready();
+            self.state().before.extend(failures);
+        }
         let mut state = self.state();
         let clean = !state.given_up && state.before.is_empty();
         if clean && !self.has_engine {
@@ -111,7 +117,8 @@ impl Round {
         }
         let outcome = state.outcome.clone();
         drop(state);
-        desk.known(&outcome);
+        let failures = desk.known(&outcome);
+        self.state().after.extend(failures);
         self.enter(Phase::Resuming);
         for index in self.left_to_tell() {
             self.state().running = Some(index);
@@ -120,6 +127,11 @@ impl Round {
         }
         self.enter(Phase::Over);
         desk.over();
+    }
+
+    fn is_clean(&self) -> bool {
+        let state = self.state();
+        !state.given_up && state.before.is_empty()
     }
 
     fn tell_before(&self) {

@@ -2,6 +2,9 @@ import java.io.FileInputStream;
 import java.io.FileOutputStream;
 import java.io.IOException;
 import java.io.RandomAccessFile;
+import java.lang.reflect.AccessibleObject;
+import java.lang.reflect.Constructor;
+import java.lang.reflect.Method;
 import java.net.InetAddress;
 import java.net.InetSocketAddress;
 import java.net.ServerSocket;
@@ -15,10 +18,13 @@ import java.nio.channels.SelectionKey;
 import java.nio.channels.Selector;
 import java.nio.channels.ServerSocketChannel;
 import java.nio.channels.SocketChannel;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.TreeMap;
 import jdk.crac.CheckpointException;
 import jdk.crac.Core;
@@ -57,6 +63,7 @@ public final class Policies {
         Path policy = dir.resolve("policy");
         refusals(policy, dir, List.of(client, accepted), channel, selector);
         malformed(policy);
+        matching();
         Files.copy(dir.resolve("rules"), policy, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
         Life.register(() -> { }, () -> goesOn = true);
         Life.ready();
@@ -149,25 +156,61 @@ public final class Policies {
     /** What is not understood is named with its lines, before anything is done. */
     private static void malformed(Path policy) throws Exception {
         String on = "Invalid rule in policies file " + policy + " on lines ";
-        String[][] cases = {
-            {"type: file\n", on + "1-2: no 'action'"},
-            {"# x\n---\n\naction: close\n---\n", on + "3-4: no 'type'"},
-            {"type: file\naction: shut\n", on + "1-3: line 2: action 'shut' is not known"},
-            {"type: file\nhello\n", on + "1-2: cannot parse line 2: hello"},
-            {"type: pipe\naction: close\nPort: 7", on + "1-3: line 3: port '7' is not known for type pipe"},
-            {"type: socket\naction: close\nlocalPort: x", on + "1-3: line 3: localport 'x' is not understood"},
-            {"type: filedescriptor\naction: close\n", on + "1-3: no 'value' or 'regex'"},
-            {"type: filedescriptor\nregex: (\naction: close\n", on + "1-4: line 2: regex '(' is Unclosed group"},
-        };
-        for (String[] one : cases) {
-            Files.writeString(policy, one[0]);
+        for (String[] one : cases("malformed")) {
+            Files.writeString(policy, one[1]);
             String found = refused()[0].getMessage();
-            Life.check(found.contains(one[1]), found + " instead of " + one[1]);
+            Life.check(found.contains(on + one[0]), found + " instead of " + one[0]);
         }
         Files.delete(policy);
         String text = "File " + policy + " used in property jdk.crac.resource-policies does not exist";
         String found = refused()[0].getMessage();
         Life.check(found.contains(text), found + " instead of " + text);
+    }
+
+    /** Descriptors as the kernel would tell of them; the parser of other languages has the same cases. */
+    private static void matching() throws Exception {
+        Class<?> policies = Class.forName("tubthumping.crac.ResourcePolicies", true, null);
+        Class<?> descriptor = Class.forName("tubthumping.crac.OpenDescriptor", true, null);
+        Method parse = policies.getDeclaredMethod("parse", String.class, String.class);
+        Method of = policies.getDeclaredMethod("of", descriptor);
+        Constructor<?> make = descriptor.getDeclaredConstructors()[0];
+        for (AccessibleObject hidden : List.of(parse, of, make)) {
+            hidden.setAccessible(true);
+        }
+        for (String[] one : cases("matching")) {
+            String[] parts = one[1].split(">>>\n");
+            Object rules = parse.invoke(null, "FILE", parts[0]);
+            for (String line : parts[1].split("\n")) {
+                String[] sides = line.split("=>");
+                String[] fields = Arrays.copyOf(sides[0].split("\\|"), 9);
+                for (int i = 0; i < fields.length; i++) {
+                    fields[i] = fields[i] == null ? "" : fields[i].trim();
+                }
+                Object rule = of.invoke(rules, make.newInstance(
+                        Integer.parseInt(fields[0]), fields[1], fields[2].getBytes(StandardCharsets.UTF_8),
+                        false, false, fields[3], fields[4], fields[5], fields[6], fields[7],
+                        fields[8].equals("listening")));
+                Life.same(one[0] + ": " + line, sides[1].trim(), shown(rule));
+            }
+        }
+    }
+
+    private static String shown(Object rule) throws Exception {
+        if (rule == null) {
+            return "none";
+        }
+        Method action = rule.getClass().getDeclaredMethod("action");
+        Method warns = rule.getClass().getDeclaredMethod("warns");
+        action.setAccessible(true);
+        warns.setAccessible(true);
+        String quiet = (boolean) warns.invoke(rule) ? "" : " quiet";
+        return action.invoke(rule).toString().toLowerCase(Locale.ROOT) + quiet;
+    }
+
+    /** Title and text of each case of a file in tests/fixtures/policies. */
+    private static List<String[]> cases(String file) throws IOException {
+        String[] cases = Files.readString(Path.of(file)).split("=== ");
+        return Arrays.stream(cases).skip(1).map(one -> one.split("\n", 2)).toList();
     }
 
     private static Throwable[] refused() throws Exception {

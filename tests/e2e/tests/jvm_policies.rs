@@ -61,6 +61,9 @@ fn what_is_left_open_is_refused_in_cracs_words_or_follows_the_rules() {
             .run_options(&["--image", image.to_str().unwrap()])
             .flags(&[&format!("-Djdk.crac.resource-policies={}", policy.display())]);
         program.write("rules", RULES);
+        // Both parsers have the same cases (`policies` of `tubthumping-app`).
+        program.write("malformed", include_str!("../../fixtures/policies/malformed.txt"));
+        program.write("matching", include_str!("../../fixtures/policies/matching.txt"));
         let mut original = program.start(&[]);
         original.checkpoint_and_end(&image);
         let told = original.complaints();

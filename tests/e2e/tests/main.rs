@@ -46,6 +46,7 @@ mod memory;
 mod namespaces;
 mod output;
 mod pause;
+mod policies;
 mod prepare;
 mod prepare_misuse;
 mod process;

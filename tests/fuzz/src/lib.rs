@@ -11,6 +11,7 @@
 mod control;
 mod image;
 mod inspect;
+mod policies;
 mod procfs;
 mod scratch;
 
@@ -47,6 +48,7 @@ pub fn targets() -> Vec<Target> {
     let mut all = procfs::targets();
     all.extend(control::targets());
     all.extend(image::targets());
+    all.extend(policies::targets());
     all.sort_by_key(|target| target.name);
     all
 }

@@ -120,6 +120,18 @@ pub fn app_subject() -> &'static Path {
     SUBJECT.get_or_init(build)
 }
 
+/// The same, but one that leaves descriptors open (`examples/left_open.rs`).
+///
+/// # Panics
+///
+/// If it cannot be built.
+pub fn app_left_open() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    let target = ["--example", "left_open"];
+    let build = || reachable(&cargo_build("tubthumping-app", &target, "examples/left_open"));
+    PROGRAM.get_or_init(build)
+}
+
 /// The example service on axum.
 ///
 /// # Panics

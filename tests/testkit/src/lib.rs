@@ -19,8 +19,8 @@ mod serial;
 mod visible;
 
 pub use binaries::{
-    Product, agent, app_subject, axum_service, c_library, containers, crac_engine, criu,
-    node_addon, postgres, prober_binary, product, subject_binary, uvicorn,
+    Product, agent, app_left_open, app_subject, axum_service, c_library, containers, crac_engine,
+    criu, node_addon, postgres, prober_binary, product, subject_binary, uvicorn,
 };
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
 pub use faults::{Call, Fault, Traced, left_over, strace};

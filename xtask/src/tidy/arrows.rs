@@ -85,7 +85,15 @@ const ARROWS: &[Row] = &[
     // Fuzzing goes wherever bytes of others are read.
     (
         "tub-fuzz",
-        &["tub-control", "tub-image", "tub-model", "tub-procfs", "tub-restore", "tub-units"],
+        &[
+            "tub-control",
+            "tub-image",
+            "tub-model",
+            "tub-procfs",
+            "tub-restore",
+            "tub-units",
+            "tubthumping-app",
+        ],
     ),
     ("tub-bench", &[]),
     ("native-service", &[]),

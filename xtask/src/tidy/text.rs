@@ -20,7 +20,7 @@ const MAY_BE_UNSAFE: [&str; 12] = [
     "crates/tub-tracee/",
     "crates/tub-restorer/",
     "crates/tub-restore/",
-    // The mailbox, and the fork that starts an engine.
+    // The mailbox, descriptors, and the fork that starts an engine.
     "crates/tub-crlib/",
     "crates/tubthumping-app/",
     "bindings/c/",

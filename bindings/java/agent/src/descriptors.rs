@@ -1,24 +1,21 @@
-//! The descriptors of this process: tells the JVM's own from the application's, says what the others
-//! are, and takes a file out of the way and opens it again.
+//! The descriptors of this process: tells the JVM's own from the application's, and says what the
+//! others are.
 //!
 //! In: `/proc/self/fd`. Out: numbers, and descriptions for `OpenDescriptor.java`.
 //! Invariant: when in doubt a descriptor is the application's, so that it is named to the user.
-//! Not here: whether a descriptor can be restored (the engine), and what becomes of it
-//! (`LeftOpen.java`).
+//! Not here: whether a descriptor can be restored (the engine), what becomes of it
+//! (`LeftOpen.java`), and how (`tubthumping_app::descriptor`).
 //!
 //! What a stock JVM holds was measured on 17 and 25; a regular file counts by its path instead
 //! (`ClassPath.java`), but for jars that a class loader of the application's has opened: they are
 //! code as much as the class path is, and no application has a way to close them.
 
-use crate::socket;
-use std::ffi::CString;
 use std::fs;
-use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use tubthumping_app::descriptor::{Descriptor, FileState, Socket};
 
 /// What `tub run` was told to leave open: CRaC's contract has no complaint about what was there when the
 /// VM started. With where each led, since the application may close it and have the number anew.
@@ -56,84 +53,22 @@ fn all() -> impl Iterator<Item = (RawFd, PathBuf)> {
 /// where it cannot be written; and of a socket family, local address and port, remote address and
 /// port, `listening`.
 pub(crate) fn open() -> Vec<Vec<u8>> {
-    let mut strings = Vec::new();
-    for (number, target) in all() {
-        let own = if is_private(&target, number) { "own" } else { "" };
+    let strings = Descriptor::all().into_iter().flat_map(|descriptor| {
+        let Descriptor { number, kind, path, socket, .. } = descriptor;
+        let own = if is_private(&path, number) { "own" } else { "" };
         let read = if is_read_only(number) { "read" } else { "" };
-        let kind = kind(number);
-        strings.extend([number.to_string(), kind.to_owned()].map(String::into_bytes));
-        strings.push(target.as_os_str().as_bytes().to_vec());
-        strings.extend([own, read].map(|text| text.as_bytes().to_vec()));
-        let described = if kind == "socket" { socket::describe(number) } else { None };
-        strings.extend(described.unwrap_or_default().map(String::into_bytes));
-    }
-    strings
-}
-
-/// In the words of a CRaC JDK.
-fn kind(number: RawFd) -> &'static str {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: fstat(2) fills in the struct that it is given.
-    let status = unsafe { libc::fstat(number, stat.as_mut_ptr()) };
-    // SAFETY: all zeros is a `stat` too, if it has not been filled in.
-    let mode = unsafe { stat.assume_init() }.st_mode;
-    match mode & libc::S_IFMT {
-        _ if status != 0 => "unknown",
-        libc::S_IFREG => "regular",
-        libc::S_IFDIR => "directory",
-        libc::S_IFCHR => "character",
-        libc::S_IFBLK => "block",
-        libc::S_IFIFO => "fifo",
-        libc::S_IFSOCK => "socket",
-        _ => "unknown",
-    }
-}
-
-/// Closes one that no object of Java's stands for.
-pub(crate) fn close(number: RawFd) {
-    // SAFETY: close(2) of a number that a rule names: what else in this process uses it gets EBADF,
-    // as the rule says it shall.
-    unsafe { libc::close(number) };
-}
-
-/// Flags and offset, as fdinfo has them.
-fn flags_and_offset(number: RawFd) -> io::Result<(i32, i64)> {
-    let info = fs::read_to_string(format!("/proc/self/fdinfo/{number}"))?;
-    let field = |name: &str| info.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
-    let flags = field("flags:").and_then(|flags| i32::from_str_radix(flags, 8).ok());
-    let offset = field("pos:").and_then(|offset| offset.parse().ok());
-    flags.zip(offset).ok_or_else(|| io::Error::other("its state cannot be read"))
-}
-
-/// Puts something that can be neither read nor written in the place of a file, so that the number
-/// stays taken. Returns the file's flags and its offset.
-pub(crate) fn park(number: RawFd) -> io::Result<(i32, i64)> {
-    let state = flags_and_offset(number)?;
-    move_to(c"/", libc::O_PATH, number)?;
-    Ok(state)
-}
-
-/// Opens a file at its old number, flags and offset.
-pub(crate) fn reopen(number: RawFd, path: &[u8], flags: i32, offset: i64) -> io::Result<()> {
-    let path = CString::new(path)?;
-    move_to(&path, flags & !(libc::O_CREAT | libc::O_EXCL | libc::O_TRUNC), number)?;
-    // SAFETY: lseek(2) touches no memory.
-    let reached = unsafe { libc::lseek(number, offset, libc::SEEK_SET) };
-    if reached < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn move_to(path: &std::ffi::CStr, flags: i32, number: RawFd) -> io::Result<()> {
-    // SAFETY: open(2) reads a path with an end.
-    let opened = unsafe { libc::open(path.as_ptr(), flags | libc::O_CLOEXEC) };
-    if opened < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: dup3(2) touches no memory; whoever holds `number` is meant to find the new file there.
-    let moved = unsafe { libc::dup3(opened, number, libc::O_CLOEXEC) };
-    let error = io::Error::last_os_error();
-    // SAFETY: opened above, and known to nobody else.
-    unsafe { libc::close(opened) };
-    if moved < 0 { Err(error) } else { Ok(()) }
+        let listening = if socket.is_listening { "listening" } else { "" };
+        let Socket { family, local, local_port, remote, remote_port, .. } = socket;
+        let texts = [own, read].map(|text| text.as_bytes().to_vec());
+        let ends = [family, local, local_port, remote, remote_port, listening.to_owned()];
+        [number.to_string().into_bytes(), kind.as_bytes().to_vec()]
+            .into_iter()
+            .chain([path.into_os_string().into_vec()])
+            .chain(texts)
+            .chain(ends.map(String::into_bytes))
+            .collect::<Vec<_>>()
+    });
+    strings.collect()
 }
 
 fn is_private(target: &Path, number: i32) -> bool {
@@ -154,7 +89,7 @@ fn is_private(target: &Path, number: i32) -> bool {
 }
 
 fn is_read_only(number: RawFd) -> bool {
-    flags_and_offset(number).is_ok_and(|(flags, _)| flags & libc::O_ACCMODE == libc::O_RDONLY)
+    FileState::of(number).is_ok_and(|state| state.flags & libc::O_ACCMODE == libc::O_RDONLY)
 }
 
 /// Of unix sockets, three kinds are the JVM's own:
@@ -168,7 +103,7 @@ fn is_read_only(number: RawFd) -> bool {
 ///   where it is bound; /proc/net/unix does not list it here, since a socket that was accepted belongs to
 ///   the network namespace of whoever has connected (KERNEL: `unix_stream_connect`).
 fn is_private_socket(number: RawFd) -> bool {
-    let Some([family, path, ..]) = socket::describe(number) else { return false };
+    let Socket { family, local: path, .. } = Socket::of(number);
     if family != "unix" || path.is_empty() {
         return family == "unix";
     }

@@ -36,7 +36,6 @@ mod jvm;
 mod natives;
 mod perf_data;
 mod shim;
-mod socket;
 mod start;
 mod strings;
 

@@ -14,6 +14,7 @@ use std::ptr;
 use std::time::Duration;
 use tub_control::OpenResourceKind;
 use tub_control::mailbox::Letter;
+use tubthumping_app::descriptor::{self, FileState};
 use tubthumping_app::engine;
 
 /// `Agent.awaitVerdict()`.
@@ -145,7 +146,7 @@ extern "system" fn Java_tubthumping_crac_Agent_close(
     _class: jobject,
     number: jint,
 ) {
-    descriptors::close(number);
+    descriptor::close(number);
 }
 
 /// `Agent.park(int)`.
@@ -155,8 +156,10 @@ extern "system" fn Java_tubthumping_crac_Agent_park(
     _class: jobject,
     number: jint,
 ) -> jobject {
-    let strings = match descriptors::park(number) {
-        Ok((flags, offset)) => vec!["parked".to_owned(), flags.to_string(), offset.to_string()],
+    let strings = match descriptor::park(number) {
+        Ok(FileState { flags, offset }) => {
+            vec!["parked".to_owned(), flags.to_string(), offset.to_string()]
+        }
         Err(error) => vec!["failed".to_owned(), error.to_string()],
     };
     answer(env, &pack(strings))
@@ -176,7 +179,8 @@ extern "system" fn Java_tubthumping_crac_Agent_reopen(
     let border = unsafe { Env::from_raw(env) };
     // SAFETY: the JVM has passed the argument to this native method.
     let path = unsafe { border.argument(path) }.map(|path| border.bytes(&path));
-    let reopened = descriptors::reopen(number, &path.unwrap_or_default(), flags, offset);
+    let state = FileState { flags, offset };
+    let reopened = descriptor::reopen(number, &path.unwrap_or_default(), state);
     answer(env, &pack(reopened.err().map(|error| error.to_string())))
 }
 

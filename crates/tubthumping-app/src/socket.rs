@@ -1,7 +1,7 @@
-//! What a socket is, in the words of `OpenDescriptor.java`.
+//! What a socket is, in the words that rules use.
 //!
-//! In: a number. Out: six strings. Invariant: nothing of the socket is changed.
-//! Not here: to whom it belongs (`descriptors`).
+//! In: a number. Out: a [`Socket`]. Invariant: nothing of the socket is changed, but by [`end`].
+//! Not here: to whom it belongs.
 
 use std::ffi::c_void;
 use std::mem::MaybeUninit;
@@ -10,22 +10,53 @@ use std::os::fd::RawFd;
 
 type Name = unsafe extern "C" fn(RawFd, *mut libc::sockaddr, *mut libc::socklen_t) -> i32;
 
-/// Family, local address and port, remote address and port, `listening`.
-pub(crate) fn describe(number: RawFd) -> Option<[String; 6]> {
-    let (family, local, local_port) = name(number, libc::getsockname)?;
-    let (_, remote, remote_port) = name(number, libc::getpeername).unwrap_or_default();
-    let listening = if is_listening(number) { "listening" } else { "" };
-    Some([family, local, local_port, remote, remote_port, listening.to_owned()])
+/// A socket of a family that has addresses or paths.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Socket {
+    /// `inet` or `unix`; nothing for all others.
+    pub family: String,
+    /// Address or path.
+    pub local: String,
+    /// Its port.
+    pub local_port: String,
+    /// Address or path; empty where there is no peer.
+    pub remote: String,
+    /// Its port.
+    pub remote_port: String,
+    /// Whether it waits for connections.
+    pub is_listening: bool,
+    /// Whether it is of a kind that makes connections.
+    pub is_stream: bool,
 }
 
-fn is_listening(number: RawFd) -> bool {
-    let (mut on, mut size) = (0_i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0));
-    let place = (&raw mut on).cast::<c_void>();
-    let option = libc::SO_ACCEPTCONN;
-    // SAFETY: getsockopt(2) writes at most `size` bytes, which `on` has.
+impl Socket {
+    /// What a socket is; of other families than those with addresses or paths only its kind.
+    pub fn of(number: RawFd) -> Self {
+        let is_listening = option(number, libc::SO_ACCEPTCONN).is_some_and(|on| on != 0);
+        let kind = option(number, libc::SO_TYPE);
+        let is_stream = matches!(kind, Some(libc::SOCK_STREAM | libc::SOCK_SEQPACKET));
+        let Some((family, local, local_port)) = name(number, libc::getsockname) else {
+            return Self { is_listening, is_stream, ..Self::default() };
+        };
+        let (_, remote, remote_port) = name(number, libc::getpeername).unwrap_or_default();
+        Self { family, local, local_port, remote, remote_port, is_listening, is_stream }
+    }
+}
+
+/// Ends a connection, and every call that waits for one: those who read find the end.
+pub(crate) fn end(number: RawFd) {
+    // SAFETY: shutdown(2) touches no memory. Where it fails there is nobody to be told; KERNEL: of a
+    // datagram socket without a peer it wakes who waits all the same, and says ENOTCONN.
+    unsafe { libc::shutdown(number, libc::SHUT_RDWR) };
+}
+
+fn option(number: RawFd, option: i32) -> Option<i32> {
+    let (mut value, mut size) = (0_i32, libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0));
+    let place = (&raw mut value).cast::<c_void>();
+    // SAFETY: getsockopt(2) writes at most `size` bytes, which `value` has.
     let status =
         unsafe { libc::getsockopt(number, libc::SOL_SOCKET, option, place, &raw mut size) };
-    status == 0 && on != 0
+    (status == 0).then_some(value)
 }
 
 /// Family, address and port of one end. A path of a unix socket has no port; a name in the abstract
