@@ -12,4 +12,5 @@ pub mod floor;
 pub mod http;
 pub mod load;
 pub mod netns;
+pub mod standby;
 pub mod start;

@@ -14,10 +14,11 @@ use std::ffi::OsString;
 use std::io::{self, BufRead, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{ExitCode, ExitStatus};
 use std::time::Duration;
 use tub_bench::clock::milliseconds;
 use tub_bench::http::Question;
+use tub_bench::standby::{Keeper, Way};
 use tub_bench::start::{RETRY_EVERY, Service, ServiceOptions, describe, describe_answer};
 use tub_bench::{floor, load, netns};
 
@@ -65,6 +66,14 @@ struct RunOptions {
     /// several probers can start at the same moment.
     #[arg(long)]
     hold: bool,
+    /// CMD is a keeper, `tub restore … --standby N`, with this socket: it is started at once, and what
+    /// is measured is the first answer of an instance that it releases. `ready` is printed when all are
+    /// parked, with its status.
+    #[arg(long, value_name = "SOCKET", requires = "hold")]
+    released_from: Option<PathBuf>,
+    /// Have it released by a byte on that socket, instead of by `tub release`.
+    #[arg(long, requires = "released_from")]
+    by_byte: bool,
     /// Append the output of CMD to this file instead of our stderr.
     #[arg(long, value_name = "FILE")]
     log: Option<PathBuf>,
@@ -132,26 +141,34 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
         netns::enter()?;
     }
     let question = options.question.question();
-    let mut orders = io::stdin().lock().lines();
-    if options.hold {
-        report(&json!({ "event": "ready" }));
-        match orders.next().transpose()?.as_deref().map(str::trim) {
-            Some("go") => {}
-            Some(other) => return Err(format!("order {other:?}: not expected before go").into()),
-            // Whoever held us back has gone, or has changed its mind.
-            None => return Ok(()),
-        }
-    }
-    let mut service = Service::start(&ServiceOptions {
+    let every = options.every.map_or(RETRY_EVERY, Duration::from_micros);
+    let deadline = Duration::from_secs(options.deadline);
+    let service = ServiceOptions {
         command: options.command,
         user: options.uid.map(|uid| (uid, uid)),
         log: options.log,
-    })?;
-    let every = options.every.map_or(RETRY_EVERY, Duration::from_micros);
-    let deadline = Duration::from_secs(options.deadline);
-    let answer = service.wait_for_answer(&question, deadline, every)?;
-    report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
-    report(&describe_answer("answered", service.started_ns, &answer));
+    };
+    let mut orders = io::stdin().lock().lines();
+    let mut measured = if let Some(socket) = &options.released_from {
+        let (mut keeper, status) = Keeper::start(service, socket, deadline)?;
+        if !goes(&json!({ "event": "ready", "standby": status }), &mut orders)? {
+            return Ok(());
+        }
+        let way = if options.by_byte { Way::Socket } else { Way::Command };
+        let released = keeper.release(way, &question, deadline, every)?;
+        report(&json!({ "event": "started", "pid": released.pid.as_raw() }));
+        report(&describe_answer("answered", released.asked_ns, &released.answer));
+        Measured::Released(keeper)
+    } else {
+        if options.hold && !goes(&json!({ "event": "ready" }), &mut orders)? {
+            return Ok(());
+        }
+        let mut service = Service::start(&service)?;
+        let answer = service.wait_for_answer(&question, deadline, every)?;
+        report(&json!({ "event": "started", "pid": service.pid().as_raw() }));
+        report(&describe_answer("answered", service.started_ns, &answer));
+        Measured::Started(service)
+    };
 
     for line in orders {
         let line = line?;
@@ -174,8 +191,37 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
             _ => return Err(format!("order {line:?}: unknown").into()),
         }
     }
-    report(&describe(service.stop(Duration::from_secs(options.grace))?));
+    report(&describe(measured.stop(Duration::from_secs(options.grace))?));
     Ok(())
+}
+
+/// What answers.
+enum Measured {
+    Started(Service),
+    Released(Keeper),
+}
+
+impl Measured {
+    fn stop(&mut self, grace: Duration) -> Result<ExitStatus, Box<dyn Error>> {
+        Ok(match self {
+            Self::Started(service) => service.stop(grace)?,
+            Self::Released(keeper) => keeper.stop(grace)?,
+        })
+    }
+}
+
+/// Says that everything is prepared, and waits for the word; without one there is nothing to do.
+fn goes(
+    ready: &Value,
+    orders: &mut impl Iterator<Item = io::Result<String>>,
+) -> Result<bool, Box<dyn Error>> {
+    report(ready);
+    match orders.next().transpose()?.as_deref().map(str::trim) {
+        Some("go") => Ok(true),
+        Some(other) => Err(format!("order {other:?}: not expected before go").into()),
+        // Whoever held us back has gone, or has changed its mind.
+        None => Ok(false),
+    }
 }
 
 fn ask(question: &Question) -> Result<(), Box<dyn Error>> {

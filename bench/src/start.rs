@@ -180,6 +180,27 @@ impl Service {
         Pid::from_raw(self.child.id().try_into().expect("process ids are positive i32"))
     }
 
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus, StartError> {
+        self.child.wait().map_err(StartError::Watch)
+    }
+
+    /// Whether it still runs.
+    pub(crate) fn must_live(&mut self) -> Result<(), StartError> {
+        match self.child.try_wait().map_err(StartError::Watch)? {
+            Some(status) => Err(StartError::Ended { status }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether it still runs, or has ended well.
+    pub(crate) fn must_not_have_failed(&mut self) -> Result<(), StartError> {
+        match self.child.try_wait().map_err(StartError::Watch)? {
+            Some(status) if !status.success() => Err(StartError::Ended { status }),
+            _ => Ok(()),
+        }
+    }
+
     /// Asks `every` so often until the answer is correct.
     ///
     /// # Errors
@@ -191,12 +212,7 @@ impl Service {
         every: Duration,
     ) -> Result<FirstAnswer, StartError> {
         let started_ns = self.started_ns;
-        first_answer(question, started_ns, deadline, every, || {
-            match self.child.try_wait().map_err(StartError::Watch)? {
-                Some(status) => Err(StartError::Ended { status }),
-                None => Ok(()),
-            }
-        })
+        first_answer(question, started_ns, deadline, every, || self.must_live())
     }
 
     /// Asks the service to end, insists after `grace`, and says how it ended.

@@ -120,6 +120,15 @@ impl Example {
         Ok(self.title.replace("{version}", version))
     }
 
+    /// Why no instance of it can be on standby, if that is so.
+    pub(crate) fn can_stand_by(&self) -> std::result::Result<(), String> {
+        if self.open.as_deref() == Some("restore") {
+            let why = "its listening socket is in the image: clients would wait at it for a parked instance";
+            return Err(why.to_owned());
+        }
+        Ok(())
+    }
+
     /// An installed JDK that it runs on, the wished one if there is a wish.
     pub(crate) fn jdk(&self, wished: Option<&Path>) -> Result<Jdk> {
         if let Some(home) = wished {

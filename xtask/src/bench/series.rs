@@ -6,7 +6,7 @@
 
 use super::subject::Rise;
 use crate::failure::Result;
-use crate::measure::{Load, Memory, percentile, rounded};
+use crate::measure::{Load, Memory, Parked, percentile, rounded};
 use crate::process::progress;
 use serde_json::{Map, Value, json};
 
@@ -49,6 +49,11 @@ impl Series {
         self.rises.iter().filter_map(|rise| rise.memory.as_ref())
     }
 
+    /// Memory of what was parked before each release.
+    pub(super) fn parked(&self, field: fn(&Parked) -> u64) -> Vec<u64> {
+        self.rises.iter().flat_map(|rise| &rise.parked).map(field).collect()
+    }
+
     /// All of it.
     pub(super) fn to_json(&self) -> Value {
         let memory = |field: fn(&Memory) -> u64| self.memory().map(field).collect::<Vec<u64>>();
@@ -66,6 +71,8 @@ impl Series {
             "first_rates": first_rates(&self.loads().collect::<Vec<_>>()),
             "pss_bytes": memory(|memory| memory.pss_bytes),
             "rss_bytes": memory(|memory| memory.rss_bytes),
+            "parked_anonymous_bytes": self.parked(|parked| parked.anonymous_bytes),
+            "parked_pss_bytes": self.parked(|parked| parked.pss_bytes),
             "minor_faults": self.rises.iter().filter_map(|rise| rise.minor_faults).collect::<Vec<_>>(),
         })
     }

@@ -6,7 +6,10 @@
 //! Not here: how often, and what for.
 
 use crate::failure::{Failure, Result};
-use crate::measure::{FirstAnswer, Load, Manner, Memory, Prober, Question, Restore, Stage};
+use crate::measure::{
+    FirstAnswer, Load, Manner, Memory, Parked, Prober, Question, Restore, Stage, Standby,
+    minor_faults,
+};
 use crate::process::run_quietly;
 use serde_json::Value;
 use std::ffi::OsString;
@@ -75,6 +78,8 @@ pub(super) struct Rise {
     pub(super) minor_faults: Option<u64>,
     /// The load that was put on it afterwards.
     pub(super) load: Option<Load>,
+    /// Where it was on standby: what was parked before its release.
+    pub(super) parked: Vec<Parked>,
 }
 
 impl Rise {
@@ -87,6 +92,7 @@ impl Rise {
             memory: None,
             minor_faults: None,
             load: None,
+            parked: Vec::new(),
         }
     }
 }
@@ -190,6 +196,9 @@ fn criu(place: &Place) -> Result<&Path> {
     place.criu.as_deref().map_err(|reason| Failure::new(reason.clone()))
 }
 
+/// How many a keeper has parked when one of them is released.
+const STANDBY: usize = 2;
+
 /// An image, and how instances get up from it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Source<'a> {
@@ -204,6 +213,34 @@ impl Source<'_> {
     /// One rise, from exec to the end.
     pub(super) fn rise(&self, place: &Place, name: &str) -> Result<Rise> {
         self.rise_and_load(place, name, 0)
+    }
+
+    /// One of the instances that a keeper has parked is released, answers, and gets `requests` more.
+    /// Each time another keeper: what is parked maps the image, and would be in the way of others that
+    /// are measured.
+    pub(super) fn released(
+        &self,
+        place: &Place,
+        name: &str,
+        by_byte: bool,
+        requests: u32,
+    ) -> Result<Rise> {
+        let socket = place.path(&format!("{}.standby", name.replace(' ', "-")));
+        let mut words: Vec<OsString> = vec![place.stage.layout.tub().into(), "restore".into()];
+        words.extend([self.image.into(), "--memory".into(), self.memory.into()]);
+        words.extend(["--standby".into(), STANDBY.to_string().into()]);
+        words.extend(["--control".into(), socket.clone().into()]);
+        let standby = Standby { socket: &socket, by_byte };
+        let mut prober =
+            Prober::prepare_standby(standby, &place.stage, name, self.question, &words)?;
+        let parked = prober.parked();
+        prober.go()?;
+        let answer = prober.first_answer()?;
+        let memory = Some(Memory::of(answer.pid)?);
+        let minor_faults = Some(minor_faults(answer.pid)?);
+        let load = (requests > 0).then(|| prober.load(requests)).transpose()?;
+        prober.stop()?;
+        Ok(Rise { memory, minor_faults, load, parked, ..Rise::after(answer.ms) })
     }
 
     /// One rise, and then `requests` more.
@@ -253,6 +290,7 @@ impl Source<'_> {
                 minor_faults: Some(instance.minor_faults()?),
                 memory: Some(instance.memory()?),
                 load: None,
+                parked: Vec::new(),
             });
         }
         // Each must still answer when all are known to be up; none may have replaced another.

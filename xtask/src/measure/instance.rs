@@ -81,22 +81,21 @@ impl Instance {
 
     /// Memory of the main process.
     pub(crate) fn memory(&self) -> Result<Memory> {
-        let path = PathBuf::from(format!("/proc/{}/smaps_rollup", self.pid()?));
-        let text = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
-        let field = |name: &str| {
-            bytes_of(&text, name)
-                .ok_or_else(|| Failure::new(format!("{}: has no {name} line", path.display())))
-        };
-        Ok(Memory { pss_bytes: field("Pss:")?, rss_bytes: field("Rss:")? })
+        Memory::of(self.pid()?)
     }
 
     /// Page faults of the main process so far that needed no disk.
     pub(crate) fn minor_faults(&self) -> Result<u64> {
-        let path = PathBuf::from(format!("/proc/{}/stat", self.pid()?));
-        let text = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
-        minor_faults_of(&text)
-            .ok_or_else(|| Failure::new(format!("{}: has no field 10", path.display())))
+        minor_faults(self.pid()?)
     }
+}
+
+/// Page faults of a process so far that needed no disk.
+pub(crate) fn minor_faults(pid: u32) -> Result<u64> {
+    let path = PathBuf::from(format!("/proc/{pid}/stat"));
+    let text = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
+    minor_faults_of(&text)
+        .ok_or_else(|| Failure::new(format!("{}: has no field 10", path.display())))
 }
 
 /// The tenth field of `/proc/PID/stat` (proc_pid_stat(5)); the second may hold blanks.
@@ -111,6 +110,18 @@ pub(crate) struct Memory {
     pub(crate) pss_bytes: u64,
     /// All that is mapped in, shared or not.
     pub(crate) rss_bytes: u64,
+}
+
+impl Memory {
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/smaps_rollup"));
+        let text = fs::read_to_string(&path).map_err(|error| Failure::io("read", &path, &error))?;
+        let field = |name: &str| {
+            bytes_of(&text, name)
+                .ok_or_else(|| Failure::new(format!("{}: has no {name} line", path.display())))
+        };
+        Ok(Self { pss_bytes: field("Pss:")?, rss_bytes: field("Rss:")? })
+    }
 }
 
 impl Drop for Instance {

@@ -10,8 +10,8 @@ mod prober;
 mod stage;
 
 pub(crate) use host::warm_memory;
-pub(crate) use instance::{Memory, Restore, disk_bytes};
-pub(crate) use prober::{FirstAnswer, Load, Manner, Prober, Question};
+pub(crate) use instance::{Memory, Restore, disk_bytes, minor_faults};
+pub(crate) use prober::{FirstAnswer, Load, Manner, Parked, Prober, Question, Standby};
 pub(crate) use stage::{Scratch, Stage, remove_leftovers};
 
 use std::fs;

@@ -92,6 +92,25 @@ pub(crate) struct Prober {
     events: Receiver<Value>,
     log: PathBuf,
     what: String,
+    /// What it said when everything was prepared.
+    ready: Value,
+}
+
+/// A keeper, one of whose instances is measured from its release on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standby<'a> {
+    pub(crate) socket: &'a Path,
+    /// By a byte on the socket, instead of by `tub release`.
+    pub(crate) by_byte: bool,
+}
+
+/// Memory of a parked instance.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parked {
+    /// Its own.
+    pub(crate) anonymous_bytes: u64,
+    /// With its part of what it shares with others.
+    pub(crate) pss_bytes: u64,
 }
 
 impl Prober {
@@ -113,12 +132,39 @@ impl Prober {
         question: Question<'_>,
         command: &[impl AsRef<OsStr>],
     ) -> Result<Self> {
+        Self::start(manner, None, stage, what, question, command)
+    }
+
+    /// Prepares to measure an instance on standby: `command` is its keeper, and runs already when this
+    /// returns.
+    pub(crate) fn prepare_standby(
+        standby: Standby<'_>,
+        stage: &Stage,
+        what: &str,
+        question: Question<'_>,
+        command: &[impl AsRef<OsStr>],
+    ) -> Result<Self> {
+        Self::start(Manner::default(), Some(standby), stage, what, question, command)
+    }
+
+    fn start(
+        manner: Manner,
+        standby: Option<Standby<'_>>,
+        stage: &Stage,
+        what: &str,
+        question: Question<'_>,
+        command: &[impl AsRef<OsStr>],
+    ) -> Result<Self> {
         let log = stage.scratch.join(format!("{}.log", what.replace(' ', "-")));
         let mut prober = stage.command(&stage.layout.prober());
         prober.args(["run", "--hold", "--path", question.path, "--expect", question.answer]);
         prober.arg("--grace").arg(manner.grace.as_secs().to_string()).arg("--log").arg(&log);
         if let Some(every) = manner.every {
             prober.arg("--every").arg(every.as_micros().to_string());
+        }
+        if let Some(standby) = standby {
+            prober.arg("--released-from").arg(standby.socket);
+            prober.args(standby.by_byte.then_some("--by-byte"));
         }
         if stage.netns {
             prober.arg("--netns");
@@ -141,9 +187,22 @@ impl Prober {
                 }
             }
         });
-        let prober = Self { child, events, log, what: what.to_owned() };
-        prober.event("ready", FIRST_ANSWER)?;
+        let mut prober = Self { child, events, log, what: what.to_owned(), ready: Value::Null };
+        prober.ready = prober.event("ready", FIRST_ANSWER)?;
         Ok(prober)
+    }
+
+    /// What its keeper had parked before anything was released.
+    pub(crate) fn parked(&self) -> Vec<Parked> {
+        let parked = self.ready["standby"]["parked"].as_array().into_iter().flatten();
+        let parked = parked.map(|one| &one["memory"]);
+        let memory = parked.filter_map(|memory| {
+            Some(Parked {
+                anonymous_bytes: memory["anonymous_bytes"].as_u64()?,
+                pss_bytes: memory["pss_bytes"].as_u64()?,
+            })
+        });
+        memory.collect()
     }
 
     /// Executes the command; here the clock starts.

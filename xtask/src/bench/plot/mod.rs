@@ -152,6 +152,9 @@ mod tests {
                 "first_rates": { "200": raw(&[2000.0]), "1000": raw(&[5000.0]) },
             })
         };
+        let mut standby = rises(21.0);
+        standby["parked_pss_bytes"] = json!([30_000_000]);
+        standby["parked_anonymous_bytes"] = json!([5_000_000]);
         let value = json!({
             "bench": "services",
             "version": 2,
@@ -169,6 +172,7 @@ mod tests {
                     "rises": {
                         "cold": rises(4000.0),
                         "restored": rises(40.0),
+                        "standby": standby,
                         "floor": rises(20.0),
                         "criu": { "reason": "CRIU wants root" },
                     },
@@ -196,7 +200,7 @@ mod tests {
         assert_eq!(
             rows,
             [
-                "| Fast & small 1.2, JDK 25 | 4,400 | – | – | **44.0** | 52.0 | – | 22.0 | 100 % | 50.0 MB | 150 | 9.0 MB |"
+                "| Fast & small 1.2, JDK 25 | 4,400 | – | – | **44.0** | 52.0 | 23.1 | 22.0 | 100 % | 50.0 MB | 150 | 9.0 MB |"
             ]
         );
     }
@@ -205,6 +209,7 @@ mod tests {
     fn the_page_gives_reasons() {
         let text = words::page(&some_run(), "bench/runs/x.json");
         assert!(text.contains("| restored by CRIU | 0 | none: CRIU wants root |"), "{text}");
+        assert!(text.contains("| parked | – | 30.0 MB (anonymous 5.0 MB) | – |"), "{text}");
         assert!(
             text.contains("| 50.0 MB | 700 | 45.0 | java heap 30.0 MB, stacks 20.0 MB |"),
             "{text}"

@@ -53,6 +53,9 @@ pub(super) struct Rises {
     pub(super) answer_ms: Vec<f64>,
     /// As `Application::before`.
     pub(super) rates: BTreeMap<u64, f64>,
+    /// Medians of what each took as long as it was parked.
+    pub(super) parked_pss_bytes: Option<f64>,
+    pub(super) parked_anonymous_bytes: Option<f64>,
 }
 
 impl Rises {
@@ -165,6 +168,8 @@ fn rises_of(value: &Value) -> Rises {
         failures: value["failures"].as_array().map_or(0, Vec::len),
         answer_ms: numbers(&value["answer_ms"]["raw"]),
         rates: medians(&value["first_rates"]),
+        parked_pss_bytes: median(&value["parked_pss_bytes"]),
+        parked_anonymous_bytes: median(&value["parked_anonymous_bytes"]),
     }
 }
 

@@ -8,7 +8,7 @@ use super::run::{Application, Rises, Run};
 use std::fmt::Write;
 
 /// Kinds of rises, and what they are called in the page.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 11] = [
     ("cold", "cold start"),
     ("cold_uncached", "cold start, JDK and application from the disk"),
     ("aot_cache", "cold start with an AOT cache"),
@@ -17,7 +17,8 @@ const KINDS: [(&str, &str); 10] = [
     ("restored", "**restored**"),
     ("restored_image_uncached", "restored, image from the disk"),
     ("restored_all_uncached", "restored, image, tub, JDK and application from the disk"),
-    ("standby", "standby, released"),
+    ("standby", "standby, by `tub release`"),
+    ("standby_byte", "standby, by a byte on its socket"),
     ("floor", "floor: never checkpointed"),
 ];
 
@@ -99,6 +100,10 @@ pub(super) fn page(run: &Run, file: &str) -> String {
             }
             let ratios = FIRST.map(|of| percent(app.ratio("restored", "floor", of)));
             row(text, "restored to the floor", &ratios);
+            if app.p50("standby").is_some() {
+                let ratios = FIRST.map(|of| percent(app.ratio("standby", "floor", of)));
+                row(text, "standby to the floor", &ratios);
+            }
         }
     });
     section(&mut text, "Several at once", "density.svg", |text| {
@@ -115,6 +120,12 @@ pub(super) fn page(run: &Run, file: &str) -> String {
                         megabytes(at_once.loaded_pss_bytes),
                     ],
                 );
+            }
+            if let Some(pss) = app.rises("standby").and_then(|rises| rises.parked_pss_bytes) {
+                let anonymous = app.rises("standby").and_then(|rises| rises.parked_anonymous_bytes);
+                let own = format!("{} (anonymous {})", megabytes(Some(pss)), megabytes(anonymous));
+                let cells = ["parked".to_owned(), dash(None), own, dash(None)];
+                row(text, &name_of(app), &cells);
             }
         }
     });

@@ -153,6 +153,9 @@ impl Application {
                 let series = match kind {
                     Kind::AotCache => sources.aot.clone().map(|_| Series::default()),
                     Kind::Criu => sources.criu.clone().map(|_| Series::default()),
+                    Kind::Standby | Kind::StandbyByte => {
+                        app.example.can_stand_by().map(|()| Series::default())
+                    }
                     Kind::Restored => Ok(restored.take().unwrap_or_default()),
                     _ => Ok(Series::default()),
                 };
@@ -272,6 +275,10 @@ impl Application {
             Kind::AotCache => cold(sources.aot.as_deref().ok()?),
             Kind::Criu => restored(Engine::Criu, sources.criu.as_deref().ok()?),
             Kind::Restored => native(&image?.trained),
+            Kind::Standby | Kind::StandbyByte => {
+                let source = app.source(Engine::Native, &image?.trained);
+                source.released(place, name, kind == Kind::StandbyByte, load)
+            }
             Kind::Untrained => native(&image?.untrained),
             Kind::ColdUncached => {
                 let paths = [app.jdk.home.as_path(), app.installed.files()];

@@ -20,6 +20,8 @@ pub(super) struct Effort {
     pub(super) rounds: usize,
     /// Cold starts, floors, and starts with an AOT cache: what takes seconds each.
     slow: usize,
+    /// Releases of instances on standby.
+    released: usize,
     /// Rises of all other kinds.
     quick: usize,
     /// Rises with files that are not in memory, of each kind.
@@ -45,6 +47,7 @@ pub(super) const FULL: Effort = Effort {
     images: 3,
     rounds: 30,
     slow: 6,
+    released: 15,
     quick: 10,
     uncached: 4,
     load: 1000,
@@ -61,6 +64,7 @@ pub(super) const QUICK: Effort = Effort {
     images: 1,
     rounds: 6,
     slow: 2,
+    released: 3,
     quick: 2,
     uncached: 1,
     long_load: 5000,
@@ -77,7 +81,8 @@ impl Effort {
         match kind {
             Kind::Restored => self.rounds,
             Kind::Cold | Kind::Floor | Kind::AotCache => self.slow,
-            Kind::Untrained | Kind::Criu => self.quick,
+            Kind::Standby => self.released,
+            Kind::Untrained | Kind::StandbyByte | Kind::Criu => self.quick,
             Kind::ColdUncached | Kind::Uncached | Kind::AllUncached => self.uncached,
         }
     }
@@ -95,9 +100,11 @@ impl Effort {
     /// How many requests follow on that turn of a kind.
     pub(super) const fn load_after(&self, kind: Kind, round: usize) -> u32 {
         let (count, long) = match kind {
-            Kind::Uncached | Kind::AllUncached | Kind::ColdUncached => return 0,
+            Kind::StandbyByte | Kind::Uncached | Kind::AllUncached | Kind::ColdUncached => {
+                return 0;
+            }
             Kind::Cold | Kind::AotCache => (self.slow, self.long_loads.div_ceil(2)),
-            Kind::Restored | Kind::Floor | Kind::Untrained | Kind::Criu => {
+            Kind::Restored | Kind::Standby | Kind::Floor | Kind::Untrained | Kind::Criu => {
                 (self.count(kind), self.long_loads)
             }
         };
@@ -125,7 +132,7 @@ mod tests {
                 let is_long = |round: &&usize| effort.load_after(kind, **round) == effort.long_load;
                 let long = turns.iter().filter(is_long).count();
                 assert!(long <= effort.long_loads, "{} {kind:?}: {long}", effort.name);
-                if [Kind::Cold, Kind::Floor, Kind::Restored].contains(&kind) {
+                if [Kind::Cold, Kind::Floor, Kind::Restored, Kind::Standby].contains(&kind) {
                     assert!(long > 0, "{} {kind:?}", effort.name);
                 }
             }

@@ -15,6 +15,10 @@ pub(super) enum Kind {
     Floor,
     /// `tub restore`, after `tub train`.
     Restored,
+    /// `tub release` of an instance that `tub restore --standby` has parked, of the same image.
+    Standby,
+    /// The same by a byte on the keeper's socket, without a command.
+    StandbyByte,
     /// `tub restore` of the image as the checkpoint left it.
     Untrained,
     /// As `Restored` when nothing of the image is in memory.
@@ -28,11 +32,13 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Cold,
         Self::ColdUncached,
         Self::Floor,
         Self::Restored,
+        Self::Standby,
+        Self::StandbyByte,
         Self::Untrained,
         Self::Uncached,
         Self::AllUncached,
@@ -46,6 +52,8 @@ impl Kind {
             Self::ColdUncached => "cold_uncached",
             Self::Floor => "floor",
             Self::Restored => "restored",
+            Self::Standby => "standby",
+            Self::StandbyByte => "standby_byte",
             Self::Untrained => "untrained",
             Self::Uncached => "restored_image_uncached",
             Self::AllUncached => "restored_all_uncached",
@@ -60,6 +68,8 @@ impl Kind {
             Self::ColdUncached => "cold start, JDK and app from disk",
             Self::Floor => "floor: never checkpointed",
             Self::Restored => "restored, trained",
+            Self::Standby => "standby, by tub release",
+            Self::StandbyByte => "standby, by a byte on its socket",
             Self::Untrained => "restored, untrained",
             Self::Uncached => "restored, image from disk",
             Self::AllUncached => "restored, JDK and app as well",

@@ -9,7 +9,7 @@ use super::application::Application;
 use super::density::AtOnce;
 use super::kind::Kind;
 use crate::bench::series::{Series, first, first_rates, heading, summary};
-use crate::measure::{Load, percentile, rounded};
+use crate::measure::{Load, Parked, percentile, rounded};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -35,7 +35,11 @@ pub(super) fn object(service: &str, jdk: u32, measured: &Application) -> Value {
         "cold_ms": times(measured.series(Kind::Cold)),
         "restored_ms": times(measured.series(Kind::Restored)),
         "peers": peers,
-        "standby_ms": { "p50": null, "reason": "not measured by this command yet" },
+        "standby_ms": standby(measured),
+        "standby_bytes": {
+            "anonymous": parked(measured, |parked| parked.anonymous_bytes),
+            "pss": parked(measured, |parked| parked.pss_bytes),
+        },
         "first_200_rate_ratio": ratio(measured),
         "image_bytes": middle(&measured.image_bytes),
         "ten_at_once_ms": ten.and_then(|ten| percentile(&ten.all_ms, 50)).map(rounded),
@@ -55,6 +59,22 @@ fn times(series: Option<&Series>) -> Value {
     let at = |percent| percentile(&samples, percent).map(rounded);
     let failures = series.map_or(0, |series| series.failures.len());
     json!({ "n": samples.len(), "p50": at(50), "p90": at(90), "max": at(100), "failures": failures })
+}
+
+/// From the release by `tub release`; `byte_p50` by a byte on the socket. Why there are none, if so.
+fn standby(measured: &Application) -> Value {
+    let mut value = times(measured.series(Kind::Standby));
+    let byte = measured.series(Kind::StandbyByte).and_then(Series::p50).map(rounded);
+    value["byte_p50"] = json!(byte);
+    if let Some((_, Err(reason))) = measured.kinds.iter().find(|(kind, _)| *kind == Kind::Standby) {
+        value["reason"] = json!(reason);
+    }
+    value
+}
+
+/// The median of the memory of what was parked.
+fn parked(measured: &Application, field: fn(&Parked) -> u64) -> Option<u64> {
+    middle(&measured.series(Kind::Standby)?.parked(field))
 }
 
 /// Of the medians over the first 200 requests: restored, over the floor.
@@ -138,7 +158,8 @@ fn rates_table(measured: &Application) -> Vec<String> {
         format!("  {:<34}{columns}", "requests/s over the first …, median"),
         row("before the checkpoint", &|index| first(measured.before.iter(), index)),
     ];
-    for kind in [Kind::Floor, Kind::Restored, Kind::Untrained, Kind::Cold, Kind::AotCache] {
+    let kinds = [Kind::Floor, Kind::Standby, Kind::Restored];
+    for kind in kinds.into_iter().chain([Kind::Untrained, Kind::Cold, Kind::AotCache]) {
         if let Some(series) = measured.series(kind) {
             lines.push(row(kind.title(), &|index| series.rates(index)));
         }
@@ -158,6 +179,16 @@ fn density_table(measured: &Application) -> Vec<String> {
         let pss = megabytes(middle(&at_once.pss_bytes()));
         let loaded = megabytes(middle(&at_once.loaded_pss_bytes));
         lines.push(format!("  {title:<34}{ms:>13}{pss:>13}{loaded:>13}"));
+    }
+    if let Some(anonymous) = parked(measured, |parked| parked.anonymous_bytes) {
+        let pss = parked(measured, |parked| parked.pss_bytes);
+        lines.push(format!(
+            "  {:<34}{:>13}{:>13}, of which anonymous {}",
+            "each of those parked",
+            "",
+            megabytes(pss),
+            megabytes(Some(anonymous)),
+        ));
     }
     lines
 }
@@ -205,6 +236,7 @@ mod tests {
             "restored_ms",
             "peers",
             "standby_ms",
+            "standby_bytes",
             "first_200_rate_ratio",
             "image_bytes",
             "ten_at_once_ms",
@@ -215,6 +247,8 @@ mod tests {
         let none = json!({ "n": 0, "p50": null, "p90": null, "max": null, "failures": 1 });
         assert_eq!(object["restored_ms"], none);
         assert_eq!(object["peers"]["floor"], "no Maven");
+        assert_eq!(object["standby_ms"]["p50"], Value::Null);
+        assert_eq!(object["standby_ms"]["reason"], "no Maven");
         assert_eq!(object["image_bytes"], Value::Null);
         assert_eq!(measured.failures(), 1);
     }
