@@ -20,6 +20,7 @@ mod targets;
 mod write;
 
 use crate::failure::{Failure, Result};
+use crate::layout::Layout;
 use crate::measure::{Scratch, Stage, remove_leftovers, warm_memory};
 use crate::process::{progress, step};
 use crate::setup::{self, Jdk};
@@ -27,7 +28,7 @@ use crate::{criu, layout};
 use effort::{CHECK, Effort, FULL, QUICK};
 use report::{Circumstances, Report};
 use serde_json::Value;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use subject::{Engine, Place};
 use sweep::Axis;
 
@@ -118,20 +119,7 @@ fn engine(options: &Options, effort: &Effort) -> Result<()> {
     let mut report = Report::default();
     let jdks = wanted_jdks(options, effort, &mut report)?;
     let built = layout::build(jdks.first().map(|(_, jdk)| jdk.home.as_path()))?;
-    remove_leftovers("bench");
-    let scratch = Scratch::new("bench", false)?;
-    let stage = Stage::set(&built, &scratch)?;
-    if !stage.netns {
-        let why = "network namespaces are refused here, and instances need one each";
-        if options.check {
-            progress(&format!("skipped: {why}"));
-            return Ok(());
-        }
-        return Err(Failure::new(why).hint("run it as root"));
-    }
-    if !options.check {
-        warm_memory();
-    }
+    let Some((_scratch, stage)) = set_stage(&built, options.check)? else { return Ok(()) };
     let criu = if options.no_criu {
         Err("--no-criu".to_owned())
     } else {
@@ -169,27 +157,49 @@ fn engine(options: &Options, effort: &Effort) -> Result<()> {
 
     let value = report.to_json(&about);
     let path = report::keep(&value)?;
-    tell(options, &report, &value);
+    tell(options.json, &report.to_table(), &value);
     progress(&format!("kept: {}", path.display()));
     if options.check {
         step("what no busy machine can turn wrong", || demand(&report))?;
     }
-    match report.failures() {
-        0 => Ok(()),
-        count => {
-            Err(Failure::new(format!("{count} measurements failed; {} tells why", path.display())))
-        }
-    }
+    none_failed(report.failures(), "measurements", &path)
 }
 
-fn tell(options: &Options, report: &Report, value: &Value) {
-    let table = report.to_table();
-    if options.json {
+/// Where and as whom things are measured, once memory is warm. The directory goes with its value. `None`,
+/// said so, where a check cannot run.
+fn set_stage(built: &Layout, check: bool) -> Result<Option<(Scratch, Stage)>> {
+    remove_leftovers("bench");
+    let scratch = Scratch::new("bench", false)?;
+    let stage = Stage::set(built, &scratch)?;
+    if !stage.netns {
+        let why = "network namespaces are refused here, and instances need one each";
+        if check {
+            progress(&format!("skipped: {why}"));
+            return Ok(None);
+        }
+        return Err(Failure::new(why).hint("run it as root"));
+    }
+    if !check {
+        warm_memory();
+    }
+    Ok(Some((scratch, stage)))
+}
+
+/// The table, or the object with the table beside it.
+fn tell(json: bool, table: &str, value: &Value) {
+    if json {
         eprintln!("\n{table}\n");
         println!("{value}");
     } else {
         println!("\n{table}\n");
     }
+}
+
+fn none_failed(failures: usize, what: &str, kept: &Path) -> Result<()> {
+    if failures == 0 {
+        return Ok(());
+    }
+    Err(Failure::new(format!("{failures} {what} failed; {} tells why", kept.display())))
 }
 
 fn wanted_jdks(options: &Options, effort: &Effort, report: &mut Report) -> Result<Vec<(u32, Jdk)>> {

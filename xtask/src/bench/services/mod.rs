@@ -16,9 +16,9 @@ pub(super) mod ready;
 
 use super::report::{self, Circumstances};
 use super::subject::Place;
+use super::{none_failed, set_stage};
 use crate::examples::{self, Example};
-use crate::failure::{Failure, Result};
-use crate::measure::{Scratch, Stage, remove_leftovers, warm_memory};
+use crate::failure::Result;
 use crate::process::progress;
 use crate::setup::{self, Jdk};
 use crate::{criu, layout};
@@ -57,14 +57,7 @@ pub(super) fn run(options: &Options) -> Result<()> {
     };
     let agent = setup::need_jdk(options.jdk.first().map(PathBuf::as_path))?;
     let built = layout::build(Some(&agent.home))?;
-    remove_leftovers("bench");
-    let scratch = Scratch::new("bench", false)?;
-    let stage = Stage::set(&built, &scratch)?;
-    if !stage.netns {
-        let why = "network namespaces are refused here, and instances need one each";
-        return Err(Failure::new(why).hint("run it as root"));
-    }
-    warm_memory();
+    let Some((_scratch, stage)) = set_stage(&built, false)? else { return Ok(()) };
     let criu = criu::need_criu().map_err(|failure| failure.to_string());
     let about = Circumstances::now(effort.name.into(), stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
@@ -89,12 +82,8 @@ pub(super) fn run(options: &Options) -> Result<()> {
     if options.json {
         println!("{}", Value::Array(all.objects));
     }
-    let path = all.path.display();
-    progress(&format!("kept: {path}"));
-    match all.failures {
-        0 => Ok(()),
-        count => Err(Failure::new(format!("{count} measurements failed; {path} tells why"))),
-    }
+    progress(&format!("kept: {}", all.path.display()));
+    none_failed(all.failures, "measurements", &all.path)
 }
 
 /// How far it has come, and how long the rest takes: as what is done took, or as usual.

@@ -11,10 +11,11 @@ use super::peers::{self, Archive};
 use crate::bench::report::{self, Circumstances};
 use crate::bench::series::summary;
 use crate::bench::subject::Place;
+use crate::bench::{none_failed, set_stage, tell};
 use crate::examples;
-use crate::failure::{Failure, Result};
+use crate::failure::Result;
 use crate::layout;
-use crate::measure::{Prober, Scratch, Stage, percentile, rounded};
+use crate::measure::{Prober, percentile, rounded};
 use crate::process::progress;
 use crate::setup::{self, Jdk};
 use serde_json::{Value, json};
@@ -80,6 +81,7 @@ struct Sample {
 /// A command line, started with us and without.
 struct Pair {
     kind: &'static str,
+    release: u32,
     jdk: String,
     command: Vec<OsString>,
     without: Vec<Sample>,
@@ -94,16 +96,7 @@ pub(in crate::bench) fn run(options: &Options) -> Result<()> {
     let example = examples::named(&options.service)?;
     let first = setup::need_jdk(options.jdk.first().map(PathBuf::as_path))?;
     let built = layout::build(Some(&first.home))?;
-    let scratch = Scratch::new("bench", false)?;
-    let stage = Stage::set(&built, &scratch)?;
-    if !stage.netns {
-        let why = "network namespaces are refused here, and instances need one each";
-        if options.check {
-            progress(&format!("skipped: {why}"));
-            return Ok(());
-        }
-        return Err(Failure::new(why).hint("run it as root"));
-    }
+    let Some((_scratch, stage)) = set_stage(&built, options.check)? else { return Ok(()) };
     let criu = Err("not measured".to_owned());
     let about = Circumstances::now(wish.name.to_owned(), stage.account(), &criu, &stage.scratch)?;
     let place = Place { stage, criu };
@@ -134,26 +127,16 @@ pub(in crate::bench) fn run(options: &Options) -> Result<()> {
     let path = report::keep(&value)?;
     let rows: Vec<String> = pairs.iter().map(Pair::row).collect();
     let table = format!("{}\n{}", heading(), rows.join("\n"));
-    if options.json {
-        eprintln!("\n{table}\n");
-        println!("{value}");
-    } else {
-        println!("\n{table}\n");
-    }
+    tell(options.json, &table, &value);
     progress(&format!("kept: {}", path.display()));
-    if failures > 0 {
-        return Err(Failure::new(format!(
-            "{failures} starts failed; {} tells why",
-            path.display()
-        )));
-    }
-    Ok(())
+    none_failed(failures, "starts", &path)
 }
 
 /// As anybody would start it, and with the archive of classes that the JDK has for it.
 fn command_lines(place: &Place, app: &App, jdk: &Jdk, wish: &Wish) -> Vec<Pair> {
     let pair = |kind, command| Pair {
         kind,
+        release: app.release,
         jdk: jdk.version.clone(),
         command,
         without: Vec::new(),
@@ -235,7 +218,7 @@ impl Pair {
         let [ms, rate]: [fn(&Sample) -> f64; 2] = [|sample| sample.answer_ms, |sample| sample.rate];
         format!(
             "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}",
-            format!("{} {}", self.jdk, self.kind),
+            format!("JDK {}, {}", self.release, self.kind),
             self.with.len(),
             self.failures.len(),
             middle(&self.without, ms),
@@ -293,7 +276,8 @@ mod tests {
         };
         let pair = Pair {
             kind: "as it is",
-            jdk: "17".into(),
+            release: 17,
+            jdk: "OpenJDK 64-Bit Server VM 17.0.1+2-a-very-long-name".into(),
             command: Vec::new(),
             without: samples(&[100.0, 900.0, 50.0]),
             with: samples(&[105.0, 104.0, 200.0]),
@@ -304,6 +288,7 @@ mod tests {
         assert_eq!(value["rate"]["ratio_of_medians"], 1.0);
         let row = pair.row();
         let words: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(words[4..], ["3", "0", "100", "105", "1.050", "100", "100", "1.000"]);
+        assert_eq!(row.find("3").unwrap(), heading().lines().nth(1).unwrap().find("n ").unwrap());
+        assert_eq!(words[5..], ["3", "0", "100", "105", "1.050", "100", "100", "1.000"]);
     }
 }
