@@ -168,19 +168,23 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         println!("{dir}: process {pid} is paused; `tub restore {dir}` has it go on (engine pause)");
     } else {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
-        let children = match report.processes {
-            1 => String::new(),
-            processes => format!("{} descendants and ", processes - 1),
+        let children = match report.processes.saturating_sub(1) {
+            0 => String::new(),
+            descendants => format!("{} and ", counted(descendants, "descendant")),
         };
         println!(
-            "{}: process {pid} with {children}{} threads, {:.1} MB, frozen for {:.0} ms; {end}",
+            "{}: process {pid} with {children}{}, {:.1} MB, frozen for {:.0} ms; {end}",
             report.dir.display(),
-            report.threads,
+            counted(report.threads, "thread"),
             report.image_bytes as f64 / 1e6,
             times.frozen.as_secs_f64() * 1e3,
         );
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn request() -> Result<Request, Failure> {
