@@ -5,9 +5,11 @@
 
 use crate::find::{cannot_run, said};
 use crate::{Coordinated, Criu, Error, Marker, is_image};
+use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -118,7 +120,12 @@ impl Criu {
         command.args(options.words).stdin(Stdio::null());
         let output = command.output().map_err(|source| cannot_run(self.program(), source))?;
         if !output.status.success() {
-            return Err(self.failed(format!("dump process {pid}"), &log, &said(&output)));
+            let verb = format!("dump process {pid}");
+            return Err(match output.status.signal().and_then(|s| Signal::try_from(s).ok()) {
+                // What it last logged has nothing to do with it.
+                Some(signal) => self.was_ended(verb, signal),
+                None => self.failed(verb, &log, &said(&output)),
+            });
         }
         let told = said(&output);
         let time = |name| Duration::from_micros(number_after(&told, name));

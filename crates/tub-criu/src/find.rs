@@ -1,6 +1,7 @@
 //! Which CRIU, and whether it works here.
 
 use crate::{Error, log};
+use nix::sys::signal::Signal;
 use std::env;
 use std::ffi::OsStr;
 use std::io;
@@ -93,6 +94,12 @@ impl Criu {
             let last = said.lines().rev().find(|line| !line.trim().is_empty());
             lines = vec![last.unwrap_or("it did not say why").to_owned()];
         }
+        Error::Failed { version: self.version.clone(), verb, lines }
+    }
+
+    /// The failure of a run that somebody else ended.
+    pub(crate) fn was_ended(&self, verb: String, signal: Signal) -> Error {
+        let lines = vec![format!("it was ended by {signal}")];
         Error::Failed { version: self.version.clone(), verb, lines }
     }
 }

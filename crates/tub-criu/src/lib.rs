@@ -13,9 +13,11 @@ mod find;
 mod log;
 mod marker;
 mod restore;
+mod trust;
 
 pub use dump::{DumpOptions, Dumped};
 pub use error::Error;
 pub use find::Criu;
 pub use marker::{Coordinated, MARKER_FILE, Marker, is_image};
 pub use restore::{RestoreOptions, Restored};
+pub use trust::distrust;

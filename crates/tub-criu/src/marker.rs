@@ -4,12 +4,12 @@
 //! In and out: `tub-engine.json`. Invariant: an image whose owner could be somebody else is refused
 //! before CRIU sees it, which runs as root and believes what it reads.
 
-use crate::Error;
+use crate::{Error, distrust};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use tub_units::AddrRange;
 
 /// The file's name.
@@ -83,10 +83,9 @@ impl Marker {
             let path = path.to_owned();
             move |source| Error::Io { path, source }
         };
-        ours(dir, &fs::symlink_metadata(dir).map_err(io(dir))?)?;
+        ours(dir)?;
         for entry in fs::read_dir(dir).map_err(io(dir))? {
-            let entry = entry.map_err(io(dir))?.path();
-            ours(&entry, &fs::symlink_metadata(&entry).map_err(io(&entry))?)?;
+            ours(&entry.map_err(io(dir))?.path())?;
         }
         let file = File::open(&path).map_err(io(&path))?;
         let mut text = Vec::new();
@@ -113,20 +112,12 @@ impl Marker {
     }
 }
 
-/// Refuses what anybody but us and root owns or may write to, and links.
-fn ours(path: &Path, metadata: &fs::Metadata) -> Result<(), Error> {
-    let refused = |reason: String| Err(Error::Marker { path: PathBuf::from(path), reason });
-    let uid = nix::unistd::geteuid().as_raw();
-    if metadata.file_type().is_symlink() {
-        return refused("it is a symbolic link".into());
-    }
-    if metadata.uid() != uid && metadata.uid() != 0 {
-        return refused(format!("it belongs to uid {}", metadata.uid()));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return refused(format!("others may write to it (mode {:o})", metadata.mode() & 0o7777));
-    }
-    Ok(())
+/// Refuses what is not believed.
+fn ours(path: &Path) -> Result<(), Error> {
+    let metadata =
+        fs::symlink_metadata(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let refused = |reason| Error::Marker { path: path.to_owned(), reason };
+    distrust(&metadata).map(refused).map_or(Ok(()), Err)
 }
 
 #[cfg(test)]

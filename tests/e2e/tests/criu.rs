@@ -2,6 +2,7 @@
 
 use crate::jvm::{Service, WARM_UP, on_each_jdk};
 use crate::namespaces::inside;
+use crate::protocol::Application;
 use tub_testkit::{
     Flavour, Memory, Pids, Restore, Subject, Tub, User, code, criu, is_root, skipped,
 };
@@ -154,4 +155,43 @@ fn a_criu_that_cannot_be_had_is_named() {
     assert_eq!(refused.status.code(), Some(code::HOST_LACKS), "{refused}");
     original.goes_on();
     assert!(!image.exists());
+}
+
+/// By SIGKILL before it has frozen anything, and while all threads stand still: it calls a script at both moments.
+#[test]
+fn a_criu_that_is_killed_in_the_middle_leaves_an_application_that_is_told_and_goes_on() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(criu) = criu() else { return };
+    let options = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
+    let application = Application::start(User::Root);
+    let dir = application.instance.dir();
+    let (script, image) = (dir.join("script"), dir.join("image"));
+    for (times, moment) in [(1, "pre-dump"), (2, "post-dump")] {
+        let state = format!("/proc/{}/stat", application.instance.pid());
+        let text = format!(
+            "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {moment} ] || exit 0\n\
+             cut -d ' ' -f 3 {state} > {}/seen\nkill -KILL $PPID\n",
+            dir.path().display()
+        );
+        std::fs::write(&script, text).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+        let with_script = format!("--criu-option=--action-script={}", script.display());
+        let killed =
+            application.instance.checkpoint(&image, &[&options[..], &[&with_script]].concat());
+        killed.fails_with(code::FAILED, &["CRIU", "it was ended by SIGKILL", "goes on"]);
+        let state = std::fs::read_to_string(dir.join("seen")).unwrap();
+        assert_eq!(state.trim() == "t", moment == "post-dump", "{moment}: {state}");
+        application.has_printed("after three failed", times);
+        let left = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("image")).collect();
+        assert!(left.is_empty(), "{left:?}");
+        let mut conversation = application.speak();
+        conversation.asks(
+            r#"{"v":1,"op":"status"}"#,
+            r#"{"v":1,"ok":true,"event":"status","state":"running""#,
+        );
+    }
+    let running = [&options[..], &["--leave-running"]].concat();
+    application.instance.checkpoint(&image, &running).succeeds();
+    application.has_printed("after three resumed 1", 1);
 }

@@ -9,7 +9,7 @@ use super::PauseError;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 /// As long as nobody has had the process go on.
@@ -92,21 +92,11 @@ impl Note {
     }
 }
 
-/// Refuses what anybody but us and root owns or may write to, and links.
+/// Refuses what is not believed.
 fn ours(path: &Path) -> Result<(), PauseError> {
     let metadata = fs::symlink_metadata(path).map_err(io(path))?;
-    let refused = |reason| Err(PauseError::Note { path: path.to_owned(), reason });
-    let uid = nix::unistd::geteuid().as_raw();
-    if metadata.file_type().is_symlink() {
-        return refused("it is a symbolic link".into());
-    }
-    if metadata.uid() != uid && metadata.uid() != 0 {
-        return refused(format!("it belongs to uid {}", metadata.uid()));
-    }
-    if metadata.mode() & 0o022 != 0 {
-        return refused(format!("others may write to it (mode {:o})", metadata.mode() & 0o7777));
-    }
-    Ok(())
+    let refused = |reason| PauseError::Note { path: path.to_owned(), reason };
+    tub_criu::distrust(&metadata).map(refused).map_or(Ok(()), Err)
 }
 
 /// A note that lies in its directory, and goes away again unless it is kept.
