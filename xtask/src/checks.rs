@@ -7,7 +7,7 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, containers, criu, examples, fuzz, postgres, setup, tidy, uvicorn};
+use crate::{bench, containers, criu, examples, fuzz, jdk21, postgres, setup, tidy, uvicorn};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -49,6 +49,10 @@ pub(crate) fn test() -> Result<()> {
     match uvicorn::need_uvicorn() {
         Ok(dir) => command.env("TUB_UVICORN", dir),
         Err(error) => command.env_remove("TUB_UVICORN").env("TUB_NO_UVICORN", error.to_string()),
+    };
+    match jdk21::need_jdk_21() {
+        Ok(home) => command.env("TUB_JDK_21", home),
+        Err(error) => command.env_remove("TUB_JDK_21").env("TUB_NO_JDK_21", error.to_string()),
     };
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command

@@ -16,6 +16,7 @@ mod endurance;
 mod examples;
 mod failure;
 mod fuzz;
+mod jdk21;
 mod layout;
 mod measure;
 mod postgres;

@@ -189,6 +189,9 @@ pub(crate) fn everything() -> Result<()> {
             progress(&format!("the Java part will be left out: {error}"));
         }
     }
+    if let Err(error) = crate::jdk21::need_jdk_21() {
+        progress(&format!("tests on JDK 21 will be skipped: {error}"));
+    }
     if let Err(error) = crate::criu::need_criu() {
         progress(&format!("tests with CRIU will be skipped: {error}"));
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use tub_testkit::skipped;
+use tub_testkit::{jdk_21, skipped};
 
 /// An installed JDK, compiler included.
 #[derive(Clone, Debug)]
@@ -45,4 +45,13 @@ pub(crate) fn jdks() -> Vec<Jdk> {
     let optional = [21];
     let versions = wanted.iter().chain(&optional);
     versions.filter_map(|version| found.get(version).cloned()).collect()
+}
+
+/// The same, and the 21 that is there for the tests alone where none is installed.
+pub(crate) fn jdks_and_21() -> Vec<Jdk> {
+    let mut jdks = jdks();
+    if jdks.iter().all(|jdk| jdk.version != 21) {
+        jdks.extend(jdk_21().and_then(|home| Jdk::at(&home)));
+    }
+    jdks
 }

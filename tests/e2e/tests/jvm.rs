@@ -4,7 +4,7 @@
 
 use crate::allocators::auto_memory;
 use crate::http::{first_answer, free_port, get};
-use crate::jdk::{Jdk, jdks};
+use crate::jdk::{Jdk, jdks, jdks_and_21};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -172,6 +172,15 @@ fn compile(jdk: &Jdk) -> PathBuf {
 
 /// Runs `test` on each JDK, one at a time: a JVM uses both processors of a small machine.
 pub(crate) fn on_each_jdk(test: impl Fn(&Jdk)) {
+    on_all_of(jdks, test);
+}
+
+/// The same, and on the 21 that `cargo xtask setup` gets: a sample of the tests, as each takes a third more.
+pub(crate) fn on_each_jdk_and_21(test: impl Fn(&Jdk)) {
+    on_all_of(jdks_and_21, test);
+}
+
+fn on_all_of(jdks: fn() -> Vec<Jdk>, test: impl Fn(&Jdk)) {
     let _alone = alone("jvm");
     for jdk in jdks() {
         eprintln!("on JDK {} ({})", jdk.version, jdk.home.display());
@@ -181,7 +190,7 @@ pub(crate) fn on_each_jdk(test: impl Fn(&Jdk)) {
 
 #[test]
 fn a_service_gets_up_several_times_at_once() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         let mut original = Service::start(jdk, "plain");
         let image = original.image("image");
         original.instance.checkpoint_and_end(&image);

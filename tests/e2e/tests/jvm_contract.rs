@@ -1,12 +1,12 @@
 //! CRaC's contract in its corners, by checkpoints that a program asks for itself.
 
-use crate::jvm::on_each_jdk;
+use crate::jvm::on_each_jdk_and_21;
 use crate::jvm_program::Program;
 use tub_testkit::{Flavour, Pids, Restore};
 
 #[test]
 fn order_and_errors_are_those_of_crac() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         let program = Program::new(jdk, "Contract");
         let image = program.dir.join("image");
         let log = program.dir.join("logging");

@@ -2,7 +2,7 @@
 //! original, in a copy, and in a copy of the copy.
 
 use crate::jdk::Jdk;
-use crate::jvm::on_each_jdk;
+use crate::jvm::on_each_jdk_and_21;
 use crate::jvm_program::Program;
 use std::time::Duration;
 use tub_testkit::{Flavour, Instance, Restore, User, as_user, run_bounded};
@@ -26,7 +26,7 @@ fn is_reached_by_tools(jdk: &Jdk, instance: &Instance) {
 
 #[test]
 fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         let program = Program::new(jdk, "Inside");
         program.write("policy", RULES);
         program.write("hosts", "127.0.0.1 host.of.the.test\n");

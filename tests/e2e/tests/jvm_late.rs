@@ -1,6 +1,6 @@
 //! A JVM that was started without us: `tub checkpoint` brings it the agent.
 
-use crate::jvm::{Service, WARM_UP, ignorant_service, on_each_jdk};
+use crate::jvm::{Service, WARM_UP, ignorant_service, on_each_jdk, on_each_jdk_and_21};
 use crate::jvm_random::draws;
 use std::time::Duration;
 use tub_testkit::{Flavour, Restore, User, code, wait_for};
@@ -15,7 +15,7 @@ fn copy_of(original: &Service, image: &std::path::Path, user: User) -> Service {
 
 #[test]
 fn a_jvm_started_without_us_is_given_the_agent() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         for user in [User::Root, User::Ordinary] {
             let mut original = ignorant_service(user, jdk, "draws", &[]);
             let has_drawn = || (draws(&original).len() > 20).then_some(());

@@ -1,6 +1,6 @@
 //! Random numbers in several instances of one image of a JVM.
 
-use crate::jvm::{Service, on_each_jdk, unix_ms};
+use crate::jvm::{Service, on_each_jdk_and_21, unix_ms};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use tub_testkit::{Flavour, wait_for};
@@ -22,7 +22,7 @@ pub(crate) fn first_draws(service: &Service) -> BTreeMap<String, String> {
 /// seeded itself must go on as it would have.
 #[test]
 fn no_two_instances_draw_the_same_numbers() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         let mut original = Service::start(jdk, "draws");
         let before = first_draws(&original);
         let image = original.image("image");

@@ -227,6 +227,27 @@ pub fn uvicorn() -> Option<PathBuf> {
     Some(found)
 }
 
+/// The home of a JDK 21: `$TUB_JDK_21`, else the one that `cargo xtask setup` has unpacked. Says why there is
+/// none, where there is none.
+pub fn jdk_21() -> Option<PathBuf> {
+    if let Ok(reason) = env::var("TUB_NO_JDK_21") {
+        crate::skipped(&format!("no JDK 21: {reason}"));
+        return None;
+    }
+    let named = env::var_os("TUB_JDK_21").map(PathBuf::from);
+    let usual = target_dir().join("jdk-21/usr/lib/jvm/java-21-openjdk-amd64");
+    let Some(home) = named.into_iter().chain([usual]).find(|home| home.join("release").is_file())
+    else {
+        crate::skipped("no JDK 21: `cargo xtask setup` gets it");
+        return None;
+    };
+    if !is_open(&home) {
+        crate::skipped(&format!("{}: out of an ordinary user's reach", home.display()));
+        return None;
+    }
+    Some(home)
+}
+
 /// What `variable` names, else what lies at `place` below target/. What is unpacked need not work here,
 /// which `cargo xtask test` has found out and says in `reason`.
 fn unpacked(what: &str, variable: &str, reason: &str, place: &str) -> Option<PathBuf> {
