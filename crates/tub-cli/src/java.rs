@@ -241,21 +241,24 @@ fn unavailable(image: &OsStr, line: &CommandLine) -> Option<Unavailable> {
         Ok(here) => here,
         Err(error) => return reason(error.to_string(), false),
     };
-    match (tub_host::compare(&opened, &here).into_iter().next(), line.cpu_message()) {
-        (Some(Mismatch::CpuFeatures { .. }), Some(message)) => {
-            let stored = &opened.cpu_features;
-            let common = stored.iter().filter(|name| here.cpu_features.contains(name)).cloned();
-            let message = message
-                .replace("%c", &here.cpu_features.join(","))
-                .replace("%s", &stored.join(","))
-                .replace("%m", &common.collect::<Vec<_>>().join(","));
-            Some(Unavailable { reason: message, is_said_here: true })
+    // What is said about the processor, where the command line has words of its own for it.
+    let own_words = || {
+        let stored = &opened.cpu_features;
+        let common = stored.iter().filter(|name| here.cpu_features.contains(name)).cloned();
+        let message = line
+            .cpu_message()?
+            .replace("%c", &here.cpu_features.join(","))
+            .replace("%s", &stored.join(","))
+            .replace("%m", &common.collect::<Vec<_>>().join(","));
+        Some(Unavailable { reason: message, is_said_here: true })
+    };
+    match tub_host::compare(&opened, &here).into_iter().next() {
+        Some(first @ Mismatch::CpuFeatures { .. }) => {
+            own_words().or_else(|| reason(first.to_string(), false))
         }
-        (Some(first), _) => reason(first.to_string(), false),
-        (None, _) if line.cpu_check() == CpuCheck::Exact => {
-            let missing = |name: &&String| !opened.cpu_features.contains(name);
-            let more: Vec<&str> =
-                here.cpu_features.iter().filter(missing).map(String::as_str).collect();
+        Some(first) => reason(first.to_string(), false),
+        None if line.cpu_check() == CpuCheck::Exact => {
+            let more = tub_host::unknown_to_image(&opened, &here);
             if more.is_empty() {
                 return None;
             }
@@ -263,9 +266,9 @@ fn unavailable(image: &OsStr, line: &CommandLine) -> Option<Unavailable> {
                 "the processor here has {} as well (CheckCPUFeatures=exact)",
                 more.join(", ")
             );
-            reason(text, true)
+            own_words().or_else(|| reason(text, true))
         }
-        (None, _) => None,
+        None => None,
     }
 }
 

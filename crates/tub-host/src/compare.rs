@@ -126,6 +126,15 @@ pub fn compare(image: &HostFacts, here: &HostFacts) -> Vec<Mismatch> {
     found
 }
 
+/// Features that compiled code may use `here`, and that the image's processor has not: no reason against a
+/// restore, but code from the image makes no use of them.
+pub fn unknown_to_image(image: &HostFacts, here: &HostFacts) -> Vec<String> {
+    let is_new = |feature: &&String| {
+        is_used_by_code(feature) && image.cpu_features.binary_search(feature).is_err()
+    };
+    here.cpu_features.iter().filter(is_new).cloned().collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,6 +168,18 @@ mod tests {
         here.xsave_features = 0xe7;
         here.xsave_bytes = 2440;
         assert_eq!(compare(&host(), &here), []);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn what_the_image_does_not_know_is_what_code_may_use() {
+        let mut here = host();
+        assert_eq!(unknown_to_image(&host(), &here), Vec::<String>::new());
+        // Another kernel on the same processor, which says more about itself.
+        here.cpu_features = ["avx", "ibpb", "sse2"].map(String::from).to_vec();
+        assert_eq!(unknown_to_image(&host(), &here), Vec::<String>::new());
+        here.cpu_features = ["avx", "avx2", "sse2"].map(String::from).to_vec();
+        assert_eq!(unknown_to_image(&host(), &here), ["avx2"]);
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -16,7 +16,7 @@ mod locks;
 mod memory;
 mod probe;
 
-pub use compare::{Mismatch, compare};
+pub use compare::{Mismatch, compare, unknown_to_image};
 pub use error::Error;
 pub use facts::facts;
 pub use files::{FileMismatch, FileProblem, check_files};

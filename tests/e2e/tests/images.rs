@@ -38,24 +38,7 @@ impl Made {
 
     /// A whole and sound image under `name`, with a checkpoint that was `changed`.
     pub(crate) fn changed(&self, name: &str, change: impl FnOnce(&mut Checkpoint)) -> PathBuf {
-        let from = Image::open_foreign(&self.image).unwrap();
-        let image = self.original.dir().join(name);
-        let mut writer = ImageWriter::create(&image, Replace::Never).unwrap();
-        for run in from.runs.iter().flatten() {
-            let mut bytes = vec![0; usize::try_from(run.range.len()).unwrap()];
-            from.pages.read_exact_at(&mut bytes, run.offset_bytes).unwrap();
-            let pages = writer.pages();
-            pages.append(RemoteAddr(run.range.start()), &bytes, Zeros::Content).unwrap();
-            pages.finish_range().unwrap();
-        }
-        writer.pages().finish_task().unwrap();
-        let mut checkpoint = from.checkpoint;
-        change(&mut checkpoint);
-        writer.finish(&checkpoint).unwrap();
-        for path in [image.clone(), image.join("inventory.tub"), image.join("pages.tub")] {
-            self.original.dir().give(&path);
-        }
-        image
+        rewritten(self.original.dir(), &self.image, name, change)
     }
 
     fn file(&self, image: &Path, name: &str) -> PathBuf {
@@ -63,6 +46,33 @@ impl Made {
         assert!(path.exists(), "{} is part of an image", path.display());
         path
     }
+}
+
+/// A whole and sound image in `dir` under `name`, as `image` but for what was `changed`.
+pub(crate) fn rewritten(
+    dir: &Scratch,
+    image: &Path,
+    name: &str,
+    change: impl FnOnce(&mut Checkpoint),
+) -> PathBuf {
+    let from = Image::open_foreign(image).unwrap();
+    let image = dir.join(name);
+    let mut writer = ImageWriter::create(&image, Replace::Never).unwrap();
+    for run in from.runs.iter().flatten() {
+        let mut bytes = vec![0; usize::try_from(run.range.len()).unwrap()];
+        from.pages.read_exact_at(&mut bytes, run.offset_bytes).unwrap();
+        let pages = writer.pages();
+        pages.append(RemoteAddr(run.range.start()), &bytes, Zeros::Content).unwrap();
+        pages.finish_range().unwrap();
+    }
+    writer.pages().finish_task().unwrap();
+    let mut checkpoint = from.checkpoint;
+    change(&mut checkpoint);
+    writer.finish(&checkpoint).unwrap();
+    for path in [image.clone(), image.join("inventory.tub"), image.join("pages.tub")] {
+        dir.give(&path);
+    }
+    image
 }
 
 fn restore(image: &Path) -> Finished {

@@ -2,7 +2,7 @@
 
 use crate::http::{first_answer, free_port, get};
 use crate::jdk::Jdk;
-use crate::jvm::{copied_classes, on_each_jdk, unix_ms};
+use crate::jvm::{copied_classes, on_each_jdk, on_each_jdk_and_21, unix_ms};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,14 +13,14 @@ use tub_testkit::{
 };
 
 /// A CRaC JDK in a directory of the user's, and a service for it.
-struct Crac {
-    dir: Arc<Scratch>,
-    home: PathBuf,
-    classes: PathBuf,
+pub(crate) struct Crac {
+    pub(crate) dir: Arc<Scratch>,
+    pub(crate) home: PathBuf,
+    pub(crate) classes: PathBuf,
 }
 
 impl Crac {
-    fn make(jdk: &Jdk) -> Self {
+    pub(crate) fn make(jdk: &Jdk) -> Self {
         let dir = Arc::new(Scratch::new(User::Ordinary));
         let home = dir.join("jdk");
         Tub::new(User::Ordinary, "jdk").arg(&jdk.home).arg(&home).run().succeeds();
@@ -28,7 +28,7 @@ impl Crac {
         Self { dir, home, classes }
     }
 
-    fn program(&self, name: &str) -> Command {
+    pub(crate) fn program(&self, name: &str) -> Command {
         let mut command = as_user(User::Ordinary, &self.home.join("bin").join(name));
         command.env("HOME", self.dir.path()).env("TMPDIR", self.dir.path());
         command.current_dir(self.dir.path());
@@ -38,14 +38,14 @@ impl Crac {
         command
     }
 
-    fn java(&self, words: &[&str]) -> Finished {
+    pub(crate) fn java(&self, words: &[&str]) -> Finished {
         let mut command = self.program("java");
         command.args(words);
         run_bounded(command, Duration::from_secs(60))
     }
 
     /// A service with options of CRaC's, on a port of its own.
-    fn service(&self, options: &[&str], mode: &str) -> (Instance, u16) {
+    pub(crate) fn service(&self, options: &[&str], mode: &str) -> (Instance, u16) {
         let port = free_port();
         let mut command = self.program("java");
         command.args(options).args(["-Xmx256m", "-cp"]).arg(&self.classes);
@@ -54,11 +54,11 @@ impl Crac {
         (Instance::start("crac jdk", &self.dir, command, ready), port)
     }
 
-    fn jcmd(&self, pid: i32) -> Finished {
+    pub(crate) fn jcmd(&self, pid: i32) -> Finished {
         self.jcmd_with(pid, &[])
     }
 
-    fn jcmd_with(&self, pid: i32, words: &[&str]) -> Finished {
+    pub(crate) fn jcmd_with(&self, pid: i32, words: &[&str]) -> Finished {
         let mut command = self.program("jcmd");
         command.args([&pid.to_string(), "JDK.checkpoint"]).args(words);
         run_bounded(command, Duration::from_secs(60))
@@ -67,7 +67,7 @@ impl Crac {
 
 #[test]
 fn documented_command_lines_work_as_they_stand() {
-    on_each_jdk(|jdk| {
+    on_each_jdk_and_21(|jdk| {
         let crac = Crac::make(jdk);
         // The directory from the command line, the variable, and a file.
         let file = crac.dir.join("options");
