@@ -12,7 +12,10 @@ use crate::memory_files::MemoryFiles;
 use crate::registers;
 use crate::survey::bytes;
 use crate::waits::Notes;
-use crate::{Error, Result, Survey, SurveyedTree, SurveyedZombie, controls, home, memory, robust};
+use crate::{
+    Error, Refusal, RefusalKind, Result, Survey, SurveyedTree, SurveyedZombie, controls, home,
+    memory, robust,
+};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -134,6 +137,10 @@ fn task<'a>(
         calls.end().map_err(tracee)?;
     }
     caller.end()?;
+    let refusals = tiles_in_use(frozen.threads(), &threads);
+    if !refusals.is_empty() {
+        return Err(Error::Refused { pid, refusals, frozen: true });
+    }
     let status = &survey.status;
     let shared = main.pending_signals(true).map_err(tracee)?;
     let exe_meta = std::fs::metadata(format!("/proc/{pid}/exe"))
@@ -232,6 +239,21 @@ fn mm(survey: &Survey, brk: u64, lock_future: Lock) -> MmFields {
     }
 }
 
+/// Threads with tiles of AMX in use. `/proc` does not tell, and a copy could be given none: the kernel
+/// makes room for them only when a thread itself uses them (Documentation/arch/x86/xstate.rst).
+fn tiles_in_use(stopped: &[StoppedThread], threads: &[Thread]) -> Vec<Refusal> {
+    let all = stopped.iter().zip(threads);
+    let using = all.filter(|(_, thread)| tub_sys::holds_tiles(&thread.registers.xsave));
+    let refusal = |(stopped, thread): (&StoppedThread, &Thread)| Refusal {
+        kind: RefusalKind::Process,
+        fd: None,
+        object: format!("thread {} ({})", stopped.tid(), thread.name),
+        reason: "has AMX tiles in use".to_owned(),
+        remedy: "TILERELEASE before the checkpoint gives them back".to_owned(),
+    };
+    using.map(refusal).collect()
+}
+
 fn thread(
     survey: &Survey,
     stopped: StoppedThread,
@@ -248,11 +270,6 @@ fn thread(
         return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
     }
     let mut xsave = stopped.xsave().map_err(tracee)?;
-    if tub_sys::holds_tiles(&xsave) {
-        // A copy would have to ask for them, and use them once, before it could be given any.
-        let what = "AMX tiles in use".to_owned();
-        return Err(Error::Remote { what, pid, source: Errno::EOPNOTSUPP });
-    }
     xsave.truncate(tub_sys::without_room_for_tiles(&xsave).len());
     let rseq = stopped.rseq().map_err(tracee)?;
     let mask = calls.saved_signal_mask();

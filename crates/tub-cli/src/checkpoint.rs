@@ -3,7 +3,7 @@
 use crate::criu;
 use crate::java_options::place::{Moment, at_checkpoint};
 use crate::pause;
-use crate::report::{Code, Failure};
+use crate::report::{Code, Failure, counted};
 use crate::restore::pair;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -168,23 +168,19 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         println!("{dir}: process {pid} is paused; `tub restore {dir}` has it go on (engine pause)");
     } else {
         let end = if args.leave_running { "it goes on" } else { "it has ended" };
-        let children = match report.processes.saturating_sub(1) {
-            0 => String::new(),
-            descendants => format!("{} and ", counted(descendants, "descendant")),
+        let children = match report.processes {
+            1 => String::new(),
+            processes => format!("{} and ", counted(processes - 1, "descendant", "descendants")),
         };
         println!(
             "{}: process {pid} with {children}{}, {:.1} MB, frozen for {:.0} ms; {end}",
             report.dir.display(),
-            counted(report.threads, "thread"),
+            counted(report.threads, "thread", "threads"),
             report.image_bytes as f64 / 1e6,
             times.frozen.as_secs_f64() * 1e3,
         );
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 fn request() -> Result<Request, Failure> {

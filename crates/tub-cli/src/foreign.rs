@@ -4,7 +4,7 @@
 //! Invariant: only looks.
 //! Not here: what lies in CRIU's own files, which its own tools tell.
 
-use crate::report::{Code, Failure};
+use crate::report::{Code, Failure, counted};
 use crate::{criu, pause};
 use serde_json::json;
 use std::path::Path;
@@ -99,6 +99,7 @@ fn describe(dir: &Path, inspection: &Inspection) -> String {
         None => String::new(),
         Some(state) => format!("state         {state}\n"),
     };
+    let threads = counted(*threads, "thread", "threads");
     let label = |(name, value): &(String, String)| {
         let (name, value) = (crate::inspect::safe(name), crate::inspect::safe(value));
         format!("label         {name}={value}\n")
@@ -108,7 +109,7 @@ fn describe(dir: &Path, inspection: &Inspection) -> String {
         "image         {}\n\
          engine        {engine} {engine_version}, generation {generation}\n\
          taken         {}\n\
-         process       {pid}, {threads} threads\n\
+         process       {pid}, {threads}\n\
          {state}\
          runtime       {}\n\
          resources     {}\n\

@@ -84,3 +84,8 @@ impl Failure {
         ExitCode::from(self.code as u8)
     }
 }
+
+/// `1 thread`, `2 threads`.
+pub(crate) fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

@@ -7,7 +7,7 @@ use tub_testkit::{Flavour, Subject, User, alone, every};
 const TIMED: [&str; 3] = ["futexes", "timers", "waits"];
 
 /// All others that end by *go* alone (`exit` ends with a code of its own).
-const UNTIMED: [&str; 32] = [
+const UNTIMED: [&str; 33] = [
     "allocator",
     "attributes",
     "commons",
@@ -37,6 +37,7 @@ const UNTIMED: [&str; 32] = [
     "sockets",
     "tcp-closed",
     "threads-200",
+    "tiles",
     "unix",
     "watches",
     "wipe-on-fork",

@@ -111,6 +111,7 @@ fn a_prefork_server_in_python_goes_on_serving() {
         Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Lazy },
         Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Eager },
         Flavour { user: User::Ordinary, pids: Pids::New, memory: Memory::Lazy },
+        Flavour::USUAL,
     ];
     every(&ways, |flavour| {
         let dir = Arc::new(Scratch::new(flavour.user));
@@ -150,6 +151,8 @@ fn a_shell_pipeline_loses_nothing() {
     let ways = [
         Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Lazy },
         Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Eager },
+        Flavour { user: User::Ordinary, pids: Pids::Keep, memory: Memory::Lazy },
+        Flavour::USUAL,
     ];
     every(&ways, |flavour| {
         let dir = Arc::new(Scratch::new(flavour.user));

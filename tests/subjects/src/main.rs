@@ -50,6 +50,8 @@ mod sys;
 mod terminal;
 mod thread;
 mod threads;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod timers;
 mod tree;
 mod unix;
@@ -112,6 +114,8 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("terminal", terminal::terminal),
     ("threads-1000", threads::threads_1000),
     ("threads-200", threads::threads_200),
+    #[cfg(target_arch = "x86_64")]
+    ("tiles", tiles::tiles),
     ("timers", timers::timers),
     ("tree", tree::tree),
     ("unix", unix::unix),

@@ -166,6 +166,15 @@ pub(crate) fn set_gs_base(base: u64) -> io::Result<()> {
     check_long(unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) }).map(drop)
 }
 
+/// arch_prctl(ARCH_REQ_XCOMP_PERM): leave to use tiles of AMX, KERNEL(since 5.16).
+pub(crate) fn ask_for_tiles() -> io::Result<()> {
+    const ARCH_REQ_XCOMP_PERM: i32 = 0x1023;
+    const XFEATURE_XTILE_DATA: u64 = 18;
+    let (option, tiles) = (ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA);
+    // SAFETY: takes integers.
+    check_long(unsafe { libc::syscall(libc::SYS_arch_prctl, option, tiles) }).map(drop)
+}
+
 /// arch_prctl(ARCH_GET_GS).
 pub(crate) fn gs_base() -> io::Result<u64> {
     const ARCH_GET_GS: i32 = 0x1004;
