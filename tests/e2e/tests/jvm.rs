@@ -190,7 +190,7 @@ fn on_all_of(jdks: fn() -> Vec<Jdk>, test: impl Fn(&Jdk)) {
 
 #[test]
 fn a_service_gets_up_several_times_at_once() {
-    on_each_jdk_and_21(|jdk| {
+    on_each_jdk(|jdk| {
         let mut original = Service::start(jdk, "plain");
         let image = original.image("image");
         original.instance.checkpoint_and_end(&image);
