@@ -37,6 +37,7 @@ mod jvm_program;
 mod jvm_random;
 mod jvm_ready;
 mod jvm_soak;
+mod jvm_standby;
 mod jvm_time;
 mod jvm_tools;
 mod jvm_virtual;

@@ -20,7 +20,7 @@ use tub_testkit::{
 const SOON: Duration = Duration::from_secs(20);
 
 /// A `tub restore --standby` under way. Everything that it has released ends with the value.
-struct Keeper {
+pub(crate) struct Keeper {
     child: Child,
     process: Process,
     user: User,
@@ -32,7 +32,7 @@ struct Keeper {
 
 impl Keeper {
     /// Keeps `standby` instances of `image`, with the socket at its usual place.
-    fn start(
+    pub(crate) fn start(
         dir: &Scratch,
         image: &Path,
         flavour: Flavour,
@@ -78,7 +78,7 @@ impl Keeper {
         fs::read_to_string(&self.out).unwrap_or_default()
     }
 
-    fn tell(&self) -> String {
+    pub(crate) fn tell(&self) -> String {
         let err = fs::read_to_string(&self.err).unwrap_or_default();
         format!("keeper's output:\n{}\nand:\n{err}", self.output())
     }
@@ -89,7 +89,7 @@ impl Keeper {
 
     /// Has one let go.
     #[track_caller]
-    fn release(&mut self, words: &[&str]) -> Process {
+    pub(crate) fn release(&mut self, words: &[&str]) -> Process {
         let finished = self.ask(words).succeeds();
         let pid = finished.stdout.trim().parse().unwrap_or(0);
         let found = Process::find(pid);
@@ -99,14 +99,14 @@ impl Keeper {
     }
 
     #[track_caller]
-    fn status(&self) -> serde_json::Value {
+    pub(crate) fn status(&self) -> serde_json::Value {
         let finished = self.ask(&["--status", "--json"]).succeeds();
         serde_json::from_str(&finished.stdout).unwrap()
     }
 
     /// Main processes and attendants of what is parked, once there are `count` of them.
     #[track_caller]
-    fn parked(&self, count: usize) -> Vec<[Process; 2]> {
+    pub(crate) fn parked(&self, count: usize) -> Vec<[Process; 2]> {
         let parked = wait_for(SOON, || {
             let status = self.status();
             let parked = status["parked"].as_array()?;
