@@ -43,7 +43,7 @@ type Characters<'a> = std::iter::Peekable<std::str::Chars<'a>>;
 /// One character of a name, out of a set: within it `*`, `?` and `\` stand for themselves.
 fn set(expression: &mut String, characters: &mut Characters<'_>) -> Result<(), String> {
     const OPEN: &str = "a set without ']'";
-    const OPEN_RANGE: &str = "a range without an end";
+    const OPEN_RANGE: &str = "a range that begins with another";
     const SEPARATOR: &str = "a set with '/' in it";
     let is_negated = characters.next_if_eq(&'!').is_some();
     let mut members: Vec<(char, char)> = Vec::new();
@@ -56,7 +56,12 @@ fn set(expression: &mut String, characters: &mut Characters<'_>) -> Result<(), S
             ']' => break,
             '/' => return Err(SEPARATOR.into()),
             first if characters.next_if_eq(&'-').is_some() => {
-                let last = characters.next().filter(|last| *last != ']').ok_or(OPEN_RANGE)?;
+                // What it would range to may be the end of the set: then it stands for itself.
+                if characters.peek() == Some(&']') {
+                    members.extend([(first, first), ('-', '-')]);
+                    continue;
+                }
+                let last = characters.next().ok_or(OPEN)?;
                 if last == '/' {
                     return Err(SEPARATOR.into());
                 }
@@ -64,6 +69,9 @@ fn set(expression: &mut String, characters: &mut Characters<'_>) -> Result<(), S
                     return Err(format!("a range from '{first}' to '{last}'"));
                 }
                 members.push((first, last));
+                if characters.peek() == Some(&'-') {
+                    return Err(OPEN_RANGE.into());
+                }
             }
             one => members.push((one, one)),
         }
