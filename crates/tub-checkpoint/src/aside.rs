@@ -128,14 +128,28 @@ impl<'a> Outbox<'a> {
             [] => self.next()?,
             rest => rest,
         };
+        Ok(self.piece(chunk, wanted))
+    }
+
+    /// The same, if there is room and nothing is written before all is read.
+    pub(crate) fn chunk_to_spare(&self, wanted: u64) -> Option<&'a mut [u8]> {
+        self.held.borrow().as_ref()?;
+        let chunk = match self.rest.take() {
+            [] => self.empty.try_recv().ok()?,
+            rest => rest,
+        };
+        Some(self.piece(chunk, wanted))
+    }
+
+    fn piece(&self, chunk: &'a mut [u8], wanted: u64) -> &'a mut [u8] {
         let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
         let piece = wanted.max(PIECE_BYTES_MIN);
         if chunk.len() < piece.saturating_add(PIECE_BYTES_MIN) {
-            return Ok(chunk);
+            return chunk;
         }
         let (piece, rest) = chunk.split_at_mut(piece);
         self.rest.set(rest);
-        Ok(piece)
+        piece
     }
 
     fn next(&self) -> std::result::Result<&'a mut [u8], Halt> {

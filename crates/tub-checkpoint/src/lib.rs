@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod aside;
+mod batch;
 mod caller;
 mod checkpoint;
 mod collect;

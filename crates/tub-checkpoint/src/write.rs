@@ -7,11 +7,12 @@
 //! same at the same address is stored once, so that instances that map it share it again.
 
 use crate::aside::{CHUNK_BYTES, Halt, Outbox, Same};
+use crate::batch::{Batch, read};
 use crate::{Error, Result};
 use tub_image::Zeros;
 use tub_model::{Backing, Checkpoint, Task};
 use tub_tracee::{Frozen, FrozenTree};
-use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
+use tub_units::{AddrRange, HostPid, PAGE_BYTES};
 
 /// [`PAGE_BYTES`] as a length.
 const PAGE: usize = 4096;
@@ -39,12 +40,14 @@ pub(crate) fn pages(
     Ok(())
 }
 
+/// Nothing is written before all is read as long as there is room: then all of a task is one batch.
 fn task_pages(
     frozen: &Frozen,
     task: &Task,
     mut parent: Option<&mut Parent<'_>>,
     outbox: &Outbox<'_>,
 ) -> std::result::Result<(), Halt> {
+    let mut batch = Batch::default();
     for vma in &task.vmas {
         let zeros = match vma.backing {
             Backing::PrivateFile { .. } | Backing::MemoryFile { shared: false, .. } => {
@@ -55,27 +58,38 @@ fn task_pages(
         for range in &vma.saved {
             let mut at = range.start();
             while at < range.end() {
-                let chunk = outbox.chunk(range.end() - at)?;
-                let rest = usize::try_from(range.end() - at).unwrap_or(usize::MAX);
-                let length = rest.min(chunk.len());
-                let bytes = &mut chunk[..length];
-                read(frozen, at, bytes)?;
-                let same = match &mut parent {
-                    Some(parent) => Some(parent.same(at, bytes)?),
-                    None => None,
+                let wanted = range.end() - at;
+                let length =
+                    |chunk: &[u8]| usize::try_from(wanted).unwrap_or(usize::MAX).min(chunk.len());
+                let to_spare = if parent.is_none() { outbox.chunk_to_spare(wanted) } else { None };
+                let length = if let Some(chunk) = to_spare {
+                    let length = length(chunk);
+                    batch.add(at, (chunk, length), zeros);
+                    length
+                } else {
+                    batch.hand_in(frozen, outbox)?;
+                    let chunk = outbox.chunk(wanted)?;
+                    let length = length(chunk);
+                    let bytes = &mut chunk[..length];
+                    read(frozen, at, bytes)?;
+                    let same = match &mut parent {
+                        Some(parent) => Some(parent.same(at, bytes)?),
+                        None => None,
+                    };
+                    outbox.pages(at, (chunk, length), zeros, same)?;
+                    length
                 };
-                outbox.pages(at, (chunk, length), zeros, same)?;
                 at += length as u64;
             }
-            outbox.end_range()?;
+            if batch.is_empty() {
+                outbox.end_range()?;
+            } else {
+                batch.end_range();
+            }
         }
     }
+    batch.hand_in(frozen, outbox)?;
     outbox.end_task()
-}
-
-fn read(frozen: &Frozen, at: u64, to: &mut [u8]) -> Result<()> {
-    let tracee = |source| Error::Tracee { pid: frozen.pid(), source };
-    frozen.read(RemoteAddr(at), to).map_err(tracee)
 }
 
 /// The parent of a task, to compare with.
