@@ -127,6 +127,9 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    /// Says that this process has no other test.
+    const ALONE: &str = "TUB_TEST_ALONE";
+
     /// A thread of that name that works until it is told to stop.
     fn busy(name: &str, stop: &Arc<AtomicBool>) -> std::thread::JoinHandle<()> {
         let stop = Arc::clone(stop);
@@ -141,6 +144,15 @@ mod tests {
     /// One test, since a busy compiler of one would be seen by the other.
     #[test]
     fn a_busy_compiler_is_waited_for_unless_the_application_works_on() {
+        // In a process of its own: what other tests do here would be the application's work.
+        if std::env::var_os(ALONE).is_none() {
+            let name =
+                "compilers::tests::a_busy_compiler_is_waited_for_unless_the_application_works_on";
+            let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+            let ended = alone.args(["--exact", name]).env(ALONE, "1").status().unwrap();
+            assert!(ended.success(), "{ended}");
+            return;
+        }
         assert!(rest(Duration::from_secs(10)), "there is none");
         let stop = Arc::new(AtomicBool::new(false));
         let compiler = busy("C2 CompilerThread0", &stop);
