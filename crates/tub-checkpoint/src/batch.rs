@@ -119,10 +119,9 @@ mod tests {
         };
         let ranges: Vec<_> = maps.iter().filter(readable).map(|map| map.range).collect();
         let frozen = Frozen::freeze(pid).unwrap();
-        let times =
-            2 * BYTES_FOR_TWO / ranges.iter().map(|range| range.len()).sum::<u64>() as usize;
-        let asked: Vec<_> = (0..=times).flat_map(|_| ranges.iter().copied()).collect();
         let length = |range: &AddrRange| usize::try_from(range.len()).unwrap();
+        let times = 2 * BYTES_FOR_TWO / ranges.iter().map(length).sum::<usize>();
+        let asked: Vec<_> = (0..=times).flat_map(|_| ranges.iter().copied()).collect();
         let mut memory: Vec<Vec<u8>> = asked.iter().map(|range| vec![0; length(range)]).collect();
         let mut pieces: Vec<Piece<'_>> = memory
             .iter_mut()
