@@ -43,7 +43,7 @@ public final class Inside {
         recording.setName("inside");
         recording.start();
         Life.register(() -> { }, () -> cycles++);
-        look("0", service, watched, inJar, server);
+        look("0", recording, service, watched, inJar, server);
         Life.ready();
         String heard = "";
         while (!heard.equals("end")) {
@@ -53,7 +53,7 @@ public final class Inside {
             if (heard.startsWith("look ")) {
                 String life = heard.substring(5);
                 Life.eventually("after-hooks", () -> cycles == Integer.parseInt(life));
-                look(life, service, watched, inJar, server);
+                look(life, recording, service, watched, inJar, server);
                 System.out.println("looked " + life);
             }
         }
@@ -61,7 +61,7 @@ public final class Inside {
     }
 
     private static void look(
-            String life, WatchService service, Path watched, URL inJar, ServerSocket server) {
+            String life, Recording recording, WatchService service, Path watched, URL inJar, ServerSocket server) {
         Life.step("watch service", () -> {
             Files.createFile(watched.resolve("file-" + life + "-" + System.nanoTime()));
             WatchKey key = service.poll(30, TimeUnit.SECONDS);
@@ -83,6 +83,7 @@ public final class Inside {
             List<Recording> running = all.stream().filter(it -> it.getState() == RecordingState.RUNNING).toList();
             Life.same("recordings that run", 1, running.size());
             Life.same("name", "inside", running.get(0).getName());
+            Life.check(running.get(0) == recording && recording.getId() == 1, "it is another one");
             Path dump = DIR.resolve("dump-" + life + ".jfr");
             running.get(0).dump(dump);
             Life.check(Files.size(dump) > 1000, "a dump of " + Files.size(dump) + " bytes");

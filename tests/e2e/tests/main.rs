@@ -36,6 +36,7 @@ mod jvm_policies;
 mod jvm_program;
 mod jvm_random;
 mod jvm_ready;
+mod jvm_recordings;
 mod jvm_soak;
 mod jvm_standby;
 mod jvm_time;

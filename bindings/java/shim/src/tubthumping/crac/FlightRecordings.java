@@ -1,80 +1,297 @@
 package tubthumping.crac;
 
+import java.io.IOException;
+import java.lang.reflect.Constructor;
+import java.lang.reflect.Field;
+import java.lang.reflect.Method;
+import java.lang.reflect.Modifier;
+import java.nio.file.FileAlreadyExistsException;
+import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.time.Duration;
+import java.time.Instant;
+import java.time.LocalDateTime;
+import java.time.format.DateTimeFormatter;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.WeakHashMap;
 import jdk.jfr.FlightRecorder;
 import jdk.jfr.Recording;
 import jdk.jfr.RecordingState;
 
 /**
- * Recordings that run: each is ended for the image, since its files cannot be in two copies, and
- * one like it is started afterwards. What was recorded goes to its destination, if it has one that
- * it was to be written to at the end.
+ * Recordings that run or wait for their start: each is ended for the image, since its files cannot be in two
+ * copies, and goes on afterwards under the same number and name, for whoever has it in a variable as well.
+ *
+ * <p>In: the recordings of this JVM. Out: what was recorded, in the file that it was to be in at the end; the
+ * same recordings, each with a file that no other life has.
+ *
+ * <p>Invariant: a file that was there is not written to: JFR empties the one that it is given.
  *
  * <p>Not loaded in a JVM without recordings.
+ *
+ * <p>JVM(since 17): the package {@code jdk.jfr.internal}, with the names below; where 25 has others, both.
  */
 final class FlightRecordings {
-    /** How a recording was asked for. */
+    /** As JFR writes dates in names of files. */
+    private static final DateTimeFormatter DATE = DateTimeFormatter.ofPattern("yyyy_MM_dd_HH_mm_ss");
+
+    /** Which file a recording was to end in when it was first seen: those of later lives have names made of it. */
+    private static final Map<Recording, Path> FIRST_FILES = new WeakHashMap<>();
+
+    /** How a recording was asked for, and how much of it is left. */
     private record Wish(
+            Recording recording,
+            long id,
             String name,
             Map<String, String> settings,
-            Path destination,
+            Path file,
             Duration duration,
+            Duration untilStart,
             Duration maxAge,
             long maxSize,
             boolean toDisk,
             boolean dumpOnExit) {}
 
+    private final Object recorder;
+    private final Field counter;
+    private final Field insideOf;
+    private final Method belongsTo;
+    private final Repository repository = new Repository();
     private final List<Wish> wishes = new ArrayList<>();
+    private boolean isCopy;
+
+    FlightRecordings() throws ReflectiveOperationException {
+        FlightRecorder outside = FlightRecorder.getFlightRecorder();
+        recorder = Internals.field(FlightRecorder.class, "internal").get(outside);
+        counter = Internals.field(recorder.getClass(), "recordingCounter");
+        insideOf = Internals.field(Recording.class, "internal");
+        belongsTo = Internals.method(insideOf.getType(), "setRecording", Recording.class);
+    }
 
     void stop() throws Exception {
         for (Recording recording : FlightRecorder.getFlightRecorder().getRecordings()) {
-            if (recording.getState() != RecordingState.RUNNING) {
+            boolean runs = recording.getState() == RecordingState.RUNNING;
+            if (!runs && recording.getState() != RecordingState.DELAYED) {
                 continue;
             }
-            wishes.add(
-                    new Wish(
-                            recording.getName(),
-                            recording.getSettings(),
-                            recording.getDestination(),
-                            recording.getDuration(),
-                            recording.getMaxAge(),
-                            recording.getMaxSize(),
-                            recording.isToDisk(),
-                            recording.getDumpOnExit()));
-            if (!recording.getDumpOnExit()) {
-                recording.setDestination(null);
+            Wish wish = wish(recording, runs);
+            wishes.add(wish);
+            Path end = wish.dumpOnExit ? recording.getDestination() : null;
+            if (runs && wish.dumpOnExit && end == null) {
+                end = claim(wish.file, false);
             }
-            // With a destination this writes it there.
-            recording.stop();
+            recording.setDestination(end);
+            if (runs) {
+                // With a destination this writes it there.
+                recording.stop();
+            }
             recording.close();
+        }
+        repository.leave();
+    }
+
+    private Wish wish(Recording recording, boolean runs) {
+        Path file = recording.getDestination();
+        if (file == null && recording.getDumpOnExit()) {
+            // As JFR calls it; but it would give two copies with one process id the same name.
+            String name = "hotspot-pid-" + ProcessHandle.current().pid() + "-id-" + recording.getId() + ".jfr";
+            file = Path.of(name).toAbsolutePath();
+        }
+        if (file != null) {
+            FIRST_FILES.putIfAbsent(recording, file);
+            file = FIRST_FILES.get(recording);
+        }
+        Instant now = Instant.now();
+        Duration duration = recording.getDuration();
+        if (runs && duration != null && recording.getStopTime() != null) {
+            duration = left(now, recording.getStopTime());
+        }
+        return new Wish(
+                recording,
+                recording.getId(),
+                recording.getName(),
+                recording.getSettings(),
+                file,
+                duration,
+                runs ? null : left(now, recording.getStartTime()),
+                recording.getMaxAge(),
+                recording.getMaxSize(),
+                recording.isToDisk(),
+                recording.getDumpOnExit());
+    }
+
+    /** At least a moment, as JFR takes nothing less. */
+    private static Duration left(Instant now, Instant then) {
+        Duration left = Duration.between(now, then == null ? now : then);
+        return left.compareTo(Duration.ofMillis(1)) < 0 ? Duration.ofMillis(1) : left;
+    }
+
+    /** Called in a copy: it has a directory of its own for what is being recorded. */
+    void restored() {
+        isCopy = true;
+    }
+
+    void start(Failures failures) {
+        List<Wish> all = List.copyOf(wishes);
+        wishes.clear();
+        try {
+            if (isCopy) {
+                repository.renew();
+            }
+        } catch (Exception e) {
+            failures.add(new IllegalStateException("flight recordings have no directory of their own: " + e, e));
+        }
+        for (Wish wish : all) {
+            try {
+                start(wish, failures);
+            } catch (Exception e) {
+                failures.add(failed(wish, "is not started again", e));
+            }
         }
     }
 
-    void start() throws Exception {
-        List<Wish> all = List.copyOf(wishes);
-        wishes.clear();
-        for (Wish wish : all) {
-            // Belongs to the JVM, as the one before did.
-            @SuppressWarnings("resource")
-            Recording recording = new Recording(wish.settings);
-            recording.setName(wish.name);
-            recording.setToDisk(wish.toDisk);
-            if (wish.toDisk) {
-                recording.setMaxAge(wish.maxAge);
-                recording.setMaxSize(wish.maxSize);
+    private void start(Wish wish, Failures failures) throws Exception {
+        Recording recording = again(wish);
+        recording.setName(wish.name);
+        recording.setToDisk(wish.toDisk);
+        if (wish.toDisk) {
+            recording.setMaxAge(wish.maxAge);
+            recording.setMaxSize(wish.maxSize);
+        }
+        if (wish.file != null) {
+            try {
+                recording.setDestination(claim(wish.file, true));
+            } catch (IOException e) {
+                failures.add(failed(wish, "goes on without a file", e));
             }
-            recording.setDumpOnExit(wish.dumpOnExit);
-            if (wish.destination != null) {
-                recording.setDestination(wish.destination);
-            }
-            if (wish.duration != null) {
-                recording.setDuration(wish.duration);
-            }
+        }
+        recording.setDumpOnExit(wish.dumpOnExit);
+        if (wish.duration != null) {
+            recording.setDuration(wish.duration);
+        }
+        if (wish.untilStart != null) {
+            recording.scheduleStart(wish.untilStart);
+        } else {
             recording.start();
+        }
+    }
+
+    private static Exception failed(Wish wish, String what, Exception cause) {
+        return new IllegalStateException("flight recording " + wish.name + " " + what + ": " + cause, cause);
+    }
+
+    /** The recording as it was before its start, with its number: a closed one cannot be started. */
+    private Recording again(Wish wish) throws Exception {
+        Recording fresh;
+        synchronized (recorder) {
+            long last = counter.getLong(recorder);
+            counter.setLong(recorder, wish.id - 1);
+            try {
+                fresh = new Recording(wish.settings);
+            } finally {
+                counter.setLong(recorder, last);
+            }
+        }
+        Object inside = insideOf.get(fresh);
+        insideOf.set(wish.recording, inside);
+        Internals.call(belongsTo, inside, wish.recording);
+        return wish.recording;
+    }
+
+    /** Makes a file of this name, or with the date at its end where there is one or that is wished. */
+    private static Path claim(Path file, boolean dated) throws IOException {
+        String whole = file.getFileName().toString();
+        int dot = whole.lastIndexOf('.') > 0 ? whole.lastIndexOf('.') : whole.length();
+        String stem = whole.substring(0, dot);
+        String date = "-" + DATE.format(LocalDateTime.now());
+        for (int attempt = dated ? 1 : 0; ; attempt++) {
+            String more = attempt == 0 ? "" : attempt == 1 ? date : date + "-" + attempt;
+            try {
+                return Files.createFile(file.resolveSibling(stem + more + whole.substring(dot)));
+            } catch (FileAlreadyExistsException e) {
+                // That of another life.
+            }
+        }
+    }
+
+    /** The directory of chunks: JFR names it by process id and second, which copies may have in common. */
+    private static final class Repository {
+        private final Object inside;
+        private final Field base;
+        private final Field current;
+        private final Field chunkNames;
+        private final Set<Object> toBeRemoved;
+        private final Method tellJvm;
+        /** JVM(17): paths are wrapped; not on 25. */
+        private final Constructor<?> wrapper;
+
+        @SuppressWarnings("unchecked")
+        Repository() throws ReflectiveOperationException {
+            Class<?> type = Internals.type("jdk.jfr.internal.Repository");
+            inside = Internals.method(type, "getRepository").invoke(null);
+            base = Internals.field(type, "baseLocation");
+            current = Internals.field(type, "repository");
+            chunkNames = Internals.field(type, "chunkFilename");
+            toBeRemoved = (Set<Object>) Internals.field(type, "cleanupDirectories").get(inside);
+            Class<?> jvm = Internals.type("jdk.jfr.internal.JVM");
+            tellJvm = Internals.method(jvm, "setRepositoryLocation", String.class);
+            wrapper = current.getType() == Path.class ? null : current.getType().getConstructor(Path.class);
+            if (wrapper != null) {
+                Internals.open(current.getType().getModule(), current.getType().getPackageName());
+                wrapper.setAccessible(true);
+            }
+        }
+
+        /** Removes the directory if nothing is in it; JFR makes another one when it needs it. */
+        void leave() throws Exception {
+            Object directory = current.get(inside);
+            try {
+                if (directory != null) {
+                    Files.deleteIfExists(Path.of(directory.toString()));
+                }
+            } catch (IOException e) {
+                // Recordings that were stopped before have theirs in it, and copies read them there.
+            }
+        }
+
+        void renew() throws Exception {
+            Object parent = base.get(inside);
+            if (parent == null) {
+                // Nothing was ever recorded.
+                return;
+            }
+            Path directory = make(Path.of(parent.toString()));
+            synchronized (inside) {
+                current.set(inside, wrapper == null ? directory : wrapper.newInstance(directory));
+                chunkNames.set(inside, null);
+                // What another life has left may be read by yet another.
+                toBeRemoved.clear();
+                toBeRemoved.add(current.get(inside));
+            }
+            Object jvm = Modifier.isStatic(tellJvm.getModifiers())
+                    ? null
+                    : Internals.method(tellJvm.getDeclaringClass(), "getJVM").invoke(null);
+            Internals.call(tellJvm, jvm, directory.toString());
+            System.setProperty("jdk.jfr.repository", directory.toString());
+        }
+
+        private static Path make(Path parent) throws IOException {
+            var mine = PosixFilePermissions.asFileAttribute(PosixFilePermissions.fromString("rwx------"));
+            String name = DATE.format(LocalDateTime.now()) + "_" + ProcessHandle.current().pid();
+            if (!Files.isDirectory(parent)) {
+                Files.createDirectories(parent);
+            }
+            for (int attempt = 1; ; attempt++) {
+                try {
+                    return Files.createDirectory(parent.resolve(attempt == 1 ? name : name + "_" + attempt), mine);
+                } catch (FileAlreadyExistsException e) {
+                    // That of another life.
+                }
+            }
         }
     }
 }

@@ -137,7 +137,7 @@ final class Quiescence {
             leftOpen.reopen(failures);
         }
         if (recordings != null) {
-            attempt(failures, recordings::start);
+            recordings.start(failures);
         }
         if (management != null) {
             attempt(failures, () -> management.start(givenProperties));
@@ -153,6 +153,9 @@ final class Quiescence {
             } catch (Exception e) {
                 failures.add(e);
             }
+        }
+        if (recordings != null) {
+            recordings.restored();
         }
         givenProperties = restored.input().properties();
         leftOpen.restored(failures);

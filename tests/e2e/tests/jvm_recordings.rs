@@ -1,0 +1,117 @@
+//! Flight recordings that the command line has started, through a checkpoint and in several copies at once.
+
+use crate::http::{first_answer, free_port, get};
+use crate::jvm::on_each_jdk;
+use crate::jvm_jdk::Crac;
+use nix::sys::signal::Signal;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tub_testkit::{Finished, Instance, run_bounded};
+
+impl Crac {
+    fn tool(&self, name: &str, words: &[&str]) -> Finished {
+        let mut command = self.program(name);
+        command.args(words);
+        run_bounded(command, Duration::from_secs(60)).succeeds()
+    }
+
+    /// Files of recordings in a directory, by name.
+    fn recordings(&self, dir: &str) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.dir.join(dir)).unwrap().flatten().map(|entry| entry.path());
+        let mut found: Vec<_> =
+            files.filter(|path| path.extension().is_some_and(|it| it == "jfr")).collect();
+        found.sort();
+        found
+    }
+
+    /// How many events of a kind a recording holds.
+    fn events(&self, recording: &Path, kind: &str) -> usize {
+        let words = ["print", "--events", kind, recording.to_str().unwrap()];
+        let printed = self.tool("jfr", &words).stdout;
+        printed.lines().filter(|line| line.starts_with("jdk.") && line.ends_with('{')).count()
+    }
+
+    fn copy(&self, options: &[&str]) -> Instance {
+        let port = free_port();
+        let mut command = self.program("java");
+        command.arg("-XX:CRaCRestoreFrom=cr").args(options);
+        command.env("SERVICE_PORT", port.to_string());
+        let ready = |_: &str| get(port, "/").is_ok().then_some(());
+        Instance::start("crac jdk restored", &self.dir, command, ready)
+    }
+}
+
+/// Ends it as a supervisor does, so that it leaves what it has recorded.
+fn end(crac: &Crac, mut instance: Instance) {
+    instance.process().signal(Signal::SIGTERM);
+    let status = instance.ends_within(Duration::from_secs(60));
+    assert!(status.is_some(), "no end\n{}\n{:?}", instance.tell(), crac.recordings("."));
+}
+
+#[test]
+fn a_recording_from_the_command_line_goes_on_in_each_copy_with_files_of_its_own() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let repository = crac.dir.make_dir("repository");
+        let options = [
+            "-XX:CRaCCheckpointTo=cr",
+            "-XX:StartFlightRecording=name=app,filename=app.jfr,settings=profile",
+            &format!("-XX:FlightRecorderOptions=repository={}", repository.display()),
+        ];
+        let (mut original, port) = crac.service(&options, "plain");
+        assert_eq!(first_answer(port, "/work").as_deref(), Some("1088890"));
+        let is_recording = |instance: &Instance| {
+            let told = crac.tool("jcmd", &[&instance.pid().to_string(), "JFR.check"]).stdout;
+            assert!(told.contains("Recording 1: name=app"), "{told}\n{}", instance.tell());
+            assert!(told.contains("(running)"), "{told}");
+        };
+        is_recording(&original);
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        let first = crac.dir.join("app.jfr");
+        assert_eq!(crac.recordings("."), std::slice::from_ref(&first));
+        // What was recorded before is there, and where it was recorded nothing is left behind.
+        assert!(crac.events(&first, "jdk.GarbageCollection") > 0);
+        assert_eq!(fs::read_dir(&repository).unwrap().count(), 0);
+        let before = fs::read(&first).unwrap();
+
+        // One process id inside of them, in one directory, at once.
+        let copies = [(); 2].map(|()| crac.copy(&[]));
+        let names: Vec<_> = fs::read_dir(&repository).unwrap().flatten().collect();
+        assert_eq!(names.len(), 2, "{names:?}");
+        let [one, other] = copies;
+        end(&crac, one);
+        end(&crac, other);
+        let both = crac.recordings(".");
+        assert_eq!(both.len(), 3, "{both:?}");
+        for own in both.iter().filter(|path| **path != first) {
+            assert!(crac.events(own, "jdk.ActiveSetting") > 0, "{}", own.display());
+            // It begins anew: the original's start is in the original's file.
+            assert_eq!(crac.events(own, "jdk.JVMInformation"), 1, "{}", own.display());
+        }
+        assert!(fs::read(&first).unwrap() == before, "the original's file was written to");
+        assert_eq!(fs::read_dir(&repository).unwrap().count(), 0);
+
+        // Tools find it by its number and its name, in a copy of a copy too.
+        let mut copy = crac.copy(&["-XX:CRaCRestoreEngineOptions=pids=new"]);
+        for generation in 1..=2 {
+            is_recording(&copy);
+            let pid = copy.pid().to_string();
+            for by in ["name=app", "name=1"] {
+                let dump = crac.dir.join(format!("dump-{generation}-{by}.jfr"));
+                let file = format!("filename={}", dump.display());
+                crac.tool("jcmd", &[&pid, "JFR.dump", by, &file]);
+                assert!(crac.events(&dump, "jdk.ActiveSetting") > 0, "{by}");
+            }
+            if generation == 1 {
+                crac.jcmd(copy.pid()).succeeds();
+                copy.wait();
+                copy = crac.copy(&["-XX:CRaCRestoreEngineOptions=pids=new"]);
+            }
+        }
+        end(&crac, copy);
+        // Those of the original, of two copies, of a copy and of its copy; and four dumps.
+        assert_eq!(crac.recordings(".").len(), 9, "{:?}", crac.recordings("."));
+    });
+}
