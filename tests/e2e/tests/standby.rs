@@ -280,6 +280,27 @@ fn three_are_released_at_once_and_three_others_take_their_places() {
     });
 }
 
+/// Launching costs as much as what is released does until its first answer, on the same processors.
+#[test]
+fn a_replacement_leaves_the_processors_to_the_released_one() {
+    every(&[Flavour::USUAL], |flavour| {
+        let (original, image) = image_of("counter", flavour);
+        let mut keeper = Keeper::start(original.dir(), &image, flavour, 1, &[]);
+        let before = since_boot();
+        keeper.release(&[]);
+        let [[_, attendant]] = keeper.parked(1)[..] else { unreachable!() };
+        let waited = attendant.started().saturating_sub(before);
+        // A quarter of a second; both times are rounded down to whole ticks.
+        assert!(waited >= Duration::from_millis(240), "only {waited:?}");
+    });
+}
+
+/// Time since the boot of the machine, in whole hundredths of a second (proc_uptime(5)).
+fn since_boot() -> Duration {
+    let text = fs::read_to_string("/proc/uptime").unwrap();
+    Duration::from_secs_f64(text.split(' ').next().unwrap().parse().unwrap())
+}
+
 #[test]
 fn a_parked_instance_that_dies_is_replaced() {
     every(&Flavour::LAZY[..3], |flavour| {

@@ -28,6 +28,12 @@ impl Process {
         self.pid
     }
 
+    /// When it was started, counted from the boot of the machine, in whole ticks of a hundredth of a
+    /// second (proc_pid_stat(5); `USER_HZ` is 100 on x86-64).
+    pub const fn started(&self) -> Duration {
+        Duration::from_millis(self.start_time * 10)
+    }
+
     /// Whether it still runs.
     pub fn is_alive(&self) -> bool {
         Self::find(self.pid) == Some(*self)

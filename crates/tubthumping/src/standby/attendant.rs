@@ -107,6 +107,17 @@ impl Keeper {
         self.tell(&Told::Failed { failed, parked });
     }
 
+    /// The next message, in no more memory than it needs: room for the longest one would be 32 pages to
+    /// clear, while somebody waits for the instance.
+    fn message(&self) -> nix::Result<Vec<u8>> {
+        let socket = self.0.as_raw_fd();
+        let bytes = recv(socket, &mut [], MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC)?;
+        let mut message = vec![0; bytes.min(wire::REQUEST_BYTES_MAX)];
+        let bytes = recv(socket, &mut message, MsgFlags::empty())?;
+        message.truncate(bytes);
+        Ok(message)
+    }
+
     /// Waits for a word of the keeper's, or for the end of either.
     fn next(&self, parked: &Parked) -> Next {
         loop {
@@ -123,13 +134,13 @@ impl Keeper {
             if !keeper {
                 continue;
             }
-            let mut message = vec![0; wire::REQUEST_BYTES_MAX];
-            match recv(self.0.as_raw_fd(), &mut message, MsgFlags::empty()) {
+            match self.message() {
                 Err(Errno::EINTR) => {}
-                Ok(0) | Err(_) => return Next::KeeperGone,
+                Err(_) => return Next::KeeperGone,
+                Ok(message) if message.is_empty() => return Next::KeeperGone,
                 // It has understood what it sends on.
-                Ok(bytes) => {
-                    if let Ok(request) = wire::request(&message[..bytes]) {
+                Ok(message) => {
+                    if let Ok(request) = wire::request(&message) {
                         return Next::Request(request);
                     }
                 }

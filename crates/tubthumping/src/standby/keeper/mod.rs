@@ -24,7 +24,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// How long a replacement waits after a release: until then the processors are the released one's.
+/// How long a replacement waits after a release, from its beginning and again from its end: until then
+/// the processors are the released one's.
 const AFTER_RELEASE: Duration = Duration::from_millis(250);
 /// How long the next launch waits after one that failed, at first and at most.
 const AFTER_FAILURE: [Duration; 2] = [Duration::from_millis(250), Duration::from_secs(30)];
@@ -355,6 +356,7 @@ impl Keeper {
             }
             let Some((caller, wishes)) = self.waiting.pop_front() else { break };
             one.release(caller, wishes);
+            self.next_launch = Instant::now() + AFTER_RELEASE;
         }
         Ok(())
     }
