@@ -57,7 +57,7 @@ const ABOUT_OPTIONS: [&str; 4] = [
 ];
 
 /// What `CRaCEngineOptions=help` prints: the option, its values, what it is about.
-const ENGINE_OPTIONS: [(&str, &str, &str); 7] = [
+const ENGINE_OPTIONS: [(&str, &str, &str); 9] = [
     ("keep_running", "true|false", "the original goes on after the checkpoint (default: false)"),
     (
         "pause",
@@ -66,6 +66,8 @@ const ENGINE_OPTIONS: [(&str, &str, &str); 7] = [
     ),
     ("pids", "keep|new", "ids of a copy (default: keep)"),
     ("memory", "auto|lazy|eager", "how memory is brought back (default: auto)"),
+    ("criu_location", "FILE", "engine criu: the program (default: that of TUB_CRIU or PATH)"),
+    ("args", "WORD [WORD]", "engine criu: more words for its command line"),
     ("direct_map", "true|false", "taken and without effect: see memory"),
     ("print_command", "true|false", "taken and without effect"),
     ("help", "[=PATTERN]", "prints this, or what of it has the pattern in its name"),
@@ -196,7 +198,7 @@ impl CommandLine {
             "CRaCEngine" | "CREngine" => self.engine(&value()?.to_string_lossy())?,
             "CRaCEngineOptions" | "CRaCCheckpointEngineOptions" | "CRaCRestoreEngineOptions" => {
                 for option in value()?.to_string_lossy().split(',') {
-                    self.engine_option(option)?;
+                    self.engine_option(option, name)?;
                 }
             }
             "CRaCImageLabels" => {
@@ -288,7 +290,8 @@ impl CommandLine {
         Ok(())
     }
 
-    fn engine_option(&mut self, option: &str) -> Result<(), OptionError> {
+    /// Takes one of those that VM option `place` lists, which says for which of the two commands they are.
+    fn engine_option(&mut self, option: &str, place: &str) -> Result<(), OptionError> {
         let (key, value) = option.split_once('=').unwrap_or((option, "true"));
         match (key, value) {
             ("keep_running", "true") => self.for_checkpoint.push("--leave-running".into()),
@@ -296,6 +299,23 @@ impl CommandLine {
             ("keep_running" | "direct_map" | "print_command", _) => {}
             ("help", _) => {
                 self.help = Some(if option == "help" { String::new() } else { value.to_owned() });
+            }
+            ("criu_location" | "args", value) if option.contains('=') => {
+                if key == "criu_location" && value.contains(char::is_whitespace) {
+                    // As prefixes of files.
+                    return Err(OptionError(format!(
+                        "engine option '{option}' cannot be had: a path with a blank; use TUB_CRIU"
+                    )));
+                }
+                let word = if key == "args" { "--criu-option" } else { "--criu" };
+                let words = value.split_whitespace().map(|value| format!("{word}={value}"));
+                let words: Vec<_> = words.collect();
+                if place != "CRaCRestoreEngineOptions" {
+                    self.for_checkpoint.extend(words.iter().cloned());
+                }
+                if place != "CRaCCheckpointEngineOptions" {
+                    self.for_restore.extend(words);
+                }
             }
             ("pids", "keep" | "new") => {
                 self.for_restore.extend(["--pids".to_owned(), value.to_owned()]);
@@ -539,6 +559,22 @@ mod tests {
     }
 
     #[test]
+    fn what_criu_is_told_goes_to_the_commands_that_it_is_meant_for() {
+        let options: Vec<OsString> = [
+            "-XX:CRaCEngineOptions=criu_location=/opt/criu",
+            "-XX:CRaCCheckpointEngineOptions=args=-v4 --tcp-close",
+            "-XX:CRaCRestoreEngineOptions=args=-o log",
+        ]
+        .map(OsString::from)
+        .into();
+        let line = CommandLine::parse(&options).unwrap();
+        let checkpoint = ["--criu=/opt/criu", "--criu-option=-v4", "--criu-option=--tcp-close"];
+        assert_eq!(line.checkpoint_options()[1..], checkpoint);
+        let restore = ["--criu=/opt/criu", "--criu-option=-o", "--criu-option=log"];
+        assert_eq!(line.restore_options(), restore);
+    }
+
+    #[test]
     fn what_cannot_be_had_is_refused_with_a_sentence() {
         for (option, part) in [
             ("-XX:CPUFeatures=generic", "VM option 'CPUFeatures=generic' cannot be had: compiled"),
@@ -548,7 +584,8 @@ mod tests {
             ("-XX:+CRaCNoSuch", "it is not known here"),
             ("-XX:CRaCEngine=vm", "the engines are native, criu, sim and pause"),
             ("-XX:CRaCEngineOptions=pause=true", "engine option 'pause=true' cannot be had"),
-            ("-XX:CRaCEngineOptions=args=-v", "engine option 'args=-v' cannot be had"),
+            ("-XX:CRaCEngineOptions=no_such=1", "engine option 'no_such=1' cannot be had"),
+            ("-XX:CRaCEngineOptions=criu_location=/a\tb", "a path with a blank"),
             ("-XX:-CRaCResetStartTime", "CRaCResetStartTime"),
             ("-XX:CRaCRestoreFrom", "has no value"),
         ] {

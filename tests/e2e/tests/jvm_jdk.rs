@@ -4,7 +4,7 @@ use crate::http::{first_answer, free_port, get};
 use crate::jdk::Jdk;
 use crate::jvm::{copied_classes, on_each_jdk, on_each_jdk_and_21, unix_ms};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,19 +17,41 @@ pub(crate) struct Crac {
     pub(crate) dir: Arc<Scratch>,
     pub(crate) home: PathBuf,
     pub(crate) classes: PathBuf,
+    user: User,
+    /// What a shell does before it starts a program.
+    before: Option<String>,
 }
 
 impl Crac {
     pub(crate) fn make(jdk: &Jdk) -> Self {
-        let dir = Arc::new(Scratch::new(User::Ordinary));
+        Self::make_as(User::Ordinary, jdk)
+    }
+
+    /// The same, as `user`.
+    pub(crate) fn make_as(user: User, jdk: &Jdk) -> Self {
+        let dir = Arc::new(Scratch::new(user));
         let home = dir.join("jdk");
-        Tub::new(User::Ordinary, "jdk").arg(&jdk.home).arg(&home).run().succeeds();
+        Tub::new(user, "jdk").arg(&jdk.home).arg(&home).run().succeeds();
         let classes = copied_classes(jdk, &dir);
-        Self { dir, home, classes }
+        Self { dir, home, classes, user, before: None }
+    }
+
+    /// Has a shell do something before each program is started: `exec 9>file`.
+    pub(crate) fn after(mut self, shell: &str) -> Self {
+        self.before = Some(format!("{shell}; exec \"$@\""));
+        self
     }
 
     pub(crate) fn program(&self, name: &str) -> Command {
-        let mut command = as_user(User::Ordinary, &self.home.join("bin").join(name));
+        let program = self.home.join("bin").join(name);
+        let mut command = match &self.before {
+            None => as_user(self.user, &program),
+            Some(script) => {
+                let mut command = as_user(self.user, Path::new("/bin/sh"));
+                command.args(["-c", script, "sh"]).arg(&program);
+                command
+            }
+        };
         command.env("HOME", self.dir.path()).env("TMPDIR", self.dir.path());
         command.current_dir(self.dir.path());
         if let Some(agent) = agent() {

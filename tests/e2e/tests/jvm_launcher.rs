@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 use std::time::Duration;
-use tub_testkit::{Finished, Instance, code, run_bounded};
+use tub_testkit::{Finished, Instance, Tub, User, code, criu, run_bounded};
 
 /// A feature that no processor has, so that none here lacks another one for it.
 const OF_TOMORROW: &str = "zz_of_tomorrow";
@@ -110,5 +110,131 @@ fn an_image_for_another_processor_is_refused_or_passed_over() {
             .fails_with(code::BAD_IMAGE, &["take another image: ", "sse4_2"]);
         is_run(restore("less", &[exact, "-XX:+CRaCIgnoreRestoreIfUnavailable"]), true);
         is_run(restore("older", &[exact]), false);
+    });
+}
+
+/// The file is read as HotSpot reads it: quotes keep blanks together, and nothing else is special.
+#[test]
+fn options_stand_in_a_file_of_vm_options() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let write = |name: &str, text: &str| {
+            fs::write(crac.dir.join(name), text).unwrap();
+            format!("-XX:VMOptionsFile={name}")
+        };
+        let start = write(
+            "start",
+            "-XX:CRaCCheckpointTo='my cr'\t-XX:+UseSerialGC\n\"-Dquoted=a\\.b c\" -Dhash=#1\n",
+        );
+        let (mut original, port) = crac.service(&[&start, "-Dafter=it"], "plain");
+        let properties = |pid: i32| {
+            let mut command = crac.program("jcmd");
+            command.args([&pid.to_string(), "VM.system_properties"]);
+            run_bounded(command, Duration::from_secs(60)).succeeds().stdout
+        };
+        let told = properties(original.pid());
+        for line in ["quoted=a\\\\.b c", "hash=\\#1", "after=it"] {
+            assert!(told.lines().any(|it| it == line), "no {line:?} in:\n{told}");
+        }
+        let mut flags = crac.program("jcmd");
+        flags.args([&original.pid().to_string(), "VM.flags"]);
+        let flags = run_bounded(flags, Duration::from_secs(60)).succeeds();
+        assert!(flags.stdout.contains("-XX:+UseSerialGC"), "{flags}");
+        assert_eq!(first_answer(port, "/count").as_deref(), Some("1"));
+        crac.jcmd(original.pid()).succeeds();
+        assert_eq!(original.wait().signal(), Some(9));
+        assert!(crac.dir.join("my cr").is_dir(), "no image\n{}", original.tell());
+
+        let restore = write("restore", "-XX:CRaCRestoreFrom=\"my cr\"\n-Dwhom=all\n");
+        let finished = crac.java(&[&restore, "Service$Farewell", "a b"]);
+        assert_eq!(finished.status.code(), Some(7), "{finished}");
+        assert!(finished.stdout.contains("farewell a b to all"), "{finished}");
+        // One without options of CRaC's is the stock JVM's to read.
+        let plain = write("plain", "-XX:+UseSerialGC -XX:+PrintFlagsFinal\n");
+        let flags = crac.java(&[&plain, "-version"]).succeeds().stdout;
+        let line = flags.lines().find(|line| line.contains(" UseSerialGC "));
+        assert!(line.is_some_and(|line| line.contains("= true")), "{line:?}");
+    });
+}
+
+/// Inherited descriptors are closed at the start, but for those named by a number, or by the path that
+/// they lead to; those refuse no checkpoint, and a copy has them.
+#[test]
+fn inherited_descriptors_are_ignored_by_their_numbers_and_paths() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let named = crac.dir.path().canonicalize().unwrap().join("by-path");
+        // Every program gets them: opened so that none changes the files, which a copy would refuse.
+        let crac = crac.after("exec 6>>closed 7>>by-number 8>>by-path 9<by-path");
+        let ignored = format!("-XX:CRaCIgnoredFileDescriptors=7,{}", named.display());
+        let (mut original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr", &ignored], "plain");
+        let leads = |instance: &Instance| {
+            let name = |number: u32| {
+                let path = fs::read_link(instance.process().proc(&format!("fd/{number}"))).ok()?;
+                let name = path.file_name()?.to_str()?.to_owned();
+                // The JVM may have something of its own there.
+                ["closed", "by-number", "by-path"].contains(&&*name).then_some(name)
+            };
+            [6, 7, 8, 9].map(|number| name(number).unwrap_or_default())
+        };
+        let expected = ["", "by-number", "by-path", "by-path"];
+        assert_eq!(leads(&original), expected, "{}", original.tell());
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        let port = free_port();
+        let mut command = crac.program("java");
+        command.args(["-XX:CRaCRestoreFrom=cr", "-XX:CRaCRestoreEngineOptions=pids=new"]);
+        command.env("SERVICE_PORT", port.to_string());
+        let ready = |_: &str| get(port, "/").is_ok().then_some(());
+        let copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
+        let below = copy.process().descendants();
+        let is_java = |it: &&tub_testkit::Process| {
+            fs::read_to_string(it.proc("comm")).is_ok_and(|name| name.trim_end() == "java")
+        };
+        let java = below.iter().find(is_java).expect("no JVM below the command");
+        let kept = [7, 8, 9].map(|number| fs::read_link(java.proc(&format!("fd/{number}"))));
+        let kept = kept.map(|path| path.unwrap().file_name().unwrap().to_owned());
+        assert_eq!(kept, ["by-number", "by-path", "by-path"], "{}", copy.tell());
+        // Without the option they are closed, all of them.
+        drop(copy);
+        let (original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr"], "plain");
+        assert_eq!(leads(&original), [""; 4], "{}", original.tell());
+    });
+}
+
+/// CRIU as the engine, found as CRaC JDKs are told of it, with words of its own.
+#[test]
+fn criu_is_the_engine_by_the_options_of_a_crac_jdk() {
+    let Some(criu) = criu() else { return };
+    on_each_jdk(|jdk| {
+        let crac = Crac::make_as(User::Root, jdk);
+        let located = format!("-XX:CRaCEngineOptions=criu_location={}", criu.display());
+        let options = [
+            "-XX:CRaCCheckpointTo=cr",
+            "-XX:CRaCEngine=criu",
+            &located,
+            "-XX:CRaCCheckpointEngineOptions=args=-v4",
+        ];
+        let (mut original, port) = crac.service(&options, "plain");
+        assert_eq!(first_answer(port, "/count").as_deref(), Some("1"));
+        crac.jcmd(original.pid()).succeeds();
+        assert_eq!(original.wait().signal(), Some(9));
+        let image = crac.dir.join("cr");
+        let page = Tub::new(User::Root, "inspect").arg(&image).run().succeeds().stdout;
+        assert!(page.contains("criu 4."), "{page}");
+
+        let port = free_port();
+        let mut command = crac.program("java");
+        command.args(["-XX:CRaCRestoreFrom=cr", "-XX:CRaCEngine=criu", &located]);
+        command.env("SERVICE_PORT", port.to_string());
+        let ready = |_: &str| get(port, "/").is_ok().then_some(());
+        let copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
+        assert_eq!(first_answer(port, "/count").as_deref(), Some("2"));
+        assert_eq!(first_answer(port, "/work").as_deref(), Some("1088890"));
+        assert_eq!(first_answer(port, "/told").as_deref(), Some("before server\nafter server\n"));
+        drop(copy);
+        // What cannot be had with it is said, and what has no image is started anew.
+        let words = ["-XX:CRaCRestoreFrom=cr", &located, "-XX:CRaCRestoreEngineOptions=pids=new"];
+        crac.java(&words).fails_with(code::USAGE, &["criu", "--pids new"]);
     });
 }

@@ -3,10 +3,10 @@
 //! In: the words of a command line, the environment. Out: the words with CRaC's options among them.
 //! Invariant: what holds none of CRaC's options stays where it is, for the stock JVM to read.
 //!
-//! JVM(since 9): `@file` and `JDK_JAVA_OPTIONS` hold words parted by blanks, with quotes, and in files
-//! comments from `#` on (the `java` man page); `JAVA_TOOL_OPTIONS` and `-XX:VMOptionsFile` the same
-//! without comments, and so does `_JAVA_OPTIONS`, which has the last word; `-XX:Flags` names of options without `-XX:`. A product VM does not read
-//! `.hotspotrc`, and says so.
+//! JVM(since 9): `@file` holds words parted by blanks, with quotes, `\` before a character that stands for
+//! itself in them, and comments from `#` on (the `java` man page); variables and `-XX:VMOptionsFile` have the
+//! quotes alone; `_JAVA_OPTIONS` has the last word; `-XX:Flags` has names of options without `-XX:`, and comments.
+//! A product VM does not read `.hotspotrc`, and says so.
 
 use super::{OptionError, WITH_VALUE, crac_option};
 use std::ffi::OsString;
@@ -50,7 +50,7 @@ fn words_of(variable: Option<OsString>) -> Vec<OsString> {
     if !text.contains("-XX:") || !text.split_whitespace().any(|word| crac_option(word).is_some()) {
         return Vec::new();
     }
-    split(&text).into_iter().map(OsString::from).collect()
+    split(&text, Form::Quotes).into_iter().map(OsString::from).collect()
 }
 
 /// Where the options of a command line end.
@@ -97,32 +97,42 @@ fn inside(word: &str) -> Result<Vec<String>, OptionError> {
             .map_err(|error| OptionError::new(format!("{word}: cannot read: {error}")))
     };
     if let Some(file) = word.strip_prefix('@').filter(|file| !file.starts_with('@')) {
-        return Ok(split(&read(file)?));
+        return Ok(split(&read(file)?, Form::Whole));
     }
     if let Some(file) = word.strip_prefix("-XX:VMOptionsFile=") {
-        return Ok(split(&read(file)?));
+        return Ok(split(&read(file)?, Form::Quotes));
     }
     let Some(file) = word.strip_prefix("-XX:Flags=") else { return Ok(Vec::new()) };
-    Ok(split(&read(file)?).iter().map(|flag| format!("-XX:{flag}")).collect())
+    Ok(split(&read(file)?, Form::Whole).iter().map(|flag| format!("-XX:{flag}")).collect())
 }
 
-/// Words parted by blanks, within quotes of either kind as they are, with `\` before a character
-/// that stands for itself there; `#` starts a comment.
-fn split(text: &str) -> Vec<String> {
+/// How a text of words is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Quotes of either kind, and nothing else that is not itself.
+    Quotes,
+    /// Within them `\` before a character that stands for itself as well, and `#` starts a comment.
+    Whole,
+}
+
+/// Words parted by blanks, within quotes of either kind as they are.
+fn split(text: &str, form: Form) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
     let mut quote = None;
     let mut characters = text.chars();
     while let Some(character) = characters.next() {
         match (character, quote) {
-            ('\\', Some(_)) => word.get_or_insert_default().extend(characters.next()),
+            ('\\', Some(_)) if form == Form::Whole => {
+                word.get_or_insert_default().extend(characters.next())
+            }
             (_, Some(open)) if character == open => quote = None,
             (_, Some(_)) => word.get_or_insert_default().push(character),
             ('"' | '\'', None) => {
                 quote = Some(character);
                 word.get_or_insert_default();
             }
-            ('#', None) if word.is_none() => {
+            ('#', None) if form == Form::Whole && word.is_none() => {
                 characters.by_ref().find(|&character| character == '\n');
             }
             (_, None) if character.is_whitespace() => words.extend(word.take()),
@@ -143,7 +153,9 @@ mod tests {
 
     #[test]
     fn files_and_the_variable_are_read_as_java_reads_them() {
-        assert_eq!(split("a \"b c\" # no\n'd\\'e' f#g\t\"\""), ["a", "b c", "d'e", "f#g", ""]);
+        let text = "a \"b c\" # no\n'd\\.e' f#g\t\"\"";
+        assert_eq!(split(text, Form::Whole), ["a", "b c", "d.e", "f#g", ""]);
+        assert_eq!(split(text, Form::Quotes), ["a", "b c", "#", "no", "d\\.e", "f#g", ""]);
         let variable = Some(OsString::from("-XX:CRaCCheckpointTo='my cr' -Da=b"));
         let (all, used) = with_variable(&words("Main"), variable);
         assert!(used);
