@@ -1,5 +1,6 @@
 //! `tub status`: where a process stands, and what is in the way of a checkpoint.
 
+use crate::prepare::noted;
 use crate::report::{Code, Failure};
 use std::process::ExitCode;
 use tubthumping::{Client, ClientError, EngineError, HostPid};
@@ -30,6 +31,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             let late = matches!(error, ClientError::TimedOut { .. });
             Failure::new(what(), &error, if late { Code::TimedOut } else { Code::Failed })
         })?;
+    // Its socket is closed until then.
+    let prepared = status.is_none()
+        && noted(pid).is_some_and(|preparation| tubthumping::is_waiting(&preparation));
     let in_the_way: Vec<String> = tub_checkpoint::unsupported_tree(
         &seen,
         &tub_checkpoint::control_sockets(seen.main()),
@@ -42,6 +46,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         let object = serde_json::json!({
             "pid": args.pid,
             "coordination": status,
+            "prepared": prepared,
             "processes": seen.members.iter().map(|member| member.pid.0).collect::<Vec<_>>(),
             "zombies": seen.zombies.iter().map(|zombie| zombie.stat.pid.0).collect::<Vec<_>>(),
             "in_the_way": in_the_way,
@@ -58,6 +63,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             for resource in &status.resources {
                 println!("resource    {resource}");
             }
+        }
+        None if prepared => {
+            println!("prepared: it waits for its image, or until `tub resume {pid}` has it go on")
         }
         None => println!("takes no part: it was not started by `tub run`"),
     }

@@ -1,16 +1,14 @@
 //! A checkpoint by CRIU.
 //!
-//! In: a pid, where the image goes. Out: the image, with our marker in it.
-//! Invariant: an image appears under its name by a rename, once it is complete and on the disk.
+//! In: a pid, a directory aside. Out: what CRIU put there, with our marker.
+//! Not here: where the image goes (`aside`).
 
 use crate::find::{cannot_run, said};
-use crate::{Coordinated, Criu, Error, Marker, is_image};
+use crate::{Aside, Coordinated, Criu, Error, Marker};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tub_units::HostPid;
@@ -20,10 +18,6 @@ use tub_units::HostPid;
 pub struct DumpOptions<'a> {
     /// The process.
     pub pid: HostPid,
-    /// Where the image goes.
-    pub dir: &'a Path,
-    /// Whether an image that is there is replaced.
-    pub replace: bool,
     /// Whether the original goes on.
     pub leave_running: bool,
     /// Whether TCP connections end, rather than stand in the way.
@@ -52,24 +46,6 @@ pub struct Dumped {
 }
 
 impl Criu {
-    /// Looks whether an image could go to `dir`.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Exists`], or the parent is not there.
-    pub fn place(dir: &Path, replace: bool) -> Result<(), Error> {
-        let io = |path: &Path, source| Error::Io { path: path.to_owned(), source };
-        let parent = parent(dir);
-        fs::metadata(parent).map_err(|source| io(parent, source))?;
-        let Ok(metadata) = fs::symlink_metadata(dir) else { return Ok(()) };
-        let empty = metadata.is_dir()
-            && fs::read_dir(dir).map_err(|source| io(dir, source))?.next().is_none();
-        if empty || (replace && is_image(dir)) {
-            return Ok(());
-        }
-        Err(Error::Exists { dir: dir.to_owned() })
-    }
-
     /// Looks whether the process is one that CRIU can take at all.
     ///
     /// # Errors
@@ -89,9 +65,7 @@ impl Criu {
     /// # Errors
     ///
     /// There is no image; the process goes on, unless it ended by itself.
-    pub fn dump(&self, options: &DumpOptions<'_>) -> Result<Dumped, Error> {
-        Self::place(options.dir, options.replace)?;
-        let aside = Aside::new(options.dir)?;
+    pub fn dump(&self, aside: Aside, options: &DumpOptions<'_>) -> Result<Dumped, Error> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let pid = options.pid;
         let marker = Marker {
@@ -107,9 +81,11 @@ impl Criu {
             tcp_close: options.tcp_close,
             coordination: options.coordination.clone(),
         };
-        let log = aside.0.join(LOG);
+        // Whoever finds what we could not finish needs nothing else of us.
+        marker.write(aside.path())?;
+        let log = aside.path().join(LOG);
         let mut command = self.command("dump");
-        command.arg("--tree").arg(pid.to_string()).arg("--images-dir").arg(&aside.0);
+        command.arg("--tree").arg(pid.to_string()).arg(IMAGES_DIR).arg(aside.path());
         command.args(["--log-file", LOG, "-v2", "--display-stats"]).args(BOTH_WAYS);
         if options.leave_running {
             command.arg("--leave-running");
@@ -131,8 +107,7 @@ impl Criu {
         let time = |name| Duration::from_micros(number_after(&told, name));
         let (freeze, frozen) = (time("Freezing time: "), time("Frozen time: "));
         let write = time("Memory dump time: ") + time("Memory write time: ");
-        marker.write(&aside.0)?;
-        let bytes = aside.keep(options.dir)?;
+        let bytes = aside.keep()?;
         Ok(Dumped { marker, bytes, freeze, frozen, write })
     }
 }
@@ -144,6 +119,9 @@ pub(crate) const BOTH_WAYS: [&str; 4] =
 
 /// Connections are left out of the image; what comes back in their place is over (criu(8)).
 pub(crate) const TCP_CLOSE: &str = "--tcp-close";
+
+/// The option before the directory that CRIU writes to; by the two of them a run of it is known.
+pub(crate) const IMAGES_DIR: &str = "--images-dir";
 
 const LOG: &str = "criu-dump.log";
 
@@ -171,57 +149,6 @@ fn number_after(text: &str, name: &str) -> u64 {
     rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
 
-fn parent(dir: &Path) -> &Path {
-    dir.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A directory that becomes the image, or goes away.
-struct Aside(PathBuf);
-
-impl Aside {
-    fn new(dir: &Path) -> Result<Self, Error> {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let path = parent(dir).join(format!(".{name}.criu-{}", std::process::id()));
-        let mut builder = fs::DirBuilder::new();
-        match builder.mode(0o700).create(&path) {
-            Ok(()) => Ok(Self(path)),
-            Err(source) => Err(Error::Io { path, source }),
-        }
-    }
-
-    /// Syncs it, and gives it its name. Answers its size.
-    fn keep(self, dir: &Path) -> Result<u64, Error> {
-        let io = |path: &Path| {
-            let path = path.to_owned();
-            move |source| Error::Io { path, source }
-        };
-        let mut bytes = 0;
-        for entry in fs::read_dir(&self.0).map_err(io(&self.0))? {
-            let entry = entry.map_err(io(&self.0))?;
-            bytes += entry.metadata().map_or(0, |metadata| metadata.len());
-        }
-        let opened = File::open(&self.0).map_err(io(&self.0))?;
-        nix::unistd::syncfs(&opened).map_err(|errno| io(&self.0)(errno.into()))?;
-        // Whoever restores from the old one has it open, and keeps it.
-        let old = parent(dir).join(format!(".tub-old-{}", std::process::id()));
-        let replaced = is_image(dir) && fs::rename(dir, &old).is_ok();
-        let renamed = fs::rename(&self.0, dir).map_err(io(dir));
-        if replaced && renamed.is_err() {
-            let _ = fs::rename(&old, dir);
-        } else if replaced {
-            let _ = fs::remove_dir_all(&old);
-        }
-        renamed.map(|()| bytes)
-    }
-}
-
-impl Drop for Aside {
-    fn drop(&mut self) {
-        // Gone under this name if it was kept.
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -231,17 +158,5 @@ mod tests {
         let said = "Displaying dump stats:\nFreezing time: 103 us\nFrozen time: 11565 us\n";
         assert_eq!(number_after(said, "Frozen time: "), 11565);
         assert_eq!(number_after(said, "Memory write time: "), 0);
-    }
-
-    #[test]
-    fn an_image_goes_where_nothing_or_an_empty_directory_is() {
-        let dir = std::env::temp_dir().join(format!("tub-criu-place-{}", std::process::id()));
-        Criu::place(&dir, false).unwrap();
-        fs::create_dir(&dir).unwrap();
-        Criu::place(&dir, false).unwrap();
-        fs::write(dir.join("x"), "").unwrap();
-        assert!(matches!(Criu::place(&dir, true), Err(Error::Exists { .. })));
-        fs::remove_dir_all(&dir).unwrap();
-        assert!(matches!(Criu::place(&dir.join("y"), true), Err(Error::Io { .. })));
     }
 }

@@ -6,6 +6,7 @@
 //! Not here: talking to the application (`tubthumping`); what CRIU can store.
 #![forbid(unsafe_code)]
 
+mod aside;
 mod dump;
 mod error;
 mod family;
@@ -15,6 +16,7 @@ mod marker;
 mod restore;
 mod trust;
 
+pub use aside::{Aside, abandoned};
 pub use dump::{DumpOptions, Dumped};
 pub use error::Error;
 pub use find::Criu;

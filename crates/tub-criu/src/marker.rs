@@ -15,6 +15,9 @@ use tub_units::AddrRange;
 /// The file's name.
 pub const MARKER_FILE: &str = "tub-engine.json";
 
+/// Its name as long as CRIU is not done: nobody takes such a directory for an image.
+const UNCONFIRMED: &str = "tub-engine.json.part";
+
 /// Larger than any that we write.
 const MOST_BYTES: u64 = 1 << 20;
 
@@ -102,13 +105,27 @@ impl Marker {
         }
     }
 
-    /// Writes it into `dir`.
+    /// Writes it into `dir`, which is no image before [`Self::confirm`].
     pub(crate) fn write(&self, dir: &Path) -> Result<(), Error> {
-        let path = dir.join(MARKER_FILE);
+        let path = dir.join(UNCONFIRMED);
         let text = serde_json::to_vec_pretty(self).unwrap_or_default();
         let made = File::options().write(true).create_new(true).mode(0o600).open(&path);
         made.and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
             .map_err(|source| Error::Io { path, source })
+    }
+
+    /// Whether it has been written into `dir`.
+    pub(crate) fn is_ready(dir: &Path) -> bool {
+        dir.join(UNCONFIRMED).is_file() || is_image(dir)
+    }
+
+    /// Makes an image of `dir`, which is complete.
+    pub(crate) fn confirm(dir: &Path) -> Result<(), Error> {
+        let path = dir.join(MARKER_FILE);
+        match fs::rename(dir.join(UNCONFIRMED), &path) {
+            Err(_) if is_image(dir) => Ok(()),
+            renamed => renamed.map_err(|source| Error::Io { path, source }),
+        }
     }
 }
 
@@ -121,11 +138,11 @@ fn ours(path: &Path) -> Result<(), Error> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    fn marker() -> Marker {
+    pub(crate) fn marker() -> Marker {
         Marker {
             v: 1,
             engine: "criu".into(),
@@ -153,6 +170,8 @@ mod tests {
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         assert!(!is_image(&dir));
         marker().write(&dir).unwrap();
+        assert!(!is_image(&dir));
+        Marker::confirm(&dir).unwrap();
         assert!(is_image(&dir));
         assert_eq!(Marker::read(&dir).unwrap(), marker());
         fs::write(dir.join("core-1.img"), b"x").unwrap();

@@ -65,7 +65,7 @@ impl LeftOpen {
         }
         let policies = &self.policies;
         let (mut failures, mut close, mut park) = (Vec::new(), Vec::new(), Vec::new());
-        let mut warnings = Vec::new();
+        let (mut warnings, mut listeners) = (Vec::new(), Vec::new());
         for descriptor in Descriptor::all() {
             let number = descriptor.number;
             if own.contains(&number) || self.closed.contains(&number) {
@@ -80,7 +80,12 @@ impl LeftOpen {
                 Action::Ignore => self.kept.push(descriptor),
                 Action::Close => close.push(descriptor),
                 Action::Reopen => match reopening(&descriptor) {
-                    Ok(Reopening::ByTheEngine) => self.kept.push(descriptor),
+                    Ok(Reopening::ByTheEngine) => {
+                        if descriptor.socket.family == "inet" {
+                            listeners.push(number);
+                        }
+                        self.kept.push(descriptor);
+                    }
                     Ok(Reopening::ByUs) => park.push(descriptor),
                     Err(reason) => {
                         let reason = format!("{reason} ({})", policies.place(rule));
@@ -94,6 +99,9 @@ impl LeftOpen {
             return failures;
         }
         warnings.iter().for_each(|what| warn(what));
+        // Who made its listener without SO_REUSEADDR would not get its port again for a minute after
+        // its connections have ended.
+        listeners.into_iter().for_each(socket::share_port);
         for descriptor in park {
             match descriptor.park() {
                 Ok(state) => self.parked.push(Parked { descriptor, state }),
@@ -115,7 +123,12 @@ impl LeftOpen {
             descriptor.is_socket() && (blocks || socket.is_stream && !socket.is_listening)
         };
         let ended: Vec<&Descriptor> = all.iter().filter(is_waited_on).collect();
-        ended.iter().for_each(|descriptor| socket::end(descriptor.number));
+        for descriptor in &ended {
+            if descriptor.socket.family == "inet" && !descriptor.socket.is_listening {
+                socket::share_port(descriptor.number);
+            }
+            socket::end(descriptor.number);
+        }
         let start = Instant::now();
         while start.elapsed() < OWNER_PATIENCE && ended.iter().any(|it| it.is_the_same()) {
             thread::sleep(OWNER_POLL);

@@ -1,6 +1,7 @@
 //! What a socket is, in the words that rules use.
 //!
-//! In: a number. Out: a [`Socket`]. Invariant: nothing of the socket is changed, but by [`end`].
+//! In: a number. Out: a [`Socket`]. Invariant: nothing of the socket is changed, but by [`end`] and
+//! [`share_port`].
 //! Not here: to whom it belongs.
 
 use std::ffi::c_void;
@@ -48,6 +49,20 @@ pub(crate) fn end(number: RawFd) {
     // SAFETY: shutdown(2) touches no memory. Where it fails there is nobody to be told; KERNEL: of a
     // datagram socket without a peer it wakes who waits all the same, and says ENOTCONN.
     unsafe { libc::shutdown(number, libc::SHUT_RDWR) };
+}
+
+/// Lets a listener have the port while connections that it accepted are remembered (SO_REUSEADDR): both
+/// have to be asked, the connection before it ends.
+///
+/// KERNEL: bind(2) compares `sk_reuse` with that of every socket at the port, and what waits out its
+/// TIME_WAIT keeps that of its connection (`inet_bind_conflict`, `inet_twsk_alloc`).
+pub(crate) fn share_port(number: RawFd) {
+    let on = 1_i32;
+    let size = libc::socklen_t::try_from(size_of::<i32>()).unwrap_or(0);
+    let place = (&raw const on).cast::<c_void>();
+    // SAFETY: setsockopt(2) reads `size` bytes, which `on` has. A socket that has no such option stays
+    // as it is.
+    unsafe { libc::setsockopt(number, libc::SOL_SOCKET, libc::SO_REUSEADDR, place, size) };
 }
 
 fn option(number: RawFd, option: i32) -> Option<i32> {

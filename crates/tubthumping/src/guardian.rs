@@ -1,7 +1,7 @@
 //! What is put right when a checkpoint is killed: by a second, tiny process that waits for it.
 //!
 //! In: orders, one JSON object a line, while the checkpoint goes on. Out: nothing where it ended by
-//! itself; else the half-written image is removed, and an application that waits in its mailbox is
+//! itself; else another engine is ended, the half-written image is removed, and an application that waits in its mailbox is
 //! told how it goes on.
 //! Invariant: the guardian does nothing as long as the checkpoint lives; what it does not get to do,
 //! because it was killed as well, is done later by others: the next checkpoint removes leftovers,
@@ -17,8 +17,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tub_control::mailbox;
-use tub_model::Coordination;
-use tub_units::{HostPid, RemoteAddr};
+use tub_units::{AddrRange, HostPid, RemoteAddr};
 
 /// What the guardian is told.
 #[derive(Debug, Serialize, Deserialize)]
@@ -28,6 +27,8 @@ enum Order {
     Place { dir: PathBuf },
     /// It is being written to `temporary`, and will stand at `dir`.
     Image { temporary: PathBuf, dir: PathBuf },
+    /// CRIU is about to write to `aside`, which becomes the image at `dir`, and to hold process `pid`.
+    Criu { aside: PathBuf, dir: PathBuf, pid: i32 },
     /// The application waits in its mailbox.
     Application { pid: i32, mailbox: u64, bytes: u64, resumed: Vec<u8>, killed: Vec<u8> },
     /// The checkpoint has ended by itself.
@@ -65,21 +66,22 @@ impl Guardian {
         self.tell(&Order::Image { temporary: temporary.to_owned(), dir: dir.to_owned() });
     }
 
+    /// Tells it where CRIU is going to write, and of whom.
+    pub(crate) fn watch_criu(&mut self, aside: &Path, dir: &Path, pid: HostPid) {
+        let (aside, dir) = (aside.to_owned(), dir.to_owned());
+        self.tell(&Order::Criu { aside, dir, pid: pid.0 });
+    }
+
     /// Tells it that the application waits, and for what.
-    pub(crate) fn watch_application(
-        &mut self,
-        pid: HostPid,
-        coordination: &Coordination,
-        resumed: Vec<u8>,
-    ) {
+    pub(crate) fn watch_application(&mut self, pid: HostPid, mailbox: AddrRange, resumed: Vec<u8>) {
         let killed = mailbox::encode_failed(&mailbox::Failed {
             message: "the checkpoint was killed".to_owned(),
             failures: Vec::new(),
         });
         self.tell(&Order::Application {
             pid: pid.0,
-            mailbox: coordination.mailbox.start(),
-            bytes: coordination.mailbox.len(),
+            mailbox: mailbox.start(),
+            bytes: mailbox.len(),
             resumed,
             killed: killed.unwrap_or_default(),
         });
@@ -111,12 +113,13 @@ impl Drop for Guardian {
 pub fn guard(orders: impl BufRead) {
     // Nothing that is sent to the checkpoint is meant for us.
     let _ = nix::sys::signal::SigSet::all().thread_block();
-    let (mut place, mut image, mut application) = (None, None, None);
+    let (mut place, mut image, mut application, mut criu) = (None, None, None, None);
     for line in orders.lines() {
         let order = line.ok().and_then(|line| serde_json::from_str(&line).ok());
         match order {
             Some(Order::Dismissed) => return,
             Some(Order::Place { dir }) => place = Some(dir),
+            Some(Order::Criu { aside, dir, pid }) => criu = Some((aside, dir, HostPid(pid))),
             Some(Order::Image { temporary, dir }) => image = Image::note(&temporary, dir),
             Some(Order::Application { pid, mailbox, bytes, resumed, killed }) => {
                 // Opened now: later the number may belong to somebody else.
@@ -132,6 +135,11 @@ pub fn guard(orders: impl BufRead) {
             }
             None => {}
         }
+    }
+    // A CRIU between its birth and its first instruction has our other end of the pipe; now that this
+    // is closed, there is none that could not be found.
+    if let Some((aside, dir, original)) = criu {
+        tub_criu::abandoned(&aside, &dir, original);
     }
     let complete = image.as_ref().is_some_and(Image::is_in_place);
     if let Some(application) = application {
@@ -177,10 +185,9 @@ struct Application {
 impl Application {
     fn tell(&self, complete: bool) {
         // It may have been told already, and have given the memory back.
-        let range = format!("{:x}-{:x} rw-p", self.mailbox.0, self.mailbox.1);
         let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap_or_default();
         let mut state = [0; 4];
-        let waits = maps.lines().any(|line| line.starts_with(&range))
+        let waits = maps.lines().any(|line| holds(line, self.mailbox))
             && self.memory.read_exact_at(&mut state, self.mailbox.0).is_ok()
             && u32::from_ne_bytes(state) == mailbox::WAITING;
         if waits {
@@ -188,6 +195,16 @@ impl Application {
             let _ = tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.0), letter);
         }
     }
+}
+
+/// Whether a line of `/proc/PID/maps` is private memory with all of that range in it: the kernel shows
+/// neighbours as one.
+fn holds(line: &str, (start, end): (u64, u64)) -> bool {
+    let mut words = line.split(' ');
+    let bounds = words.next().and_then(|range| range.split_once('-'));
+    let bound = |text| u64::from_str_radix(text, 16).ok();
+    let bounds = bounds.and_then(|(from, to)| Some((bound(from)?, bound(to)?)));
+    bounds.is_some_and(|(from, to)| from <= start && end <= to) && words.next() == Some("rw-p")
 }
 
 #[cfg(test)]
@@ -200,6 +217,16 @@ mod tests {
         let line = serde_json::to_string(&order).unwrap();
         assert_eq!(line, r#"{"order":"image","temporary":"/a/.b.tub-1-0","dir":"/a/b"}"#);
         assert!(matches!(serde_json::from_str(&line), Ok(Order::Image { .. })));
+    }
+
+    #[test]
+    fn a_mailbox_is_found_where_the_kernel_shows_it_as_one_with_its_neighbours() {
+        let mailbox = (0x7f00_0010_0000, 0x7f00_0020_0000);
+        assert!(holds("7f0000100000-7f0000200000 rw-p 00000000 00:00 0 ", mailbox));
+        assert!(holds("7f0000000000-7f0000300000 rw-p 00000000 00:00 0 ", mailbox));
+        assert!(!holds("7f0000100000-7f00001ff000 rw-p 00000000 00:00 0 ", mailbox));
+        assert!(!holds("7f0000100000-7f0000200000 r--p 00000000 00:00 0 ", mailbox));
+        assert!(!holds("", mailbox));
     }
 
     #[test]

@@ -101,9 +101,8 @@ int main(int count, char **words) {
         return 3;
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int server = socket(AF_INET, SOCK_STREAM, 0);
-    int on = 1; /* As servers do, whose connections are remembered for a while. */
-    if (setsockopt(server, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) ||
-        bind(server, (struct sockaddr *)&address, sizeof address) || listen(server, 8) ||
+    /* Without SO_REUSEADDR: that its connections are remembered for a while must not keep the port from copies. */
+    if (bind(server, (struct sockaddr *)&address, sizeof address) || listen(server, 8) ||
         getsockname(server, (struct sockaddr *)&address, &size))
         return 3;
     int client = connected(&address);

@@ -3,8 +3,12 @@
 use crate::jvm::{Service, WARM_UP, on_each_jdk};
 use crate::namespaces::inside;
 use crate::protocol::Application;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::time::Duration;
 use tub_testkit::{
-    Flavour, Memory, Pids, Restore, Subject, Tub, User, code, criu, is_root, skipped,
+    Flavour, Memory, Pids, Process, Restore, Subject, Tub, User, code, criu, is_root, skipped,
+    wait_for,
 };
 
 const FLAVOUR: Flavour = Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Auto };
@@ -133,7 +137,7 @@ fn criu_detached_outlives_the_command_and_a_killed_command_leaves_nobody() {
     copy.goes_on();
     let (process, command) = (copy.process(), copy.command_pid());
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(command), nix::sys::signal::SIGKILL).unwrap();
-    assert!(process.is_gone_within(std::time::Duration::from_secs(10)), "{}", process.describe());
+    assert!(process.is_gone_within(Duration::from_secs(10)), "{}", process.describe());
 }
 
 #[test]
@@ -160,7 +164,6 @@ fn a_criu_that_cannot_be_had_is_named() {
 /// By SIGKILL before it has frozen anything, and while all threads stand still: it calls a script at both moments.
 #[test]
 fn a_criu_that_is_killed_in_the_middle_leaves_an_application_that_is_told_and_goes_on() {
-    use std::os::unix::fs::PermissionsExt;
     let Some(criu) = criu() else { return };
     let options = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
     let application = Application::start(User::Root);
@@ -173,8 +176,7 @@ fn a_criu_that_is_killed_in_the_middle_leaves_an_application_that_is_told_and_go
              cut -d ' ' -f 3 {state} > {}/seen\nkill -KILL $PPID\n",
             dir.path().display()
         );
-        std::fs::write(&script, text).unwrap();
-        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o700)).unwrap();
+        write_script(&script, &text);
         let with_script = format!("--criu-option=--action-script={}", script.display());
         let killed =
             application.instance.checkpoint(&image, &[&options[..], &[&with_script]].concat());
@@ -182,9 +184,7 @@ fn a_criu_that_is_killed_in_the_middle_leaves_an_application_that_is_told_and_go
         let state = std::fs::read_to_string(dir.join("seen")).unwrap();
         assert_eq!(state.trim() == "t", moment == "post-dump", "{moment}: {state}");
         application.has_printed("after three failed", times);
-        let left = std::fs::read_dir(dir.path()).unwrap().flatten().map(|entry| entry.file_name());
-        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("image")).collect();
-        assert!(left.is_empty(), "{left:?}");
+        nothing_is_left(dir.path());
         let mut conversation = application.speak();
         conversation.asks(
             r#"{"v":1,"op":"status"}"#,
@@ -194,4 +194,60 @@ fn a_criu_that_is_killed_in_the_middle_leaves_an_application_that_is_told_and_go
     let running = [&options[..], &["--leave-running"]].concat();
     application.instance.checkpoint(&image, &running).succeeds();
     application.has_printed("after three resumed 1", 1);
+}
+
+/// The command, as by whoever wants memory: before CRIU has frozen anything, and while all threads stand still and
+/// everything is written. Left alone, CRIU would have gone on, and ended the original.
+#[test]
+fn a_command_that_is_killed_takes_criu_with_it_and_the_application_is_told() {
+    let Some(criu) = criu() else { return };
+    let options = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
+    let application = Application::start(User::Root);
+    let dir = application.instance.dir();
+    let (script, image) = (dir.join("script"), dir.join("image"));
+    for (times, moment) in [(1, "pre-dump"), (2, "post-dump")] {
+        // CRIU waits for its script: as long as it is let.
+        let text = format!(
+            "#!/bin/sh\n[ \"$CRTOOLS_SCRIPT_ACTION\" = {moment} ] || exit 0\n\
+             echo $PPID > {dir}/criu\nkill -KILL $(cut -d ' ' -f 4 /proc/$PPID/stat)\nexec sleep 5\n",
+            dir = dir.path().display()
+        );
+        write_script(&script, &text);
+        let with_script = format!("--criu-option=--action-script={}", script.display());
+        let killed =
+            application.instance.checkpoint(&image, &[&options[..], &[&with_script]].concat());
+        assert_eq!(killed.status.signal(), Some(9), "{killed}");
+        application.has_printed("after three failed", times);
+        let criu = std::fs::read_to_string(dir.join("criu")).unwrap();
+        let criu = Process::find(criu.trim().parse().unwrap());
+        let gone = criu.is_none_or(|criu| criu.is_gone_within(Duration::from_secs(10)));
+        assert!(gone, "{moment}: CRIU lives");
+        nothing_is_left(dir.path());
+        let mut conversation = application.speak();
+        conversation.asks(
+            r#"{"v":1,"op":"status"}"#,
+            r#"{"v":1,"ok":true,"event":"status","state":"running""#,
+        );
+    }
+    let running = [&options[..], &["--leave-running"]].concat();
+    application.instance.checkpoint(&image, &running).succeeds();
+    application.has_printed("after three resumed 1", 1);
+}
+
+fn write_script(script: &Path, text: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::write(script, text).unwrap();
+    std::fs::set_permissions(script, std::fs::Permissions::from_mode(0o700)).unwrap();
+}
+
+/// Of an image that there was to be.
+#[track_caller]
+fn nothing_is_left(dir: &Path) {
+    let gone = || {
+        let left = std::fs::read_dir(dir).unwrap().flatten().map(|entry| entry.file_name());
+        let left: Vec<_> = left.filter(|name| name.to_string_lossy().contains("image")).collect();
+        left.is_empty().then_some(())
+    };
+    let gone = wait_for(Duration::from_secs(10), gone);
+    assert!(gone.is_some(), "an image, or a part of it, in {}", dir.display());
 }

@@ -24,6 +24,19 @@ fn what_is_killed_while_it_is_prepared_is_not_told_to_go_on() {
     resume().fails_with(code::NO_SUCH_PROCESS, &["no note of `tub prepare`"]);
 }
 
+/// Its socket is closed meanwhile, as that of one that takes no part.
+#[test]
+fn what_is_prepared_is_told_from_what_takes_no_part() {
+    let application = Application::start(User::Ordinary);
+    let status = || tub("status", &application, User::Ordinary, &[]).succeeds().stdout;
+    tub("prepare", &application, User::Ordinary, &[]).succeeds();
+    assert!(status().contains("prepared: it waits for its image"), "{}", status());
+    let json = tub("status", &application, User::Ordinary, &["--json"]).succeeds().stdout;
+    assert!(json.contains(r#""prepared":true"#), "{json}");
+    tub("resume", &application, User::Ordinary, &[]).succeeds();
+    assert!(!status().contains("prepared"), "{}", status());
+}
+
 #[test]
 fn what_is_stopped_while_it_is_prepared_goes_on_when_it_is_continued() {
     let application = Application::start(User::Ordinary);

@@ -5,11 +5,12 @@
 
 use super::{Coordinate, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection, Report};
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
+use crate::guardian::Guardian;
 use crate::restore::{RestoreError, RestoreOptions, Restoring, letter};
 use std::path::Path;
 use tub_checkpoint::{StageTimes, TcpPolicy, deliver};
 use tub_control::{Client, Prepared, mailbox};
-use tub_criu::{Coordinated, Criu, DumpOptions, Marker};
+use tub_criu::{Aside, Coordinated, Criu, DumpOptions, Marker};
 use tub_restore::Stats;
 use tub_restore::plan::{Ids, MemoryMode, Stdio};
 use tub_units::{HostPid, RemoteAddr};
@@ -55,30 +56,34 @@ impl Engine for CriuEngine {
         let processes = tub_checkpoint::survey_tree(pid)?.members.len();
         let criu = self.find()?;
         criu.check()?;
-        Criu::place(&options.dir, options.replace)?;
+        let aside = Aside::new(&options.dir, options.replace)?;
         Criu::takes(pid)?;
         // Only the application itself knows what it came through.
         let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
         let generation = status.map_or(0, |status| status.generation) + 1;
+        let mut guardian = Guardian::start(options.guardian.as_deref());
+        guardian.watch_criu(aside.path(), &options.dir, pid);
         let prepared = coordinate()?;
-        let dumped = criu.dump(&DumpOptions {
+        let image = options.dir.display().to_string();
+        let resumed = mailbox::Resumed { image, generation };
+        let resumed = mailbox::encode_resumed(&resumed).unwrap_or_default();
+        let mailbox = prepared.as_ref().and_then(|prepared| prepared.mailbox.range());
+        if let Some(mailbox) = mailbox {
+            guardian.watch_application(pid, mailbox, resumed.clone());
+        }
+        let dump = DumpOptions {
             pid,
-            dir: &options.dir,
-            replace: options.replace,
             leave_running: options.leave_running,
             tcp_close: options.tcp == TcpPolicy::Close,
             generation,
             coordination: prepared.as_ref().map(coordinated),
             words: &self.options.words,
-        });
-        if let Some(mailbox) = prepared.as_ref().and_then(|prepared| prepared.mailbox.range()) {
+        };
+        let dumped = criu.dump(aside, &dump);
+        if let Some(mailbox) = mailbox {
             let at = RemoteAddr(mailbox.start());
             match &dumped {
-                Ok(_) if options.leave_running => {
-                    let image = options.dir.display().to_string();
-                    let resumed = mailbox::Resumed { image, generation };
-                    deliver(pid, at, &mailbox::encode_resumed(&resumed).unwrap_or_default());
-                }
+                Ok(_) if options.leave_running => deliver(pid, at, &resumed),
                 Ok(_) => {}
                 Err(error) => {
                     let (message, failures) = (crate::sentence(error), Vec::new());

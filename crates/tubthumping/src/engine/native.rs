@@ -67,7 +67,7 @@ impl Engine for NativeEngine {
             Some(Coordination { mailbox, runtime, resources })
         });
         if let (Some(coordination), Some(letters)) = (&coordination, &letters) {
-            guardian.watch_application(pid, coordination, letters.resumed.clone());
+            guardian.watch_application(pid, coordination.mailbox, letters.resumed.clone());
         }
         let leave_running = options.leave_running;
         let engine_options = Options {
