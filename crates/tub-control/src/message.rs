@@ -93,6 +93,9 @@ pub struct Prepared {
     pub runtime: String,
     /// The resources told, in order of registration, for people.
     pub resources: Vec<String>,
+    /// What the runtime has measured of itself, to be kept with the image: numbers as text, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<(String, String)>,
 }
 
 /// Where the mailbox lies in the application's memory.
@@ -351,6 +354,7 @@ mod tests {
             allowed_paths: vec!["/usr/lib/jvm".into()],
             runtime: "a runtime".into(),
             resources: vec!["Pool@1f".into()],
+            metrics: vec![("vm.uptime".into(), "1500".into())],
         }));
         let refused = Err(Refusal {
             kind: RefusalKind::ResourceFailed,

@@ -59,6 +59,7 @@ impl Application for Scripted {
             allowed_paths: vec![],
             runtime: "scripted".into(),
             resources: vec!["one".into()],
+            metrics: vec![],
         })
     }
 

@@ -53,6 +53,7 @@ pub(crate) fn checkpoint(conf: &mut Conf) -> Result<(), String> {
             allowed_paths: Vec::new(),
             runtime: "CRaC JDK".to_owned(),
             resources: Vec::new(),
+            metrics: Vec::new(),
         },
         "labels": conf.told.labels(),
         "metrics": scores.iter().map(|(name, value)| (name, value.to_string())).collect::<Vec<_>>(),

@@ -420,6 +420,7 @@ impl Application for &'static Coordinator {
             allowed_paths: Vec::new(),
             runtime: self.runtime.name.clone(),
             resources: round.names(),
+            metrics: Vec::new(),
         })
     }
 

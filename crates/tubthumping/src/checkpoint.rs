@@ -54,6 +54,19 @@ pub struct CheckpointOptions {
     pub beside: Vec<(String, Vec<u8>)>,
 }
 
+impl CheckpointOptions {
+    /// What is kept with the image: what we were told, and what the runtime has measured of itself under other
+    /// names. Of the latter only numbers, since a process may allege anything.
+    pub(crate) fn metrics_with(&self, prepared: Option<&Prepared>) -> Vec<(String, String)> {
+        let is_new = |(name, value): &&(String, String)| {
+            value.parse().is_ok_and(f64::is_finite)
+                && self.metrics.iter().all(|(own, _)| own != name)
+        };
+        let measured = prepared.map_or(&[][..], |prepared| &prepared.metrics);
+        self.metrics.iter().chain(measured.iter().filter(is_new)).cloned().collect()
+    }
+}
+
 /// Why there is no image.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

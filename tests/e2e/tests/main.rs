@@ -31,6 +31,7 @@ mod jvm_killed;
 mod jvm_late;
 mod jvm_launcher;
 mod jvm_management;
+mod jvm_metrics;
 mod jvm_options;
 mod jvm_policies;
 mod jvm_program;

@@ -78,6 +78,7 @@ fn prepared() -> Prepared {
         allowed_paths: vec!["/usr/lib/jvm".into()],
         runtime: "a runtime".into(),
         resources: vec!["Pool@1f".into()],
+        metrics: vec![("vm.uptime".into(), "1500".into())],
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::jvm::{Argument, Env, Jvm, JvmError};
 use crate::strings::unpack;
-use crate::{DESK, descriptors, perf_data, shim};
+use crate::{DESK, descriptors, perf_counters, perf_data, shim};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -64,6 +64,14 @@ impl Application for JavaApplication {
         private_fds.extend(descriptors::private());
         private_fds.sort_unstable();
         private_fds.dedup();
+        let count: usize = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let mut metrics = Vec::new();
+        while metrics.len() < count
+            && let (Some(name), Some(value)) = (answer.next(), answer.next())
+        {
+            metrics.push((name, value));
+        }
+        metrics.extend(perf_counters::metrics());
         let mut allowed_paths: Vec<String> = answer.collect();
         allowed_paths.extend(agent_directory());
         let place = mailbox.place();
@@ -76,6 +84,7 @@ impl Application for JavaApplication {
             allowed_paths,
             runtime,
             resources,
+            metrics,
         })
     }
 

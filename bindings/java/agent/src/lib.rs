@@ -34,6 +34,7 @@ mod heap;
 mod hooks;
 mod jvm;
 mod natives;
+mod perf_counters;
 mod perf_data;
 mod shim;
 mod start;

@@ -48,6 +48,13 @@ pub(crate) fn follow() {
     let _ = memory.write_all_at(&text, name.digits);
 }
 
+/// Where that file is mapped, from and to.
+pub(crate) fn mapping() -> Option<(u64, u64)> {
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let mut maps = maps.lines().filter_map(Map::parse);
+    maps.find(|map| map.perf_data_digits().is_some()).map(|map| (map.start, map.end))
+}
+
 fn find() -> Option<Name> {
     let text = fs::read_to_string("/proc/self/maps").ok()?;
     let maps: Vec<Map<'_>> = text.lines().filter_map(Map::parse).collect();

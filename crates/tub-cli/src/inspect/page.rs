@@ -32,6 +32,22 @@ impl Page {
     }
 }
 
+/// Many short texts on lines of a page's width.
+fn wrapped(texts: Vec<String>) -> Vec<String> {
+    const WIDTH: usize = 100;
+    let mut lines: Vec<String> = Vec::new();
+    for text in texts {
+        match lines.last_mut() {
+            Some(line) if line.len() + text.len() + 2 <= WIDTH => {
+                line.push_str(", ");
+                line.push_str(&text);
+            }
+            _ => lines.push(text),
+        }
+    }
+    lines
+}
+
 /// The page for people.
 pub(super) fn describe(image: &Image) -> String {
     let checkpoint = &image.checkpoint;
@@ -46,7 +62,7 @@ pub(super) fn describe(image: &Image) -> String {
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>()
     };
     page.lines("labels", named(&origin.labels));
-    page.lines("metrics", named(&origin.metrics));
+    page.lines("metrics", wrapped(named(&origin.metrics)));
     page.line("size", sizes(image));
     let hot: u64 = image.hot().iter().map(|range| range.len()).sum();
     if hot > 0 {

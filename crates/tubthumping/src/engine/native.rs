@@ -61,6 +61,7 @@ impl Engine for NativeEngine {
         let generation = origin.map_or(0, |origin| origin.generation) + 1;
         let prepared = coordinate()?;
         let letters = prepared.is_some().then(|| letters(options, generation));
+        let metrics = options.metrics_with(prepared.as_ref());
         let coordination = prepared.and_then(|prepared| {
             let mailbox = prepared.mailbox.range()?;
             let (runtime, resources) = (prepared.runtime, prepared.resources);
@@ -75,7 +76,7 @@ impl Engine for NativeEngine {
             tcp: options.tcp,
             generation,
             labels: options.labels.clone(),
-            metrics: options.metrics.clone(),
+            metrics,
             coordination,
             letters,
         };

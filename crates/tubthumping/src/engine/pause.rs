@@ -216,6 +216,7 @@ impl Engine for PauseEngine {
             return Err(untouched(PauseError::NoMailbox));
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let metrics = options.metrics_with(Some(&prepared));
         let note = Note {
             v: 1,
             engine: "pause".into(),
@@ -230,7 +231,7 @@ impl Engine for PauseEngine {
             runtime: prepared.runtime,
             resources: prepared.resources,
             labels: options.labels.clone(),
-            metrics: options.metrics.clone(),
+            metrics,
         };
         let stopping = Instant::now();
         let placed = Placed::new(&options.dir, &note);

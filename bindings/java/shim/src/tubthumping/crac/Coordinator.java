@@ -298,6 +298,8 @@ public final class Coordinator {
             Strings answer = new Strings().add("prepared").add(runtime());
             List<Integer> kept = mine.keptDescriptors();
             answer.add(names.size()).addAll(names).add(kept.size()).addAll(kept);
+            answer.add(mine.metrics().size());
+            mine.metrics().forEach((name, value) -> answer.add(name).add(value));
             return answer.addAll(mine.allowedPaths()).pack();
         }
         mine.awaitOver(REFUSAL_PATIENCE_MS);

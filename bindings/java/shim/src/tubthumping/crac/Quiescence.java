@@ -30,13 +30,15 @@ final class Quiescence {
     private Map<String, String> givenProperties = Map.of();
     private LeftOpen leftOpen;
     private List<String> allowedPaths = List.of();
+    private Map<String, String> metrics = Map.of();
 
     /**
      * Makes ready: loads what will be needed, then closes what is unreachable, then shrinks.
      *
      * @param policies what becomes of what is left open
+     * @param resources how many there are
      */
-    void begin(ResourcePolicies policies, Failures failures) throws Exception {
+    void begin(ResourcePolicies policies, int resources, Failures failures) throws Exception {
         // Everything that loads classes or opens files comes first. In a copy the first use of a
         // class would cost time, and its garbage would be in the image.
         environment = new Environment();
@@ -69,6 +71,7 @@ final class Quiescence {
         }
         // Before the heap: what they still compile is garbage afterwards.
         Agent.awaitCompilers(COMPILERS_MS);
+        metrics = Metrics.read(resources);
         heap.shrink();
         // Last, since all of the above leaves free memory behind in the native heap.
         Agent.trimNativeHeap();
@@ -104,6 +107,11 @@ final class Quiescence {
 
     List<String> allowedPaths() {
         return allowedPaths;
+    }
+
+    /** What is stored with the image, by name. */
+    Map<String, String> metrics() {
+        return metrics;
     }
 
     /** Descriptors that a rule leaves to the engine. */

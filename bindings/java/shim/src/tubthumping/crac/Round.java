@@ -4,6 +4,7 @@ import java.lang.System.Logger.Level;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import java.util.concurrent.TimeoutException;
 import jdk.crac.CheckpointException;
 import jdk.crac.Context;
@@ -169,7 +170,7 @@ final class Round implements Runnable {
 
     private boolean quiesce() {
         try {
-            quiescence.begin(policies, beforeFailures);
+            quiescence.begin(policies, resources.size(), beforeFailures);
             return beforeFailures.isEmpty();
         } catch (Throwable e) {
             beforeFailures.add(e);
@@ -364,6 +365,10 @@ final class Round implements Runnable {
 
     List<Integer> keptDescriptors() {
         return quiescence.keptDescriptors();
+    }
+
+    Map<String, String> metrics() {
+        return quiescence.metrics();
     }
 
     List<String> allowedPaths() {
