@@ -52,6 +52,7 @@ mod namespaces;
 mod output;
 mod pause;
 mod policies;
+mod policies_elsewhere;
 mod prepare;
 mod prepare_misuse;
 mod process;

@@ -13,19 +13,19 @@ use tub_testkit::{
 };
 
 /// Whose program it is: the words that start it, before the directory that it is given.
-struct Language {
+pub(crate) struct Language {
     name: &'static str,
-    words: Vec<PathBuf>,
+    pub(crate) words: Vec<PathBuf>,
     variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Language {
-    fn rust() -> Self {
+    pub(crate) fn rust() -> Self {
         let words = vec![app_left_open().to_owned()];
         Self { name: "Rust", words, variables: Vec::new() }
     }
 
-    fn python(dir: &Scratch) -> Option<Self> {
+    pub(crate) fn python(dir: &Scratch) -> Option<Self> {
         let python = PathBuf::from("/usr/bin/python3");
         if !python.exists() {
             skipped("no Python");
@@ -42,7 +42,7 @@ impl Language {
 
 impl Language {
     /// As a package in `node_modules`.
-    fn node(dir: &Scratch) -> Option<Self> {
+    pub(crate) fn node(dir: &Scratch) -> Option<Self> {
         let ask = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
         if !Command::new("node").args(["-e", ask]).status().is_ok_and(|status| status.success()) {
             skipped("no Node.js from 20 on");
@@ -65,7 +65,7 @@ impl Language {
     }
 
     /// Compiled here, into a directory that is to be kept for as long as the program runs.
-    fn c(dir: &Scratch) -> Option<Self> {
+    pub(crate) fn c(dir: &Scratch) -> Option<Self> {
         let program = dir.join("left_open");
         fs::copy(c_library(), dir.join("libtubthumping.so")).unwrap();
         let mut compiler = Command::new("cc");
@@ -101,7 +101,7 @@ fn open_to_all(dir: &Path) {
 }
 
 /// For all that the program leaves open but `data.bin`.
-const MOST: &str = "\
+pub(crate) const MOST: &str = "\
 # What the program leaves open
 type: FILE
 path: **/app.log
@@ -126,17 +126,17 @@ remoteAddress: localhost
 action: close
 ";
 
-const IGNORED: &str = "---\ntype: filedescriptor\nregex: .*/data\\.bin\naction: ignore\n";
+pub(crate) const IGNORED: &str =
+    "---\ntype: filedescriptor\nregex: .*/data\\.bin\naction: ignore\n";
 
 /// A program under way.
-struct Life {
-    instance: Instance,
-    seen: usize,
+pub(crate) struct Life {
+    pub(crate) instance: Instance,
+    pub(crate) seen: usize,
 }
 
 impl Life {
-    fn start(language: &Language, options: &[&str]) -> Self {
-        let user = User::Ordinary;
+    pub(crate) fn start(language: &Language, user: User, options: &[&str]) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let state = dir.make_dir("state");
         let policy = dir.join("policy");
@@ -156,7 +156,7 @@ impl Life {
         life
     }
 
-    fn write(&self, name: &str, text: &str) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.instance.dir().join(name);
         fs::write(&path, text).unwrap();
         path
@@ -164,13 +164,13 @@ impl Life {
 
     /// Gives an order and waits until it has been carried out.
     #[track_caller]
-    fn order(&mut self, order: &str) -> Vec<String> {
+    pub(crate) fn order(&mut self, order: &str) -> Vec<String> {
         self.instance.go(order);
         self.lines_until(&format!("did {order}"))
     }
 
     #[track_caller]
-    fn lines_until(&mut self, last: &str) -> Vec<String> {
+    pub(crate) fn lines_until(&mut self, last: &str) -> Vec<String> {
         let new = wait_for(Duration::from_secs(60), || {
             let output = self.instance.output();
             let lines: Vec<_> = output.lines().skip(self.seen).map(str::to_owned).collect();
@@ -184,7 +184,7 @@ impl Life {
 
     /// What it complains of, once that is so.
     #[track_caller]
-    fn complains(&self, of: &[&str]) {
+    pub(crate) fn complains(&self, of: &[&str]) {
         let told = wait_for(Duration::from_secs(60), || {
             let told = self.instance.complaints();
             of.iter().all(|word| told.contains(word)).then_some(())
@@ -194,7 +194,7 @@ impl Life {
 }
 
 fn follows_the_rules(language: &Language) {
-    let mut life = Life::start(language, &[]);
+    let mut life = Life::start(language, User::Ordinary, &[]);
     let dir = Arc::new(life.instance.dir().path().to_owned());
     let at = |name: &str| dir.join("state").join(name);
     let image = dir.join("image");
@@ -303,7 +303,7 @@ fn what_node_leaves_open_follows_the_rules() {
 /// Rules that forbid hold where the engine may bring back everything else, too.
 #[test]
 fn a_rule_forbids_what_would_be_restored_otherwise() {
-    let mut life = Life::start(&Language::rust(), &["--open", "restore"]);
+    let mut life = Life::start(&Language::rust(), User::Ordinary, &["--open", "restore"]);
     life.write("policy", "type: file\npath: **/data.bin\naction: error\n");
     let image = life.instance.dir().join("image");
     let data = "data.bin (descriptor ";

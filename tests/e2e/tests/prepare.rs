@@ -84,9 +84,15 @@ fn who_takes_no_part_needs_no_preparation() {
 }
 
 /// A `criu restore` in the foreground, which reaps what it restored. Both end with the test.
-struct Copy {
+pub(crate) struct Copy {
     criu: Child,
     pid: i32,
+}
+
+impl Copy {
+    pub(crate) fn start(mut restore: Command, pid: i32) -> Self {
+        Self { criu: restore.spawn().unwrap(), pid }
+    }
 }
 
 impl Drop for Copy {
@@ -103,7 +109,7 @@ impl Drop for Copy {
 }
 
 /// `criu VERB`, as somebody calls it who does not know us.
-fn call_criu(criu: &Path, verb: &str, images: &Path) -> Command {
+pub(crate) fn call_criu(criu: &Path, verb: &str, images: &Path) -> Command {
     let mut command = Command::new(criu);
     command.arg(verb).arg("--images-dir").arg(images);
     command.args(["--shell-job", "--file-locks", "--ext-unix-sk", "--manage-cgroups=ignore"]);
@@ -140,7 +146,7 @@ fn an_action_script_of_crius_has_the_application_prepare_and_go_on() {
         original.instance.wait();
         let mut restore = call_criu(&criu, "restore", &images);
         restore.arg("--action-script").arg(&product().tub);
-        let copy = Copy { criu: restore.spawn().unwrap(), pid };
+        let copy = Copy::start(restore, pid);
         original.is_well();
         assert_eq!(original.ask("/told"), TOLD_ONCE.repeat(3));
         assert_eq!(generation(User::Root, pid), Some(2));
@@ -182,7 +188,7 @@ fn a_copy_that_criu_brings_back_alone_notices_it() {
         original.instance.wait();
         let mut drawn = Vec::new();
         for life in 0..2 {
-            let copy = Copy { criu: command("restore", &images).spawn().unwrap(), pid };
+            let copy = Copy::start(command("restore", &images), pid);
             original.is_well();
             assert_eq!(original.ask("/told"), TOLD_ONCE, "life {life}");
             assert_eq!(generation(User::Root, pid), Some(1));
