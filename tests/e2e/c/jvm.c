@@ -216,12 +216,19 @@ static void checkpoint(const char *image, const char *dir, char **words) {
             fclose(file);
         }
         CHECK(score->set(conf, "vm.uptime", 1.5));
+        /* Of one attempt only. */
+        if (round == 1)
+            CHECK(score->set(conf, "vm.first", 1));
         printf("ready %d\n", round);
         fflush(stdout);
         snprintf(path, sizeof path, "go-%d", round);
         wait_for(dir, path);
         int result = api->checkpoint(conf);
         size_t size = data->get(conf, text, sizeof text - 1);
+        /* A JDK reads no more than a number, and is told how much there is. */
+        int number;
+        CHECK(data->get(conf, &number, sizeof number) == size);
+        CHECK(size < sizeof number || memcmp(&number, text, sizeof number) == 0);
         printf("round %d: %d, %zu bytes [%s]\n", round, result, size, text);
         fflush(stdout);
         is_well(open);
@@ -250,6 +257,8 @@ static int restore(const char *image, const char *bytes, int mask, char **words)
     unsigned char bits[3] = {(unsigned char)mask, 0x80, 0};
     CHECK(required->require_label(conf, "cpu.arch", mask ? "amd64" : "other"));
     CHECK(required->require_bitmap(conf, "cpu.features", bits, sizeof bits, SUBSET));
+    /* As with -XX:CheckCPUFeatures=exact. */
+    CHECK(required->require_bitmap(conf, "cpu.features", features, sizeof features, EQUALS));
     CHECK(!required->is_failed(conf, "cpu.arch"));
     if (*bytes)
         CHECK(data->set(conf, bytes, strlen(bytes)));

@@ -122,6 +122,10 @@ fn it_is_checkpointed_and_gets_up_with_what_the_restoring_one_gave() {
         copy.wait();
         let second = jvm.dir.join("image-2");
         jvm.get_up(&second, "again", 2, flavour).prints("round 2: 0, 5 bytes [again]");
+        let again = Tub::new(flavour.user, "inspect").arg(&second).arg("--json").run().succeeds();
+        assert!(json.stdout.contains("vm.first"), "{json}");
+        assert!(again.stdout.contains("vm.uptime"), "{again}");
+        assert!(!again.stdout.contains("vm.first"), "scores are of one attempt: {again}");
     });
 }
 
