@@ -18,9 +18,8 @@ use tubthumping::{
 pub(crate) struct Args {
     /// The image.
     pub(crate) dir: PathBuf,
-    /// Keep process and thread ids, in a PID namespace of their own; or take new ones.
-    #[arg(long, value_enum, default_value_t = IdsArg::Keep)]
-    pids: IdsArg,
+    #[command(flatten)]
+    pub(crate) place: PlaceArgs,
     /// Map memory on demand where the runtime is known to bear it (auto), always (lazy), or read it
     /// all (eager).
     #[arg(long, value_enum, default_value_t = MemoryArg::Auto)]
@@ -40,10 +39,6 @@ pub(crate) struct Args {
     /// Return once it runs, and let it outlive this command.
     #[arg(long)]
     detach: bool,
-    /// What to do where monotonic clocks cannot go on from where they stood, since no time namespace can
-    /// be had: let them jump forward alone, or back as well (what waits may wait as much longer).
-    #[arg(long, value_enum, default_value_t = ClocksArg::Forward)]
-    clocks: ClocksArg,
     /// Write the times of the stages to this file, as JSON, in microseconds.
     #[arg(long, value_name = "FILE")]
     stats: Option<PathBuf>,
@@ -69,6 +64,33 @@ pub(crate) struct Args {
     /// New arguments for the application.
     #[arg(last = true, value_name = "NEW-ARGS")]
     arguments: Vec<OsString>,
+}
+
+/// What a host may not give, and what is to be done without it.
+#[derive(clap::Args)]
+pub(crate) struct PlaceArgs {
+    /// Keep process and thread ids, in a PID namespace of their own; or take new ones.
+    #[arg(long, value_enum, default_value_t = IdsArg::Keep)]
+    pids: IdsArg,
+    /// What to do where monotonic clocks cannot go on from where they stood, since no time namespace can
+    /// be had: let them jump forward alone, or back as well (what waits may wait as much longer).
+    #[arg(long, value_enum, default_value_t = ClocksArg::Forward)]
+    clocks: ClocksArg,
+}
+
+impl PlaceArgs {
+    /// Those of a restore of `dir` with nothing else said.
+    pub(crate) fn options(&self, dir: &Path) -> RestoreOptions {
+        RestoreOptions {
+            dir: dir.to_owned(),
+            ids: match self.pids {
+                IdsArg::Keep => Ids::Keep,
+                IdsArg::New => Ids::New,
+            },
+            clocks_may_go_back: self.clocks == ClocksArg::Any,
+            ..RestoreOptions::default()
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -115,11 +137,6 @@ pub(crate) fn pair(text: &str) -> Result<(String, String), String> {
 /// What the arguments wish for.
 pub(crate) fn options(args: &Args) -> Result<RestoreOptions, Failure> {
     Ok(RestoreOptions {
-        dir: args.dir.clone(),
-        ids: match args.pids {
-            IdsArg::Keep => Ids::Keep,
-            IdsArg::New => Ids::New,
-        },
         memory: match args.memory {
             MemoryArg::Auto => MemoryMode::Auto,
             MemoryArg::Lazy => MemoryMode::Lazy,
@@ -133,9 +150,9 @@ pub(crate) fn options(args: &Args) -> Result<RestoreOptions, Failure> {
         arguments: args.arguments.clone(),
         data: args.data.as_deref().map_or(Ok(Vec::new()), data)?,
         detach: args.detach,
-        clocks_may_go_back: args.clocks == ClocksArg::Any,
         required_labels: args.require_label.clone(),
         criu: args.criu.options(),
+        ..args.place.options(&args.dir)
     })
 }
 
@@ -253,7 +270,7 @@ fn launch_advice(error: &LaunchError) -> (Code, &'static str) {
     }
 }
 
-fn advice(error: &RestoreError) -> (Code, &'static str) {
+pub(crate) fn advice(error: &RestoreError) -> (Code, &'static str) {
     match error {
         RestoreError::Image(_) => (Code::BadImage, "`tub verify` tells all that is wrong with it"),
         RestoreError::Host(_) => {

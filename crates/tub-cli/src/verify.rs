@@ -9,8 +9,9 @@ mod addresses;
 use crate::foreign;
 use crate::inspect::bad_image;
 use crate::report::{Code, Failure};
+use crate::restore::{PlaceArgs, advice};
 use serde_json::json;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use tub_image::Image;
 use tubthumping::{RestoreError, RestoreOptions, Stats};
@@ -20,6 +21,8 @@ use tubthumping::{RestoreError, RestoreOptions, Stats};
 pub(crate) struct Args {
     /// The image.
     dir: PathBuf,
+    #[command(flatten)]
+    place: PlaceArgs,
     /// Print the outcome as one JSON object, too.
     #[arg(long)]
     json: bool,
@@ -33,7 +36,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     let outcome = match Image::open(&args.dir) {
         Err(error) => Err(bad_image(what, &error)),
         Ok(image) => {
-            let reasons = reasons(&image);
+            let reasons = reasons(&image, &args.place);
             if reasons.is_empty() { Ok(image) } else { Err(failure(what, &reasons)) }
         }
     };
@@ -63,12 +66,15 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 struct Reason {
     text: String,
     code: Code,
+    hint: &'static str,
 }
 
+const HOST_HINT: &str = "`tub check` tells what this host allows";
+
 /// Everything that stands in the way, what is the image's own fault first.
-fn reasons(image: &Image) -> Vec<Reason> {
+fn reasons(image: &Image, place: &PlaceArgs) -> Vec<Reason> {
     let mut found = Vec::new();
-    let mut add = |code, text: String| found.push(Reason { text, code });
+    let mut add = |code, text: String| found.push(Reason { text, code, hint: HOST_HINT });
     if let Err(error) = image.verify_pages() {
         add(Code::BadImage, tubthumping::sentence(&error));
     }
@@ -88,16 +94,16 @@ fn reasons(image: &Image) -> Vec<Reason> {
     }
     // What the host allows is asked last, for asking changes this process: it may find itself in a
     // namespace of its own.
-    if let Err(error) = dry_run(&image.dir) {
-        add(Code::HostLacks, tubthumping::sentence(&error));
+    if let Err(error) = dry_run(&place.options(&image.dir)) {
+        let (text, code) = (tubthumping::sentence(&error), Code::HostLacks);
+        found.push(Reason { text, code, hint: advice(&error).1 });
     }
     found
 }
 
-/// Plans a restore with default options. What is compared above is not reported again.
-fn dry_run(dir: &Path) -> Result<(), RestoreError> {
-    let options = RestoreOptions { dir: dir.to_owned(), ..RestoreOptions::default() };
-    match tubthumping::dry_run(&options, &mut Stats::start()) {
+/// Plans a restore. What is compared above is not reported again.
+fn dry_run(options: &RestoreOptions) -> Result<(), RestoreError> {
+    match tubthumping::dry_run(options, &mut Stats::start()) {
         Ok(_) | Err(RestoreError::Host(_) | RestoreError::Image(_)) => Ok(()),
         Err(error) => Err(error),
     }
@@ -109,7 +115,7 @@ fn failure(what: String, reasons: &[Reason]) -> Failure {
     let hint = if is_image {
         "restore on a host like the first one, with the same files; or take a new checkpoint"
     } else {
-        "`tub check` tells what this host allows"
+        reasons.last().map_or(HOST_HINT, |reason| reason.hint)
     };
     Failure {
         what,
@@ -124,6 +130,18 @@ fn failure(what: String, reasons: &[Reason]) -> Failure {
 mod tests {
     use super::*;
     use crate::inspect::fixture;
+    use std::path::Path;
+
+    fn args(dir: &Path, json: bool) -> Args {
+        use clap::Parser;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let json = json.then_some("--json");
+        Line::parse_from(["verify", dir.to_str().unwrap()].into_iter().chain(json)).args
+    }
 
     #[test]
     fn an_image_of_nowhere_fails_for_every_reason_at_once() {
@@ -132,7 +150,7 @@ mod tests {
         let mut bytes = std::fs::read(&pages).unwrap();
         bytes[0] ^= 1;
         std::fs::write(&pages, bytes).unwrap();
-        let failure = main(&Args { dir: copy.0.clone(), json: false }).unwrap_err();
+        let failure = main(&args(&copy.0, false)).unwrap_err();
         assert_eq!(failure.code, Code::BadImage);
         // What this processor lacks of the image's is no matter for a test that runs on any.
         for expected in ["altered", "/app/app.jar", "/data/log", "/srv/app"] {
@@ -147,7 +165,7 @@ mod tests {
         let inventory = copy.0.join(tub_image::INVENTORY_FILE);
         let bytes = std::fs::read(&inventory).unwrap();
         std::fs::write(&inventory, &bytes[..100]).unwrap();
-        let failure = main(&Args { dir: copy.0.clone(), json: true }).unwrap_err();
+        let failure = main(&args(&copy.0, true)).unwrap_err();
         assert_eq!(failure.code, Code::BadImage);
         assert!(failure.causes[0].contains("truncated: 100 of"), "{failure:?}");
         assert!(failure.hint.contains("damaged"), "{failure:?}");

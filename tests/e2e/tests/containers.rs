@@ -123,6 +123,21 @@ fn check_tells_what_a_profile_allows_and_what_follows() {
     page.fails_with(code::HOST_LACKS, &["tracing of a child", "PTRACE_SEIZE"]);
 }
 
+/// It asks for the very restore that is possible there, and says so where another one was asked for.
+#[test]
+fn verify_asks_for_the_restore_that_is_meant() {
+    if !is_root() {
+        return skipped("needs root");
+    }
+    let mut original = Subject::new("counter", DOCKER.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let verify = || Tub::new(DOCKER.user, "verify").arg(&image);
+    verify().run().fails_with(code::HOST_LACKS, &["no PID namespace", "use --pids new"]);
+    let said = verify().args(&["--pids", "new"]).run().succeeds();
+    assert!(said.stdout.contains("would restore here"), "{said}");
+}
+
 #[test]
 fn check_leaves_nobody_behind() {
     let tub = Tub::new(User::Ordinary, "check").arg("--image").arg("/dev/shm");
