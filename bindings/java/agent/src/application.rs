@@ -104,6 +104,8 @@ impl Application for JavaApplication {
 
     fn commit(&self, deadline: Duration) {
         DESK.commit(deadline);
+        // Here, where nobody waits for it: the list of mappings takes a while to be written down.
+        perf_data::follow();
     }
 
     fn listening(&self, path: PathBuf) {

@@ -6,7 +6,7 @@
 
 use crate::jvm::{Env, Jvm, Object};
 use crate::strings::pack;
-use crate::{DESK, attach, compilers, descriptors, free_space, heap, perf_data};
+use crate::{DESK, attach, compilers, descriptors, free_space, heap};
 use jni_sys::{JNIEnv, jboolean, jint, jlong, jobject};
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
@@ -28,7 +28,6 @@ extern "system" fn Java_tubthumping_crac_Agent_awaitVerdict(
     let letter = DESK.await_letter();
     if let Letter::Restored { environment, .. } = &letter {
         attach::forget_original(pid);
-        perf_data::follow();
         for variable in environment {
             set_variable(variable);
         }

@@ -33,7 +33,7 @@ pub(crate) fn remember() {
     NAME.get_or_init(find);
 }
 
-/// Tells the JVM what the file is called now.
+/// Tells the JVM what the file is called now: in a copy, another name; in the original, the same.
 pub(crate) fn follow() {
     let Some(Some(name)) = NAME.get() else { return };
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();

@@ -1,9 +1,12 @@
 package tubthumping.crac;
 
 import java.lang.invoke.MethodHandle;
+import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 
 /**
  * The environment as {@link System#getenv()} shows it: a copy that the JDK makes once.
@@ -12,19 +15,27 @@ import java.util.Map;
  * named keep the value they had, as in a CRaC JDK.
  *
  * <p>JVM(since 17): {@code java.lang.ProcessEnvironment} on unix keeps a map of {@code Variable} to
- * {@code Value} in {@code theEnvironment}; same names on 25.
+ * {@code Value} in {@code theEnvironment}, both {@code ExternalData}; same names on 25.
  */
 final class Environment {
     private final Map<Object, Object> theEnvironment;
     private final MethodHandle variableOf;
     private final MethodHandle valueOf;
+    private final MethodHandle getBytes;
+    /** What need not be looked up: {@code K=V} as they are, a byte to a character. */
+    private final Set<String> known = new HashSet<>();
 
     @SuppressWarnings("unchecked")
-    Environment() throws ReflectiveOperationException {
+    Environment() throws Exception {
         Class<?> owner = Class.forName("java.lang.ProcessEnvironment");
         theEnvironment = (Map<Object, Object>) Internals.field(owner, "theEnvironment").get(null);
         variableOf = factory("java.lang.ProcessEnvironment$Variable");
         valueOf = factory("java.lang.ProcessEnvironment$Value");
+        Class<?> data = Class.forName("java.lang.ProcessEnvironment$ExternalData");
+        getBytes = Internals.handle(data, "getBytes");
+        for (Map.Entry<Object, Object> variable : theEnvironment.entrySet()) {
+            known.add(text(variable.getKey()) + '=' + text(variable.getValue()));
+        }
     }
 
     private static MethodHandle factory(String name) throws ReflectiveOperationException {
@@ -33,6 +44,9 @@ final class Environment {
 
     void apply(List<byte[]> variables) throws Exception {
         for (byte[] variable : variables) {
+            if (known.contains(text(variable))) {
+                continue;
+            }
             int equals = indexOfEquals(variable);
             if (equals < 0) {
                 continue;
@@ -52,6 +66,14 @@ final class Environment {
         byte[] any = {'A'};
         Object value = Internals.call(valueOf, any);
         boolean unused = value.equals(theEnvironment.get(Internals.call(variableOf, any)));
+    }
+
+    private String text(Object data) throws Exception {
+        return text((byte[]) Internals.call(getBytes, data));
+    }
+
+    private static String text(byte[] bytes) {
+        return new String(bytes, StandardCharsets.ISO_8859_1);
     }
 
     /** The first one that does not start the name: {@code =C:=…} has been seen. */

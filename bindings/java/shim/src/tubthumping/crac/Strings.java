@@ -34,12 +34,11 @@ final class Strings {
     /** The strings as they came: an environment may hold bytes that are no text. */
     static List<byte[]> unpackRaw(byte[] packed) {
         List<byte[]> strings = new ArrayList<>();
+        // A search that a warm JVM has compiled, where a loop of ours would be interpreted.
+        String text = new String(packed, StandardCharsets.ISO_8859_1);
         int start = 0;
-        for (int i = 0; i < packed.length; i++) {
-            if (packed[i] == 0) {
-                strings.add(Arrays.copyOfRange(packed, start, i));
-                start = i + 1;
-            }
+        for (int end; (end = text.indexOf('\0', start)) >= 0; start = end + 1) {
+            strings.add(Arrays.copyOfRange(packed, start, end));
         }
         return strings;
     }
