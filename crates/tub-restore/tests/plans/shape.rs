@@ -1,0 +1,139 @@
+//! Whole plans as golden text, of one process and of a tree; and what holds for every plan.
+
+use crate::sample::{checkpoint, facts, planned, runs, thread};
+use tub_image::PageRun;
+use tub_model::{Checkpoint, Fd, Task, Zombie};
+use tub_restore::plan::{
+    Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, Stdio, lower, plan,
+};
+use tub_units::{FdNumber, NsPid};
+
+pub(crate) fn assert_golden(name: &str, actual: &str) {
+    let path = format!("{}/tests/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, actual).unwrap();
+    }
+    let golden = std::fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(golden, actual, "{path} differs; read the difference, then BLESS=1");
+}
+
+#[test]
+fn a_lazy_restore_with_kept_ids() {
+    let wishes = PlanWishes { mailbox: vec![1; 64], ..PlanWishes::default() };
+    assert_golden("lazy-keep", &planned(&facts(), wishes).unwrap().to_string());
+}
+
+#[test]
+fn an_exact_restore_with_new_ids_and_no_namespaces() {
+    let facts = PlanFacts {
+        user_namespace: false,
+        time_namespace: false,
+        set_executable: false,
+        clone3: false,
+        ..facts()
+    };
+    let wishes = PlanWishes {
+        ids: Ids::New,
+        memory: MemoryMode::Eager,
+        stdio: Stdio::Inherit,
+        ..PlanWishes::default()
+    };
+    assert_golden("exact-new", &planned(&facts, wishes).unwrap().to_string());
+}
+
+/// The JVM with a worker that shares its log and holds the other end of its pipe, in a group whose
+/// leader has gone, and that worker's child, stopped, in a session of its own; and a zombie.
+fn tree() -> (Checkpoint, Vec<Vec<PageRun>>) {
+    let mut image = checkpoint();
+    let fd = |number, file| Fd { number: FdNumber(number), close_on_exec: false, file };
+    let main = image.tasks[0].clone();
+    let child = |pid, parent| Task {
+        pid: NsPid(pid),
+        parent: Some(parent),
+        vmas: vec![main.vmas[3].clone()],
+        threads: vec![thread(pid, "worker")],
+        signal_actions: Vec::new(),
+        interval_timers: Vec::new(),
+        ..main.clone()
+    };
+    let worker = Task {
+        group: NsPid(150),
+        parent_death_signal: 15,
+        fds: vec![fd(1, 3), fd(2, 1), fd(4, 2), fd(7, 4)],
+        ..child(200, 0)
+    };
+    let nested = Task {
+        group: NsPid(300),
+        session: NsPid(300),
+        stopped: Some(19),
+        fds: vec![fd(0, 0)],
+        ..child(300, 1)
+    };
+    image.tasks[0].fds.retain(|fd| fd.file != 3);
+    image.tasks.extend([worker, nested]);
+    image.zombies.push(Zombie {
+        pid: NsPid(201),
+        parent: 0,
+        group: NsPid(100),
+        session: NsPid(100),
+        name: "sh".to_owned(),
+        status: 0x100,
+    });
+    let mut runs = runs();
+    let heap = runs[0][2];
+    runs.extend([vec![heap], vec![heap]]);
+    (image, runs)
+}
+
+#[test]
+fn a_tree_with_kept_ids() {
+    let (image, runs) = tree();
+    let plan = plan(&image, &runs, &facts(), PlanWishes::default()).unwrap();
+    assert_golden("tree-keep", &plan.to_string());
+}
+
+#[test]
+fn a_tree_with_new_ids() {
+    let (image, runs) = tree();
+    let wishes = PlanWishes { ids: Ids::New, stdio: Stdio::Image, ..PlanWishes::default() };
+    let plan = plan(&image, &runs, &facts(), wishes).unwrap();
+    assert_golden("tree-new", &plan.to_string());
+}
+
+#[test]
+fn a_session_that_can_only_be_inherited_is_refused() {
+    let (mut image, runs) = tree();
+    image.tasks[1].session = NsPid(300);
+    image.tasks[1].group = NsPid(300);
+    let error = plan(&image, &runs, &facts(), PlanWishes::default()).err();
+    assert_eq!(error, Some(PlanError::Session { pid: 200, session: 300 }));
+}
+
+#[test]
+fn every_lowered_plan_fits_its_range() {
+    for memory in [MemoryMode::Lazy, MemoryMode::Eager] {
+        let wishes = PlanWishes { memory, mailbox: vec![3; 5000], ..PlanWishes::default() };
+        let plan = planned(&facts(), wishes).unwrap();
+        let task = &plan.tasks[0];
+        let lowered = lower(&plan, task);
+        assert!(lowered.data.len() as u64 <= task.blob.len() - plan.code_bytes);
+    }
+}
+
+#[test]
+fn nothing_that_may_fail_comes_after_the_point_of_no_return() {
+    let plan = planned(&facts(), PlanWishes::default()).unwrap();
+    let after = plan.tasks[0].programs[0].ops.iter().skip_while(|op| **op != PlanOp::AwaitGo);
+    for op in after {
+        let harmless = matches!(
+            op,
+            PlanOp::AwaitGo
+                | PlanOp::ArmPosixTimer(_)
+                | PlanOp::SetIntervalTimer(_)
+                | PlanOp::Close { .. }
+                | PlanOp::Meet(_)
+                | PlanOp::Resume { .. }
+        );
+        assert!(harmless, "{op}");
+    }
+}
