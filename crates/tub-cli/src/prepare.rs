@@ -70,10 +70,13 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
             args.within
         );
     } else {
-        println!("process {pid} takes no part: it was not started by `tub run`, and can be frozen");
+        println!("process {pid} takes no part, and can be frozen: {NO_PART}");
     }
     Ok(ExitCode::SUCCESS)
 }
+
+/// Why a process is not told.
+pub(crate) const NO_PART: &str = "nothing in it listens (a JVM does that is started by `tub run`; any other program calls the library)";
 
 /// Another checkpoint of it is under way.
 pub(crate) fn busy(pid: HostPid, cause: &str, hint: String) -> Failure {
@@ -108,8 +111,10 @@ pub(crate) fn prepare_and_note(
         let hint = format!("take its image, or `tub resume {pid}`");
         return Err(busy(pid, "it is prepared already, and waits for its image", hint));
     }
-    let prepared = tubthumping::prepare(pid, agent, timeout, within)
-        .map_err(|error| failure(pid, Path::new(""), &error))?;
+    let prepared = tubthumping::prepare(pid, agent, timeout, within).map_err(|error| Failure {
+        what: format!("process {pid} cannot be prepared"),
+        ..failure(pid, Path::new(""), &error)
+    })?;
     let Some(prepared) = prepared else { return Ok(false) };
     if let Err(error) = note(&record(pid), &prepared) {
         // Without it `tub resume` could not reach the process.

@@ -1,6 +1,6 @@
 //! `tub status`: where a process stands, and what is in the way of a checkpoint.
 
-use crate::prepare::noted;
+use crate::prepare::{NO_PART, noted};
 use crate::report::{Code, Failure};
 use std::process::ExitCode;
 use tubthumping::{Client, ClientError, EngineError, HostPid};
@@ -67,7 +67,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         None if prepared => {
             println!("prepared: it waits for its image, or until `tub resume {pid}` has it go on")
         }
-        None => println!("takes no part: it was not started by `tub run`"),
+        None => println!("takes no part: {NO_PART}"),
     }
     for member in &seen.members[1..] {
         println!("descendant  {} ({})", member.pid, member.stat.comm);

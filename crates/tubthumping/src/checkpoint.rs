@@ -8,12 +8,12 @@ use crate::attach::{self, AttachError, LateAgent};
 use crate::engine::{COMMIT_DEADLINE, CriuOptions, EngineKind, PauseError, Report, engine};
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tub_checkpoint::{
     Error as EngineError, OpenPolicy, Outcome, Refusal, RefusalKind, SurveyedTree, TcpPolicy,
     application_open, cannot_end, control_sockets, has_ended, survey_running, unsupported_tree,
 };
-use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared};
+use tub_control::{Client, ClientError, OpenResource, OpenResourceKind, OpenRule, Prepared, State};
 use tub_units::HostPid;
 
 /// How a checkpoint is to be taken.
@@ -161,6 +161,7 @@ impl CheckpointError {
 /// whether it was stopped meanwhile.
 pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, CheckpointError> {
     let engine = engine(options.engine, &options.criu);
+    let mut told = false;
     let mut tell = || {
         let find = |tree: &SurveyedTree, prepared: &Prepared| in_the_way(tree, prepared, options);
         if let Some(prepared) = &options.prepared {
@@ -171,15 +172,43 @@ pub fn checkpoint(pid: HostPid, options: &CheckpointOptions) -> Result<Report, C
             };
         }
         let Some(client) = reach(pid, options.late_agent.as_ref())? else { return Ok(None) };
-        coordinate(pid, client, options.timeout, COMMIT_DEADLINE, &find).map(Some)
+        let prepared = coordinate(pid, client, options.timeout, COMMIT_DEADLINE, &find)?;
+        told = true;
+        Ok(Some(prepared))
     };
     let result = engine.checkpoint(pid, options, &mut tell);
+    if told && (result.is_err() || options.leave_running || options.engine == EngineKind::Sim) {
+        await_answer(pid);
+    }
     result.map_err(|error| match error.process() {
         Outcome::Untouched | Outcome::Thawed if has_ended(pid) => {
             CheckpointError::Ended(Box::new(error))
         }
         _ => error,
     })
+}
+
+/// How long an application that goes on is waited for. One whose hooks take longer is left to itself.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+
+/// Waits until an application that was told answers again. Until then its socket is closed, and who came
+/// with the next checkpoint would take it for one that takes no part.
+fn await_answer(pid: HostPid) {
+    let since = Instant::now();
+    while since.elapsed() < AFTERWARDS && !has_ended(pid) && !is_running(pid).unwrap_or(false) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Whether the application listens again, and its resources have been told.
+pub(crate) fn is_running(pid: HostPid) -> Result<bool, ClientError> {
+    let Some(mut client) = Client::find(pid)? else { return Ok(false) };
+    match client.status() {
+        Ok(status) => Ok(status.state == State::Running),
+        // It was about to close its socket, or to open another.
+        Err(ClientError::Ended { .. } | ClientError::Io { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 /// Finds what stands in the way of a prepared process.

@@ -8,11 +8,12 @@
 //! and an application stops waiting at its deadline.
 //! Not here: the threads of the original. They need nobody (docs/decisions/0009).
 
+use crate::waiting::waits_in;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{BufRead, Write};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -125,10 +126,11 @@ pub fn guard(orders: impl BufRead) {
                 // Opened now: later the number may belong to somebody else.
                 let path = format!("/proc/{pid}/mem");
                 let memory = File::options().read(true).write(true).open(path).ok();
-                application = memory.map(|memory| Application {
+                let mailbox = AddrRange::with_len(mailbox, bytes);
+                application = memory.zip(mailbox).map(|(memory, mailbox)| Application {
                     memory,
-                    pid,
-                    mailbox: (mailbox, mailbox + bytes),
+                    pid: HostPid(pid),
+                    mailbox,
                     resumed,
                     killed,
                 });
@@ -176,8 +178,8 @@ fn identity(dir: &Path) -> Option<(u64, u64)> {
 /// An application that waits in its mailbox.
 struct Application {
     memory: File,
-    pid: i32,
-    mailbox: (u64, u64),
+    pid: HostPid,
+    mailbox: AddrRange,
     resumed: Vec<u8>,
     killed: Vec<u8>,
 }
@@ -185,26 +187,12 @@ struct Application {
 impl Application {
     fn tell(&self, complete: bool) {
         // It may have been told already, and have given the memory back.
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.pid)).unwrap_or_default();
-        let mut state = [0; 4];
-        let waits = maps.lines().any(|line| holds(line, self.mailbox))
-            && self.memory.read_exact_at(&mut state, self.mailbox.0).is_ok()
-            && u32::from_ne_bytes(state) == mailbox::WAITING;
-        if waits {
+        if waits_in(&self.memory, self.pid, self.mailbox) {
             let letter = if complete { &self.resumed } else { &self.killed };
-            let _ = tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.0), letter);
+            let _ =
+                tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.start()), letter);
         }
     }
-}
-
-/// Whether a line of `/proc/PID/maps` is private memory with all of that range in it: the kernel shows
-/// neighbours as one.
-fn holds(line: &str, (start, end): (u64, u64)) -> bool {
-    let mut words = line.split(' ');
-    let bounds = words.next().and_then(|range| range.split_once('-'));
-    let bound = |text| u64::from_str_radix(text, 16).ok();
-    let bounds = bounds.and_then(|(from, to)| Some((bound(from)?, bound(to)?)));
-    bounds.is_some_and(|(from, to)| from <= start && end <= to) && words.next() == Some("rw-p")
 }
 
 #[cfg(test)]
@@ -217,16 +205,6 @@ mod tests {
         let line = serde_json::to_string(&order).unwrap();
         assert_eq!(line, r#"{"order":"image","temporary":"/a/.b.tub-1-0","dir":"/a/b"}"#);
         assert!(matches!(serde_json::from_str(&line), Ok(Order::Image { .. })));
-    }
-
-    #[test]
-    fn a_mailbox_is_found_where_the_kernel_shows_it_as_one_with_its_neighbours() {
-        let mailbox = (0x7f00_0010_0000, 0x7f00_0020_0000);
-        assert!(holds("7f0000100000-7f0000200000 rw-p 00000000 00:00 0 ", mailbox));
-        assert!(holds("7f0000000000-7f0000300000 rw-p 00000000 00:00 0 ", mailbox));
-        assert!(!holds("7f0000100000-7f00001ff000 rw-p 00000000 00:00 0 ", mailbox));
-        assert!(!holds("7f0000100000-7f0000200000 r--p 00000000 00:00 0 ", mailbox));
-        assert!(!holds("", mailbox));
     }
 
     #[test]

@@ -6,13 +6,14 @@
 //! Not here: where a [`Preparation`] is kept meanwhile (`tub-cli`).
 
 use crate::LateAgent;
-use crate::checkpoint::{CheckpointError, application_left_open, coordinate, reach};
+use crate::checkpoint::{CheckpointError, application_left_open, coordinate, is_running, reach};
+use crate::waiting::waits_in;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 use tub_checkpoint::{SurveyedTree, deliver, deliver_to, survey_tree};
-use tub_control::{Client, ClientError, Prepared, State, mailbox};
-use tub_units::{HostPid, RemoteAddr};
+use tub_control::mailbox::{self, HEADER_BYTES};
+use tub_control::{Client, ClientError, Prepared};
+use tub_units::{AddrRange, HostPid, RemoteAddr};
 
 /// A process that waits for its image to be taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,13 +98,13 @@ pub fn resume(
     if !preparation.is_alive() {
         return Err(ResumeError::Gone { pid });
     }
-    if is_running(pid)? {
+    if is_running(pid).map_err(ResumeError::Coordination)? {
         return Ok(false);
     }
     deliver(pid, RemoteAddr(preparation.mailbox), &letter(preparation, failed));
     let told = Instant::now();
     while told.elapsed() < timeout {
-        if is_running(pid)? {
+        if is_running(pid).map_err(ResumeError::Coordination)? {
             return Ok(true);
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -117,15 +118,9 @@ pub fn leave_word(preparation: &Preparation, failed: Option<&str>) {
     let Preparation { pid, mailbox, .. } = *preparation;
     let path = format!("/proc/{pid}/mem");
     let Ok(memory) = File::options().read(true).write(true).open(path) else { return };
+    let Some(header) = AddrRange::with_len(mailbox, HEADER_BYTES as u64) else { return };
     // After a look at who it is: by now the number may be somebody else's.
-    let starts = format!("{mailbox:x}-");
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    let mut state = [0; 4];
-    let waits = preparation.is_alive()
-        && maps.lines().any(|line| line.starts_with(&starts))
-        && memory.read_exact_at(&mut state, mailbox).is_ok()
-        && u32::from_ne_bytes(state) == mailbox::WAITING;
-    if waits {
+    if preparation.is_alive() && waits_in(&memory, pid, header) {
         // It may have ended this moment, and nobody is there to be told.
         let _ = deliver_to(&memory, RemoteAddr(mailbox), &letter(preparation, failed));
     }
@@ -143,17 +138,4 @@ fn letter(preparation: &Preparation, failed: Option<&str>) -> Vec<u8> {
         }),
     };
     letter.unwrap_or_default()
-}
-
-/// Whether the application listens again, and its resources have been told.
-fn is_running(pid: HostPid) -> Result<bool, ResumeError> {
-    let Some(mut client) = Client::find(pid).map_err(ResumeError::Coordination)? else {
-        return Ok(false);
-    };
-    match client.status() {
-        Ok(status) => Ok(status.state == State::Running),
-        // It was about to close its socket, or to open another.
-        Err(ClientError::Ended { .. } | ClientError::Io { .. }) => Ok(false),
-        Err(error) => Err(ResumeError::Coordination(error)),
-    }
 }

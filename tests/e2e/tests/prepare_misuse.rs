@@ -24,6 +24,26 @@ fn what_is_killed_while_it_is_prepared_is_not_told_to_go_on() {
     resume().fails_with(code::NO_SUCH_PROCESS, &["no note of `tub prepare`"]);
 }
 
+/// Each of them is told: `tub checkpoint` returns when the application answers again, and not before.
+#[test]
+fn checkpoints_one_right_after_another_are_all_told() {
+    let application = Application::start(User::Ordinary);
+    let dir = application.instance.dir();
+    for round in 1..=5 {
+        let image = dir.join(format!("image-{round}"));
+        let took = application.instance.checkpoint(&image, &["--leave-running"]).succeeds();
+        assert!(took.stdout.contains("it goes on"), "{took}");
+        let said = Tub::new(User::Ordinary, "inspect").arg(&image).run().succeeds().stdout;
+        assert!(said.contains("runtime       Rust"), "{said}");
+    }
+    application.has_printed("after three resumed", 5);
+    let sim = ["--engine", "sim"];
+    for _ in 0..3 {
+        application.instance.checkpoint(&dir.join("none"), &sim).succeeds();
+    }
+    application.has_printed("after three resumed", 8);
+}
+
 /// Its socket is closed meanwhile, as that of one that takes no part.
 #[test]
 fn what_is_prepared_is_told_from_what_takes_no_part() {
