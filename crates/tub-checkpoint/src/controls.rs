@@ -22,6 +22,11 @@ const GET_REGISTRATIONS: u64 = 1 << 9;
 /// MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED and _PRIVATE_EXPEDITED.
 const REGISTER_EXPEDITED: u32 = 1 << 2 | 1 << 4;
 
+/// asm/prctl.h: KERNEL(since 5.16), Documentation/arch/x86/xstate.rst.
+const ARCH_GET_XCOMP_PERM: u64 = 0x1022;
+/// Bit of the tiles' data, the one component that a process has to ask for.
+const XFEATURE_XTILE_DATA: u64 = 1 << 18;
+
 /// Asks for the switches of the process.
 pub(crate) fn collect(caller: &mut Caller<'_>, survey: &Survey) -> Result<Controls> {
     let prctl = libc::SYS_prctl;
@@ -34,6 +39,14 @@ pub(crate) fn collect(caller: &mut Caller<'_>, survey: &Survey) -> Result<Contro
     let memory_failure = caller
         .ask_if_known(prctl, [PR_MCE_KILL_GET, 0, 0, 0, 0, 0])?
         .unwrap_or(MEMORY_FAILURE_DEFAULT);
+    let args = [ARCH_GET_XCOMP_PERM, caller.scratch.0, 0, 0, 0, 0];
+    let tiles = match caller.ask_if_known(libc::SYS_arch_prctl, args)? {
+        Some(_) => {
+            let [components] = caller.words()?;
+            components & XFEATURE_XTILE_DATA != 0
+        }
+        None => false,
+    };
     let core_filter = bytes(&format!("/proc/{}/coredump_filter", survey.pid)).ok();
     let core_filter = core_filter
         .and_then(|text| u32::from_str_radix(String::from_utf8_lossy(&text).trim(), 16).ok());
@@ -43,6 +56,7 @@ pub(crate) fn collect(caller: &mut Caller<'_>, survey: &Survey) -> Result<Contro
         memory_failure,
         no_write_execute: known(caller.ask_if_known(prctl, [PR_GET_MDWE, 0, 0, 0, 0, 0])?),
         core_filter: core_filter.unwrap_or(CORE_FILTER_DEFAULT),
+        tiles,
     })
 }
 

@@ -13,4 +13,6 @@ pub struct Controls {
     pub no_write_execute: u32,
     /// `/proc/PID/coredump_filter`.
     pub core_filter: u32,
+    /// `arch_prctl(ARCH_GET_XCOMP_PERM)`: whether its threads may use tiles of AMX.
+    pub tiles: bool,
 }

@@ -106,6 +106,7 @@ fn task() -> Task {
             memory_failure: 2,
             no_write_execute: 1,
             core_filter: 0x33,
+            tiles: true,
         },
         limits: vec![Limit { resource: 7, soft: 1024, hard: u64::MAX }],
         mm: MmFields {

@@ -45,18 +45,26 @@ struct ControlsRecord {
     memory_failure: u32,
     no_write_execute: u32,
     core_filter: u32,
+    tiles: bool,
 }
 
 impl ControlsRecord {
     fn new(controls: Controls) -> Self {
-        let Controls { secure_bits, membarrier, memory_failure, no_write_execute, core_filter } =
-            controls;
-        Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter }
+        let Controls {
+            secure_bits,
+            membarrier,
+            memory_failure,
+            no_write_execute,
+            core_filter,
+            tiles,
+        } = controls;
+        Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter, tiles }
     }
 
     fn into_model(self) -> Controls {
-        let Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter } = self;
-        Controls { secure_bits, membarrier, memory_failure, no_write_execute, core_filter }
+        let Self { secure_bits, membarrier, memory_failure, no_write_execute, core_filter, tiles } =
+            self;
+        Controls { secure_bits, membarrier, memory_failure, no_write_execute, core_filter, tiles }
     }
 }
 

@@ -194,6 +194,8 @@ pub enum PlanOp {
     RegisterMembarrier(u32),
     /// `prctl(PR_MCE_KILL, PR_MCE_KILL_SET, …)`.
     SetMemoryFailure(u32),
+    /// `arch_prctl(ARCH_REQ_XCOMP_PERM)`: leave to use tiles of AMX.
+    AskForTiles,
     /// `personality(2)`.
     SetPersonality(u32),
     /// Sets a resource limit, as far as allowed.
@@ -368,6 +370,7 @@ impl fmt::Display for PlanOp {
             Self::Prctl { name, value, .. } => write!(f, "prctl          {name} {value}"),
             Self::RegisterMembarrier(command) => write!(f, "membarrier     {command:#x}"),
             Self::SetMemoryFailure(value) => write!(f, "memory-failure {value}"),
+            Self::AskForTiles => write!(f, "tiles"),
             Self::SetPersonality(p) => write!(f, "personality    {p:x}"),
             Self::SetLimit(l) => write!(f, "limit          {} {} {}", l.resource, l.soft, l.hard),
             Self::SetIntervalTimer(t) => {

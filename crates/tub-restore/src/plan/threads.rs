@@ -112,6 +112,11 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
             ops.push(PlanOp::StoreTid(main.clear_child_tid));
         }
     }
+    if task.controls.tiles {
+        // Threads have it of the main one. The kernel looks whether alternate stacks have room for a
+        // frame with tiles, which those of the image have: the original could not set smaller ones.
+        ops.push(PlanOp::AskForTiles);
+    }
     own_state(ops, task, main);
     if let Some(awakening) = wishes.standby {
         standby::park(ops, awakening);

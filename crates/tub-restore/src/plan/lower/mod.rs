@@ -24,6 +24,8 @@ const OP_BYTES: u64 = size_of::<RawOp>() as u64;
 const SYS_ARCH_PRCTL: i64 = 158;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
+const ARCH_REQ_XCOMP_PERM: u64 = 0x1023;
+const XFEATURE_XTILE_DATA: u64 = 18;
 const ARCH_MAP_VDSO_64: u64 = 0x2003;
 /// Offset of `sigev_notify_thread_id` in `struct sigevent` (asm-generic/siginfo.h), which has 64 bytes.
 const EVENT_THREAD: u64 = 16;
@@ -364,6 +366,9 @@ impl Lowering<'_> {
             PlanOp::SetMemoryFailure(value) => {
                 let args = [number(libc::PR_MCE_KILL), 1, u64::from(*value), 0, 0];
                 self.may_fail(libc::SYS_prctl, &args);
+            }
+            PlanOp::AskForTiles => {
+                self.call(SYS_ARCH_PRCTL, &[ARCH_REQ_XCOMP_PERM, XFEATURE_XTILE_DATA]);
             }
             PlanOp::SetPersonality(p) => self.call(libc::SYS_personality, &[u64::from(*p)]),
             PlanOp::SetLimit(l) => {
