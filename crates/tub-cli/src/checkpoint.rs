@@ -233,12 +233,17 @@ pub(crate) fn now() -> u64 {
 
 /// Where the image goes, with what is known now in the place of placeholders.
 fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
-    let dir = pattern(args, pid);
-    if !args.placeholders {
+    // Asked for nothing where the path is whole.
+    let is_asked = args.image.is_none() || args.placeholders;
+    let client = is_asked.then(|| tubthumping::Client::find(pid).ok().flatten()).flatten();
+    let status = client.and_then(|mut client| client.status().ok());
+    let wished = status.as_ref().filter(|_| args.image.is_none());
+    let has_placeholders = args.placeholders || wished.is_some_and(|status| status.placeholders);
+    let generation = status.as_ref().map(|status| status.generation);
+    let dir = pattern(args, pid, status.and_then(|status| status.image));
+    if !has_placeholders {
         return Ok(dir);
     }
-    let status = tubthumping::Client::find(pid).ok().flatten();
-    let generation = status.and_then(|mut client| Some(client.status().ok()?.generation));
     let mut uuid = [0; 16];
     let random = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut uuid));
     random.map_err(|error| Failure::new("/dev/urandom cannot be read", &error, Code::Failed))?;
@@ -266,18 +271,9 @@ fn started(pid: HostPid) -> Option<u64> {
 }
 
 /// Without `--image`: where `tub run --image` said, else a fresh name here.
-fn pattern(args: &Args, pid: HostPid) -> PathBuf {
-    if let Some(dir) = &args.image {
-        return dir.clone();
-    }
-    let wished = tubthumping::Client::find(pid)
-        .ok()
-        .flatten()
-        .and_then(|mut client| client.status().ok()?.image);
-    if let Some(dir) = wished {
-        return dir.into();
-    }
-    PathBuf::from(format!("tub-{pid}-{}", now()))
+fn pattern(args: &Args, pid: HostPid, wished: Option<String>) -> PathBuf {
+    let wished = args.image.clone().or(wished.map(PathBuf::from));
+    wished.unwrap_or_else(|| format!("tub-{pid}-{}", now()).into())
 }
 
 /// Why a checkpoint that would have gone to `dir` was not taken.

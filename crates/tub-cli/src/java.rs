@@ -7,7 +7,7 @@
 //! Not here: how the options are found and read (`java_options`).
 
 use crate::foreign;
-use crate::java_options::place::{Start, at_start};
+use crate::java_options::place::{Start, at_restore, at_start};
 use crate::java_options::{
     CommandLine, CpuCheck, LAST_VARIABLE, OptionError, VARIABLES, expand, with_last_variable,
     with_variable,
@@ -66,6 +66,7 @@ pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
         match (settable, reason) {
             (Ok(words), None) => {
                 command.arg("restore").arg(image).args(line.restore_options()).arg("--");
+                command.envs(next_image(&line)?);
                 return Err(become_program(command.args(words)));
             }
             (_, Some(Unavailable { reason, .. })) if line.may_start_instead() => {
@@ -99,6 +100,19 @@ pub(crate) fn java(args: &Args) -> Result<ExitCode, Failure> {
     command.args(["run", "--image", &image]).args(line.run_options());
     command.arg("--").arg(stock).args(line.stock_words());
     Err(become_program(&mut command))
+}
+
+/// What has a copy ask for its own image in the place that the command line of the restore names.
+fn next_image(line: &CommandLine) -> Result<Vec<(&'static str, OsString)>, Failure> {
+    let Some(pattern) = line.checkpoint_to() else { return Ok(Vec::new()) };
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let filled =
+        at_restore(&pattern.to_string_lossy(), processors).map_err(|error| usage(&error))?;
+    let here = env::current_dir()
+        .map_err(|error| Failure::new("cannot find the working directory", &error, Code::Failed))?;
+    let here = PathBuf::from(here.to_string_lossy().replace('%', "%%"));
+    // The options of its checkpoints, which may be of either kind, stay those of its start.
+    Ok(vec![("TUB_IMAGE", here.join(filled).into()), ("TUB_IMAGE_PLACEHOLDERS", "1".into())])
 }
 
 /// `jcmd`.

@@ -76,6 +76,9 @@ pub struct Status {
     pub generation: u64,
     /// Where it asks for its image, if it does.
     pub image: Option<String>,
+    /// Whether that is a name with placeholders of CRaC's, to be filled in when the image is taken.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub placeholders: bool,
 }
 
 /// The answer to [`Operation::Prepare`].

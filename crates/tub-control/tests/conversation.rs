@@ -37,6 +37,7 @@ impl Application for Scripted {
             resources: vec!["one".into()],
             generation: 0,
             image: None,
+            placeholders: false,
         }
     }
 

@@ -368,12 +368,14 @@ impl Application for &'static Coordinator {
             Some(Phase::Prepared) => Stand::Prepared,
             Some(_) => Stand::Preparing,
         };
+        let (image, placeholders) = engine::wished_image();
         Status {
             state: stand,
             runtime: self.runtime.name.clone(),
             resources: global_context().names(),
             generation: state.generation,
-            image: std::env::var("TUB_IMAGE").ok().filter(|image| !image.is_empty()),
+            image,
+            placeholders,
         }
     }
 

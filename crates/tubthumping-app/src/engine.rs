@@ -1,7 +1,7 @@
 //! Starts the engine from inside, for an application that asks for its own checkpoint.
 //!
-//! In: `TUB_COMMAND`, `TUB_IMAGE` and `TUB_CHECKPOINT_OPTIONS`, or the same by name. Out: a `tub
-//! checkpoint` of this process, and where it leaves its messages.
+//! In: `TUB_COMMAND`, `TUB_IMAGE`, `TUB_IMAGE_PLACEHOLDERS` and `TUB_CHECKPOINT_OPTIONS`, or the same by name.
+//! Out: a `tub checkpoint` of this process, and where it leaves its messages.
 //! Invariant: the engine is no child of this process, which could not be restored with one; and
 //! no descriptor of this process leads to it.
 //! Not here: waiting for it.
@@ -97,10 +97,22 @@ fn set(name: &str) -> Option<OsString> {
     env::var_os(name).filter(|value| !value.is_empty())
 }
 
+/// Where the image goes that this process asks for, if it does; and whether that is a name to be filled
+/// in when it is taken.
+pub fn wished_image() -> (Option<String>, bool) {
+    let image = set("TUB_IMAGE").and_then(|image| image.into_string().ok());
+    (image, set("TUB_IMAGE_PLACEHOLDERS").is_some())
+}
+
 /// More options of the command: those that whoever started this process wishes for.
 fn options() -> Vec<String> {
+    const PLACEHOLDERS: &str = "--placeholders";
     let options = env::var("TUB_CHECKPOINT_OPTIONS").unwrap_or_default();
-    options.split_whitespace().map(str::to_owned).collect()
+    let mut options: Vec<String> = options.split_whitespace().map(str::to_owned).collect();
+    if wished_image().1 && !options.iter().any(|option| option == PLACEHOLDERS) {
+        options.push(PLACEHOLDERS.to_owned());
+    }
+    options
 }
 
 fn run(command: &OsStr, image: &OsStr, words: &[String], stdin: Stdio) -> io::Result<Started> {

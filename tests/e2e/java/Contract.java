@@ -169,6 +169,15 @@ public final class Contract {
         CountDownLatch telling = new CountDownLatch(1);
         CountDownLatch registered = new CountDownLatch(1);
         AtomicReference<Throwable> thrown = new AtomicReference<>();
+        AtomicReference<Throwable> disturbed = new AtomicReference<>();
+        Thread waiting = new Thread(() -> {
+            await(telling);
+            try {
+                register(global, "disturbed", Contract::nothing, Contract::nothing);
+            } catch (Throwable e) {
+                disturbed.set(e);
+            }
+        });
         Thread patient = new Thread(() -> {
             await(telling);
             register(global, "patient", Contract::nothing, Contract::nothing);
@@ -185,11 +194,15 @@ public final class Contract {
         });
         patient.start();
         interrupted.start();
+        waiting.start();
         register(global, "teller", context -> {
             telling.countDown();
             interrupted.join(30_000);
             Life.eventually("patience", () -> patient.getState() == Thread.State.WAITING);
             Life.same("registered meanwhile", 1L, registered.getCount());
+            Life.eventually("wait", () -> waiting.getState() == Thread.State.WAITING);
+            waiting.interrupt();
+            waiting.join(30_000);
             throw new IllegalStateException("enough");
         }, context -> Life.check(registered.await(30, java.util.concurrent.TimeUnit.SECONDS), "still blocked"));
         try {
@@ -201,6 +214,8 @@ public final class Contract {
         String text = String.valueOf(thrown.get());
         Life.check(text.startsWith("java.lang.RuntimeException: Interrupted thread tried to block in registration of hasty in "),
                 text);
+        text = String.valueOf(disturbed.get());
+        Life.check(text.startsWith("java.lang.RuntimeException: Interrupted while trying to register disturbed"), text);
         Life.same("told", List.of("before teller", "after teller"), TOLD);
     }
 

@@ -6,6 +6,7 @@ use crate::jvm::on_each_jdk;
 use crate::jvm_jdk::Crac;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use tub_testkit::{Finished, Instance, Tub, User, code, criu, run_bounded};
@@ -199,6 +200,42 @@ fn inherited_descriptors_are_ignored_by_their_numbers_and_paths() {
         drop(copy);
         let (original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr"], "plain");
         assert_eq!(leads(&original), [""; 4], "{}", original.tell());
+    });
+}
+
+/// The place may be another one for each restore, whoever asks for the copy's image.
+#[test]
+fn a_restore_says_where_the_image_of_the_copy_goes() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let (mut original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr"], "plain");
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        let image = crac.dir.join("cr");
+        let id = |image: &Path| Tub::new(User::Ordinary, "inspect").arg(image).run().succeeds();
+        let first = id(&image).stdout;
+        for (pattern, by_jcmd, expected) in
+            [("next-%02g-%%", true, "next-02-%"), ("inside-%g", false, "inside-2")]
+        {
+            let port = free_port();
+            let mut command = crac.program("java");
+            command.arg("-XX:CRaCRestoreFrom=cr").arg(format!("-XX:CRaCCheckpointTo={pattern}"));
+            command.env("SERVICE_PORT", port.to_string());
+            let ready = |_: &str| get(port, "/").is_ok().then_some(());
+            let mut copy = Instance::start("crac jdk restored", &crac.dir, command, ready);
+            if by_jcmd {
+                crac.jcmd(copy.pid()).succeeds();
+            } else {
+                assert_eq!(first_answer(port, "/checkpoint").as_deref(), Some("asked for"));
+            }
+            copy.wait();
+            let next = crac.dir.join(expected);
+            assert!(next.is_dir(), "no {expected}\n{}", copy.tell());
+            assert!(id(&next).stdout.contains("generation 2"));
+        }
+        assert_eq!(id(&image).stdout, first, "the first image is another one");
+        let words = ["-XX:CRaCRestoreFrom=cr", "-XX:CRaCCheckpointTo=cr-%p"];
+        crac.java(&words).fails_with(code::FAILED, &["%p is not known at a restore"]);
     });
 }
 

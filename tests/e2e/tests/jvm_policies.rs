@@ -70,6 +70,8 @@ fn what_is_left_open_is_refused_in_cracs_words_or_follows_the_rules() {
         assert!(told.contains("app.log was not closed by the application."), "{told}");
         assert!(told.contains("java.net.Socket[addr=/127.0.0.1,port="), "{told}");
         assert!(!told.contains("input.txt was not closed"), "{told}");
+        let hint = "Use -Djdk.crac.collect-fd-stacktraces=true to find the source.";
+        assert!(told.contains(hint), "{told}");
         assert_eq!(told.matches("add 'warn: false'").count(), 1, "{told}");
 
         // Everything is as the rules say; what was only read is another file by now.

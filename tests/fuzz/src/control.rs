@@ -67,6 +67,7 @@ fn status() -> Status {
         resources: vec!["Pool@1f".into()],
         generation: 1,
         image: Some("/images/one".into()),
+        placeholders: true,
     }
 }
 

@@ -15,7 +15,7 @@ use tub_control::{
     State, Status,
 };
 use tubthumping_app::mailbox::Mailbox;
-use tubthumping_app::{allow_tracing_by, open_rule};
+use tubthumping_app::{allow_tracing_by, engine, open_rule};
 
 /// How long the after-hooks may take when the engine takes its word back, before it is told so.
 const ABORT_PATIENCE: Duration = Duration::from_secs(60);
@@ -25,7 +25,7 @@ pub(crate) struct JavaApplication;
 
 impl Application for JavaApplication {
     fn status(&self) -> Status {
-        let image = std::env::var("TUB_IMAGE").ok().filter(|image| !image.is_empty());
+        let (image, placeholders) = engine::wished_image();
         let answer = upcall(c"status", c"()[B", &[]).unwrap_or_default();
         let mut answer = answer.into_iter();
         let state = match answer.next().as_deref() {
@@ -35,7 +35,8 @@ impl Application for JavaApplication {
         };
         let runtime = answer.next().unwrap_or_default();
         let generation = answer.next().and_then(|text| text.parse().ok()).unwrap_or(0);
-        Status { state, runtime, resources: answer.collect(), generation, image }
+        let resources = answer.collect();
+        Status { state, runtime, resources, generation, image, placeholders }
     }
 
     fn prepare(&self, peer: Peer, timeout: Duration) -> Result<Prepared, Refusal> {

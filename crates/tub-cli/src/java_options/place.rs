@@ -65,6 +65,27 @@ pub(crate) fn at_start(pattern: &str, start: Start) -> Result<(String, bool), Op
     Ok(if is_whole { (filled.replace("%%", "%"), false) } else { (filled, true) })
 }
 
+/// Fills in what is known when a process is restored: what was at its start is that of its start. What is left is for
+/// [`at_checkpoint`], whatever there is.
+pub(crate) fn at_restore(pattern: &str, processors: usize) -> Result<String, OptionError> {
+    fill(pattern, |letter, format| {
+        Ok(match letter {
+            'a' | 'c' => {
+                let start = Start { pid: 0, processors, boot: 0, max_heap: None };
+                let pattern = format!("%{}{letter}", format.0);
+                Some(at_start(&pattern, start)?.0)
+            }
+            't' | 'T' | 'r' | 'R' | 'g' | 'u' => None,
+            _ => {
+                let why = format!(
+                    "%{letter} is not known at a restore; there are %% %a %c %g %r %R %t %T %u"
+                );
+                return Err(unknown(pattern, &why));
+            }
+        })
+    })
+}
+
 /// Fills in the rest.
 pub(crate) fn at_checkpoint(pattern: &str, moment: &Moment) -> Result<String, OptionError> {
     let filled = fill(pattern, |letter, format| {
@@ -172,6 +193,8 @@ mod tests {
             let error = at_start(pattern, START).unwrap_err().to_string();
             assert!(error.contains(part), "{pattern}: {error}");
         }
+        assert_eq!(at_restore("%a-%03c-%%-%g", 2).unwrap(), "amd64-002-%%-%g");
+        assert!(at_restore("cr-%p", 2).unwrap_err().to_string().contains("%p is not known at a"));
         let no_heap = Start { max_heap: None, ..START };
         assert!(at_start("%m", no_heap).unwrap_err().to_string().contains("-Xmx"));
     }
