@@ -126,7 +126,7 @@ fn task<'a>(
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
     memory_files.add(survey, &mut caller)?;
-    let vmas = memory::collect(frozen, &survey.mappings, memory_files)?;
+    let vmas = memory::collect(frozen, survey, memory_files)?;
     let fds = descriptions.collect(survey, &mut caller, memory_files)?;
     for other in others {
         let resting = rest(*other)?;

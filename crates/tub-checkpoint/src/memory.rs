@@ -24,11 +24,14 @@ const JOIN_GAP_BYTES: u64 = 16 * PAGE_BYTES;
 /// The mappings of a frozen process.
 pub(crate) fn collect(
     frozen: &Frozen,
-    mappings: &[SmapsRecord],
+    survey: &Survey,
     memory_files: &MemoryFiles,
 ) -> Result<Vec<Vma>> {
-    let pid = frozen.pid();
-    let resident = Resident::scan(pid, mappings)?;
+    let (pid, mappings) = (frozen.pid(), &survey.mappings);
+    let resident = match &survey.resident {
+        Some(resident) if are_usual(mappings) => resident,
+        _ => &Resident::scan(pid, mappings)?,
+    };
     let mut identities = Identities { pid, known: HashMap::new() };
     let mut vmas: Vec<Vma> = Vec::with_capacity(mappings.len());
     let mut index = 0;
@@ -44,7 +47,7 @@ pub(crate) fn collect(
         if name == "[vsyscall]" {
             continue;
         }
-        let vma = vma(record, &resident, memory_files, &mut identities)?;
+        let vma = vma(record, resident, memory_files, &mut identities)?;
         match vmas.last_mut() {
             Some(last) if continues(last, &vma) => {
                 last.range = AddrRange::new(last.range.start(), vma.range.end())
@@ -294,19 +297,24 @@ pub(crate) fn blob_of_earlier_restore(
     Ok(RawHeader::from_bytes(&header))
 }
 
+/// End of the user addresses that a process has unless it asks for more: of four levels of page tables.
+const USUAL_END: u64 = 1 << 47;
+
 /// Pages in memory or swap, and guards, as the kernel lists them.
-struct Resident {
+#[derive(Debug)]
+pub(crate) struct Resident {
     regions: Vec<RawPageRegion>,
 }
 
 impl Resident {
+    /// Looks at everything, whatever is mapped there: about as much work as the kernel has with the
+    /// mappings themselves, so that both are best done at the same time.
+    pub(crate) fn scan_all(pid: HostPid) -> Result<Self> {
+        let all = AddrRange::new(0, USUAL_END - PAGE_BYTES);
+        Self::scan_ranges(pid, all.into_iter())
+    }
+
     fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
-        let is_wanted = |record: &SmapsRecord| {
-            let name = record.map.path.as_deref().unwrap_or("");
-            // KERNEL(since 6.18): `gu` says that there may be guards.
-            let private = !record.map.perms.shared && !name.starts_with("[v");
-            private || record.vm_flags.has("gu")
-        };
         // All between two that are not wanted is looked at in one go: a call for each mapping takes
         // longer than what there is to see, and where nothing is mapped nothing is looked at.
         let stretches = mappings
@@ -319,6 +327,7 @@ impl Resident {
         Self::scan_ranges(pid, stretches)
     }
 
+    /// Some stretches.
     fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Self> {
         let path = format!("/proc/{pid}/pagemap");
         let failed = |source| Error::Proc { path: path.clone(), source };
@@ -355,6 +364,20 @@ impl Resident {
         let first = self.regions.partition_point(|region| region.end <= range.start());
         self.regions[first..].iter().take_while(move |region| region.start < range.end())
     }
+}
+
+/// Whether nothing that matters of these mappings lies where [`Resident::scan_all`] does not look.
+fn are_usual(mappings: &[SmapsRecord]) -> bool {
+    let mut wanted = mappings.iter().filter(|record| is_wanted(record));
+    wanted.all(|record| record.map.range.end() < USUAL_END)
+}
+
+/// Whether it matters which pages of a mapping are there.
+fn is_wanted(record: &SmapsRecord) -> bool {
+    let name = record.map.path.as_deref().unwrap_or("");
+    // KERNEL(since 6.18): `gu` says that there may be guards.
+    let private = !record.map.perms.shared && !name.starts_with("[v");
+    private || record.vm_flags.has("gu")
 }
 
 /// The pages of a region, where they are the process's own: neither a file's nor the zero page.

@@ -4,6 +4,7 @@
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
 use crate::mapped::{Unmappable, unmappable};
+use crate::memory::Resident;
 use crate::refuse::SECRET_MEMORY_REASON;
 use crate::tree::Kin;
 use crate::watched::Watched;
@@ -42,6 +43,8 @@ pub struct Survey {
     pub stat: StatRecord,
     /// `/proc/PID/smaps`.
     pub mappings: Vec<SmapsRecord>,
+    /// Which pages of them are there; only once it is frozen.
+    pub(crate) resident: Option<Resident>,
     /// Paths of mapped files that could not be mapped again.
     pub unmappable: BTreeMap<String, Unmappable>,
     /// Threads, the main one first.
@@ -191,8 +194,10 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
     let status = parsed(&at("status"), tub_procfs::status::parse)?;
     // The kernel walks all page tables to tell of the mappings, which takes about as long as all else.
     let threads = || threads(pid, known.is_none());
-    let (mappings, rest) = side_by_side(|| mappings(pid), || Ok((threads()?, fds(pid)?)));
-    let (mappings, ((threads, children), fds)) = (mappings?, rest?);
+    let resident = || known.map(|_| Resident::scan_all(pid)).transpose();
+    let rest = || Ok((threads()?, fds(pid)?, resident()?));
+    let (mappings, rest) = side_by_side(|| mappings(pid), rest);
+    let (mappings, ((threads, children), fds, resident)) = (mappings?, rest?);
     let tcp = inet(&fds, "TCP", [&at("net/tcp"), &at("net/tcp6")], tub_procfs::net::parse_tcp)?;
     let udp = inet(&fds, "UDP", [&at("net/udp"), &at("net/udp6")], tub_procfs::net::parse_udp)?;
     // KERNEL: an accepted unix socket lives in the network namespace of the one who connected
@@ -208,6 +213,7 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
         unmappable: unmappable(pid, &mappings),
         mappings,
+        resident,
         threads,
         children,
         limits: parsed(&at("limits"), tub_procfs::limits::parse)?,
