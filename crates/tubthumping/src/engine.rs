@@ -22,7 +22,7 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tub_control::Prepared;
+use tub_control::{Client, Prepared};
 use tub_restore::Stats;
 use tub_units::HostPid;
 
@@ -184,6 +184,13 @@ pub fn engine_of(dir: &Path) -> EngineKind {
     } else {
         EngineKind::Native
     }
+}
+
+/// How many checkpoints lie behind a process, as it says itself: it has seen those as well that it went
+/// on after. 0 of one that takes no part.
+fn generation_of(pid: HostPid) -> u64 {
+    let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
+    status.map_or(0, |status| status.generation)
 }
 
 /// How long the application waits for our letter after it has let go of its socket: more than any

@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "orders.h"
 #include "tub.h"
 
 static const char *directory;
@@ -73,8 +74,7 @@ static int connected(const struct sockaddr_in *address) {
 }
 
 int main(int count, char **words) {
-    char order[4096], path[4096];
-    ino_t seen = 0;
+    char order[4096];
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t size = sizeof address;
     if (count != 2)
@@ -109,20 +109,10 @@ int main(int count, char **words) {
     if (client < 0 || accept(server, NULL, NULL) < 0)
         return 3;
     tub_register("noted", before, after, NULL, NULL);
-    snprintf(path, sizeof path, "%s/go", directory);
     puts("ready");
     fflush(stdout);
     for (;;) {
-        struct stat found;
-        usleep(10 * 1000);
-        if (stat(path, &found) != 0 || found.st_ino == seen)
-            continue;
-        seen = found.st_ino;
-        FILE *go = fopen(path, "r");
-        size_t length = go ? fread(order, 1, sizeof order - 1, go) : 0;
-        order[length] = 0;
-        if (go)
-            fclose(go);
+        next_order(directory, order, sizeof order);
         int looks = strncmp(order, "look", 4) == 0;
         if (strncmp(order, "checkpoint", 10) == 0)
             checkpoint();

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "orders.h"
 #include "tub.h"
 
 static void show(const tub_outcome *outcome) {
@@ -77,11 +78,10 @@ static void checkpoint(void) {
 }
 
 int main(int count, char **words) {
-    char path[4096], order[4096];
+    char order[4096];
     uint64_t added[3] = {0};
     static char *const names[3] = {"bad", "worse", "slow"};
     int file = -1, listener = -1;
-    ino_t seen = 0;
     if (count != 2)
         return 2;
     const char *failed = tub_start("C", false);
@@ -93,20 +93,10 @@ int main(int count, char **words) {
     tub_register("two", before, after, "two", NULL);
     tub_register("three", before, after, "three", NULL);
     tub_register("lucky", NULL, draw, NULL, NULL);
-    snprintf(path, sizeof path, "%s/go", words[1]);
     puts("ready");
     fflush(stdout);
     for (;;) {
-        struct stat found;
-        usleep(10 * 1000);
-        if (stat(path, &found) != 0 || found.st_ino == seen)
-            continue;
-        seen = found.st_ino;
-        FILE *go = fopen(path, "r");
-        size_t length = go ? fread(order, 1, sizeof order - 1, go) : 0;
-        order[length] = 0;
-        if (go)
-            fclose(go);
+        next_order(words[1], order, sizeof order);
         if (strcmp(order, "checkpoint") == 0) {
             checkpoint();
         } else if (strncmp(order, "open ", 5) == 0) {

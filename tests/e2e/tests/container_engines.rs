@@ -4,7 +4,7 @@
 use crate::frameworks::Example;
 use crate::jdk::{Jdk, jdks};
 use crate::jvm::copied_classes;
-use crate::languages::python_site;
+use crate::language::python_site;
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;

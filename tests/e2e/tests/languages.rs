@@ -2,206 +2,10 @@
 //! do the same (`examples/subject.rs` of `tubthumping-app`), and are held to the same.
 //! Not here: services (`services`), and what one language alone has (`python`).
 
+use crate::language::{Language, Life, Which, pythons};
 use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
-use tub_testkit::{
-    Flavour, Instance, Memory, Pids, Restore, Scratch, Tub, User, app_subject, c_library, code,
-    every, node_addon, skipped, wait_for,
-};
-
-/// Whose way it is to write such a program.
-pub(crate) struct Language {
-    pub(crate) name: &'static str,
-    /// The words that start it, before and after the directory that it is given.
-    pub(crate) before: Vec<String>,
-    after: Vec<String>,
-    pub(crate) variables: Vec<(&'static str, String)>,
-}
-
-impl Language {
-    fn rust() -> Self {
-        Self::program("Rust", app_subject())
-    }
-
-    /// What needs no more than to be started.
-    pub(crate) fn program(name: &'static str, path: &Path) -> Self {
-        let before = vec![path.display().to_string()];
-        Self { name, before, after: Vec::new(), variables: Vec::new() }
-    }
-
-    /// From the wheel, as pip makes it without a network.
-    pub(crate) fn python(dir: &Scratch, words: &[&str]) -> Option<Self> {
-        let Some(python) = pythons().into_iter().next() else {
-            skipped("no Python from 3.9 on");
-            return None;
-        };
-        Some(Self::on(&python, dir, words))
-    }
-
-    fn on(python: &Path, dir: &Scratch, words: &[&str]) -> Self {
-        let site = python_site(python, dir);
-        let program = dir.join("subject.py");
-        fs::copy(c_dir().with_file_name("python").join("subject.py"), &program).unwrap();
-        open_to_all(dir.path());
-        let before = vec![python.display().to_string(), program.display().to_string()];
-        let after = words.iter().map(|&word| word.to_owned()).collect();
-        let variables = vec![("PYTHONPATH", site.display().to_string())];
-        Self { name: "Python", before, after, variables }
-    }
-
-    /// As a package in `node_modules`.
-    pub(crate) fn node(dir: &Scratch) -> Option<Self> {
-        let ask = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
-        if !Command::new("node").args(["-e", ask]).status().is_ok_and(|status| status.success()) {
-            skipped("no Node.js from 20 on");
-            return None;
-        }
-        let modules = dir.make_dir("node_modules");
-        let package = modules.join("tubthumping");
-        fs::create_dir(&package).unwrap();
-        let root = c_dir().ancestors().nth(3).expect("the root").to_owned();
-        for file in ["package.json", "index.js", "index.d.ts"] {
-            fs::copy(root.join("bindings/node/package").join(file), package.join(file)).unwrap();
-        }
-        fs::copy(node_addon(), package.join("tubthumping.node")).unwrap();
-        let program = dir.join("subject.mjs");
-        fs::copy(c_dir().with_file_name("node").join("subject.mjs"), &program).unwrap();
-        for dir in [dir.path(), &modules, &package] {
-            open_to_all(dir);
-        }
-        let before = vec!["node".to_owned(), program.display().to_string()];
-        Some(Self { name: "Node.js", before, after: Vec::new(), variables: Vec::new() })
-    }
-
-    /// Compiled here, into a directory that is to be kept for as long as the program runs.
-    fn c(dir: &Scratch) -> Option<Self> {
-        let program = dir.join("subject");
-        let root = c_dir().ancestors().nth(3).expect("tests/e2e/c lies three below").to_owned();
-        let library = c_library();
-        let linked = dir.join("libtubthumping.so");
-        fs::copy(library, &linked).unwrap();
-        let mut compiler = Command::new("cc");
-        compiler.args(["-Wall", "-Wextra", "-Werror", "-O1", "-I"]);
-        compiler.arg(root.join("bindings/c/include")).arg(c_dir().join("subject.c"));
-        compiler.arg("-o").arg(&program).arg("-L").arg(dir.path());
-        compiler.args(["-ltubthumping", "-Wl,-rpath,$ORIGIN"]);
-        let status = match compiler.status() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                skipped("no C compiler");
-                return None;
-            }
-            status => status.expect("cc can be run"),
-        };
-        assert!(status.success(), "subject.c does not compile");
-        open_to_all(dir.path());
-        Some(Self::program("C", &program))
-    }
-}
-
-/// Where C's own files lie.
-fn c_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("c")
-}
-
-/// A directory for PYTHONPATH with the package, unpacked from its wheel.
-pub(crate) fn python_site(python: &Path, dir: &Scratch) -> PathBuf {
-    let site = dir.join("site");
-    let sources = c_dir().ancestors().nth(3).expect("the root").join("bindings/python");
-    let mut wheel = Command::new(python);
-    wheel.arg("-c").arg(
-        "import sys; sys.path.insert(0, sys.argv[1]); import build_backend, zipfile\n\
-         name = build_backend.build_wheel(sys.argv[2])\n\
-         zipfile.ZipFile(sys.argv[2] + '/' + name).extractall(sys.argv[3])",
-    );
-    wheel.arg(&sources).arg(dir.path()).arg(&site).arg("");
-    wheel.env("TUBTHUMPING_LIBRARY", c_library()).env("PYTHONDONTWRITEBYTECODE", "1");
-    assert!(wheel.status().is_ok_and(|status| status.success()), "no wheel");
-    site
-}
-
-/// Of each version of Python that is here and new enough, what starts it: `python3` and those of pyenv.
-fn pythons() -> Vec<PathBuf> {
-    let mut found = vec![PathBuf::from("/usr/bin/python3")];
-    let versions = std::env::var_os("HOME").map(|home| Path::new(&home).join(".pyenv/versions"));
-    let entries = versions.and_then(|dir| fs::read_dir(dir).ok()).into_iter().flatten().flatten();
-    found.extend(entries.map(|entry| entry.path().join("bin/python3")));
-    found.retain(|python| {
-        let ask = "import sys, ssl, ctypes; sys.exit(sys.version_info < (3, 9))";
-        Command::new(python).args(["-c", ask]).status().is_ok_and(|status| status.success())
-    });
-    found
-}
-
-/// A program under way.
-struct Life {
-    instance: Instance,
-    seen: usize,
-}
-
-impl Life {
-    fn start(language: &Language, user: User) -> Self {
-        Self::start_with(language, user, "--leave-running --replace")
-    }
-
-    /// With options for checkpoints that it asks for itself.
-    fn start_with(language: &Language, user: User, options: &str) -> Self {
-        let dir = Arc::new(Scratch::new(user));
-        let state = dir.make_dir("state");
-        let mut run = Tub::new(user, "run").arg("--image").arg(dir.join("inside")).arg("--");
-        for word in &language.before {
-            run = run.arg(word);
-        }
-        run = run.arg(&state);
-        for word in &language.after {
-            run = run.arg(word);
-        }
-        let mut command = run.command();
-        command.env("TUB_CHECKPOINT_OPTIONS", options);
-        command.envs(language.variables.iter().map(|(name, value)| (name, value)));
-        let ready = |printed: &str| printed.contains("ready\n").then_some(());
-        let instance = Instance::start(language.name, &dir, command, ready);
-        Self { instance, seen: 0 }
-    }
-
-    fn of(instance: Instance) -> Self {
-        Self { instance, seen: 0 }
-    }
-
-    /// Gives an order and waits until it has been carried out.
-    #[track_caller]
-    fn order(&mut self, order: &str) -> Vec<String> {
-        self.instance.go(order);
-        self.lines_until(&format!("did {order}"))
-    }
-
-    /// What it prints from where we last looked up to a line.
-    #[track_caller]
-    fn lines_until(&mut self, last: &str) -> Vec<String> {
-        let new = wait_for(Duration::from_secs(60), || {
-            let output = self.instance.output();
-            let lines: Vec<_> = output.lines().skip(self.seen).map(str::to_owned).collect();
-            let end = lines.iter().position(|line| line == last)?;
-            Some(lines[..end].to_vec())
-        });
-        let new = new.unwrap_or_else(|| panic!("no {last:?}\n{}", self.instance.tell()));
-        self.seen += new.len() + 1;
-        new
-    }
-
-    fn image(&self, name: &str) -> PathBuf {
-        self.instance.dir().join(name)
-    }
-}
-
-/// Lets every user in.
-fn open_to_all(dir: &Path) {
-    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
-}
+use tub_testkit::{Flavour, Memory, Pids, Restore, Scratch, Tub, User, code, every, wait_for};
 
 const BEFORE: [&str; 3] = ["before three", "before two", "before one"];
 
@@ -227,8 +31,7 @@ fn lives_on(language: &Language) {
 
 fn lives_on_in(ways: &[Flavour], language: &Language) {
     every(ways, |flavour| {
-        let mut life = Life::start(language, flavour.user);
-        life.lines_until("ready");
+        let mut life = Life::start(language, flavour.user, Which::Subject, &[]);
         let (first, second) = (life.image("first"), life.image("second"));
         let status = Tub::new(flavour.user, "status").arg(life.instance.pid().to_string());
         let status = status.arg("--json").run().succeeds().stdout;
@@ -244,16 +47,16 @@ fn lives_on_in(ways: &[Flavour], language: &Language) {
 
         // From inside, likewise.
         let lines = life.order("checkpoint");
-        let all = [&BEFORE.map(str::to_owned)[..], &after("resumed 1")].concat();
-        assert_eq!(quiet(lines), [&all[..], &["checkpoint resumed 1".to_owned()]].concat());
+        let all = [&BEFORE.map(str::to_owned)[..], &after("resumed 2")].concat();
+        assert_eq!(quiet(lines), [&all[..], &["checkpoint resumed 2".to_owned()]].concat());
 
         // Copies of the image taken from inside return from the call.
         let inside = life.image("inside");
         let copy = Restore::of(&life.instance, &inside, flavour).start();
         let mut copy = Life::of(copy);
         let lines = copy.lines_until("did checkpoint");
-        let all = after("restored 1 [] []");
-        assert_eq!(quiet(lines), [&all[..], &["checkpoint restored 1 [] []".to_owned()]].concat());
+        let all = after("restored 2 [] []");
+        assert_eq!(quiet(lines), [&all[..], &["checkpoint restored 2 [] []".to_owned()]].concat());
         drop(copy);
 
         // Two at once, which are told apart, and are given something on their way.
@@ -262,7 +65,7 @@ fn lives_on_in(ways: &[Flavour], language: &Language) {
         let restore = restore.new_args(&["a", "b c"]);
         let copies = [restore.start(), restore.start()].map(Life::of);
         let random = copies.map(|mut copy| {
-            copy.lines_until(&after("restored 1 [red] [a,b c]")[2]);
+            copy.lines_until(&after("restored 3 [red] [a,b c]")[2]);
             let is_drawn = |line: &&str| line.starts_with("random ");
             let drawn = wait_for(Duration::from_secs(30), || {
                 copy.instance.output().lines().find(is_drawn).map(str::to_owned)
@@ -275,15 +78,14 @@ fn lives_on_in(ways: &[Flavour], language: &Language) {
         drop(other);
         // A copy can be asked again, from inside.
         let lines = copy.order("checkpoint");
-        assert_eq!(lines.last().map(String::as_str), Some("checkpoint resumed 2"), "{lines:?}");
+        assert_eq!(lines.last().map(String::as_str), Some("checkpoint resumed 4"), "{lines:?}");
     });
 }
 
 /// From outside and from inside, and the same process each time.
 fn is_paused(language: &Language) {
     let options = "--engine pause --replace";
-    let mut life = Life::start_with(language, User::Ordinary, options);
-    life.lines_until("ready");
+    let mut life = Life::start_with(language, User::Ordinary, Which::Subject, &[], options);
     let pid = life.instance.pid();
     let image = life.image("paused");
     life.instance.checkpoint(&image, &["--engine", "pause"]).succeeds();
@@ -316,34 +118,33 @@ fn is_paused(language: &Language) {
 
 #[test]
 fn rust_is_paused() {
-    is_paused(&Language::rust());
+    is_paused(&Language::rust(Which::Subject));
 }
 
 #[test]
 fn python_is_paused() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &["asyncio"]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &["asyncio"]) else { return };
     is_paused(&language);
 }
 
 #[test]
 fn c_is_paused() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::c(&dir) else { return };
+    let Some(language) = Language::c(&dir, Which::Subject) else { return };
     is_paused(&language);
 }
 
 #[test]
 fn node_is_paused() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
+    let Some(language) = Language::node(&dir, Which::Subject) else { return };
     is_paused(&language);
 }
 
 /// What is open, hooks that fail, hooks that hang.
 fn refuses(language: &Language) {
-    let mut life = Life::start(language, User::Ordinary);
-    life.lines_until("ready");
+    let mut life = Life::start(language, User::Ordinary, Which::Subject, &[]);
     let (image, log) = (life.image("refused"), life.image("state/log"));
     fs::write(&log, "text").unwrap();
     life.instance.dir().give(&log);
@@ -399,25 +200,25 @@ fn refuses(language: &Language) {
 
 #[test]
 fn rust_lives_on() {
-    lives_on(&Language::rust());
+    lives_on(&Language::rust(Which::Subject));
 }
 
 #[test]
 fn rust_refuses() {
-    refuses(&Language::rust());
+    refuses(&Language::rust(Which::Subject));
 }
 
 #[test]
 fn python_with_threads_lives_on() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &[]) else { return };
     lives_on(&language);
 }
 
 #[test]
 fn python_with_an_event_loop_lives_on() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &["asyncio"]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &["asyncio"]) else { return };
     lives_on(&language);
 }
 
@@ -428,41 +229,41 @@ fn other_pythons_live_on() {
     for python in pythons().iter().skip(1) {
         let dir = Scratch::new(User::Root);
         eprintln!("{}", python.display());
-        lives_on_in(&[ROOT], &Language::on(python, &dir, &["asyncio"]));
+        lives_on_in(&[ROOT], &Language::on(python, &dir, Which::Subject, &["asyncio"]));
     }
 }
 
 #[test]
 fn python_refuses() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &[]) else { return };
     refuses(&language);
 }
 
 #[test]
 fn c_lives_on() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::c(&dir) else { return };
+    let Some(language) = Language::c(&dir, Which::Subject) else { return };
     lives_on(&language);
 }
 
 #[test]
 fn c_refuses() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::c(&dir) else { return };
+    let Some(language) = Language::c(&dir, Which::Subject) else { return };
     refuses(&language);
 }
 
 #[test]
 fn node_lives_on() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
+    let Some(language) = Language::node(&dir, Which::Subject) else { return };
     lives_on(&language);
 }
 
 #[test]
 fn node_refuses() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
+    let Some(language) = Language::node(&dir, Which::Subject) else { return };
     refuses(&language);
 }

@@ -44,6 +44,7 @@ mod jvm_time;
 mod jvm_tools;
 mod jvm_virtual;
 mod jvm_way_back;
+mod language;
 mod languages;
 mod lives;
 mod mappings;

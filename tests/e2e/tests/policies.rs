@@ -2,103 +2,10 @@
 //! JVM (`jvm_policies`): each language has a program that does the same
 //! (`examples/left_open.rs` of `tubthumping-app`), and is held to the same.
 
+use crate::language::{Language, Life, Which};
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
-use tub_testkit::{
-    Flavour, Instance, Restore, Scratch, Tub, User, app_left_open, c_library, code, node_addon,
-    skipped, wait_for,
-};
-
-/// Whose program it is: the words that start it, before the directory that it is given.
-pub(crate) struct Language {
-    name: &'static str,
-    pub(crate) words: Vec<PathBuf>,
-    variables: Vec<(&'static str, PathBuf)>,
-}
-
-impl Language {
-    pub(crate) fn rust() -> Self {
-        let words = vec![app_left_open().to_owned()];
-        Self { name: "Rust", words, variables: Vec::new() }
-    }
-
-    pub(crate) fn python(dir: &Scratch) -> Option<Self> {
-        let python = PathBuf::from("/usr/bin/python3");
-        if !python.exists() {
-            skipped("no Python");
-            return None;
-        }
-        let site = crate::languages::python_site(&python, dir);
-        let program = dir.join("left_open.py");
-        fs::copy(e2e().join("python/left_open.py"), &program).unwrap();
-        open_to_all(dir.path());
-        let variables = vec![("PYTHONPATH", site)];
-        Some(Self { name: "Python", words: vec![python, program], variables })
-    }
-}
-
-impl Language {
-    /// As a package in `node_modules`.
-    pub(crate) fn node(dir: &Scratch) -> Option<Self> {
-        let ask = "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)";
-        if !Command::new("node").args(["-e", ask]).status().is_ok_and(|status| status.success()) {
-            skipped("no Node.js from 20 on");
-            return None;
-        }
-        let modules = dir.make_dir("node_modules");
-        let package = modules.join("tubthumping");
-        fs::create_dir(&package).unwrap();
-        for file in ["package.json", "index.js", "index.d.ts"] {
-            fs::copy(root().join("bindings/node/package").join(file), package.join(file)).unwrap();
-        }
-        fs::copy(node_addon(), package.join("tubthumping.node")).unwrap();
-        let program = dir.join("left_open.mjs");
-        fs::copy(e2e().join("node/left_open.mjs"), &program).unwrap();
-        for dir in [dir.path(), &modules, &package] {
-            open_to_all(dir);
-        }
-        let words = vec!["node".into(), program];
-        Some(Self { name: "Node.js", words, variables: Vec::new() })
-    }
-
-    /// Compiled here, into a directory that is to be kept for as long as the program runs.
-    pub(crate) fn c(dir: &Scratch) -> Option<Self> {
-        let program = dir.join("left_open");
-        fs::copy(c_library(), dir.join("libtubthumping.so")).unwrap();
-        let mut compiler = Command::new("cc");
-        compiler.args(["-Wall", "-Wextra", "-Werror", "-O1", "-I"]);
-        compiler.arg(root().join("bindings/c/include")).arg(e2e().join("c/left_open.c"));
-        compiler.arg("-o").arg(&program).arg("-L").arg(dir.path());
-        compiler.args(["-ltubthumping", "-Wl,-rpath,$ORIGIN"]);
-        let status = match compiler.status() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                skipped("no C compiler");
-                return None;
-            }
-            status => status.expect("cc can be run"),
-        };
-        assert!(status.success(), "left_open.c does not compile");
-        open_to_all(dir.path());
-        Some(Self { name: "C", words: vec![program], variables: Vec::new() })
-    }
-}
-
-fn root() -> &'static Path {
-    e2e().ancestors().nth(2).expect("tests/e2e lies two below")
-}
-
-fn e2e() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Lets every user in.
-fn open_to_all(dir: &Path) {
-    use std::os::unix::fs::PermissionsExt;
-    let _ = fs::set_permissions(dir, fs::Permissions::from_mode(0o755));
-}
+use tub_testkit::{Flavour, Restore, Scratch, User, code};
 
 /// For all that the program leaves open but `data.bin`.
 pub(crate) const MOST: &str = "\
@@ -129,72 +36,8 @@ action: close
 pub(crate) const IGNORED: &str =
     "---\ntype: filedescriptor\nregex: .*/data\\.bin\naction: ignore\n";
 
-/// A program under way.
-pub(crate) struct Life {
-    pub(crate) instance: Instance,
-    pub(crate) seen: usize,
-}
-
-impl Life {
-    pub(crate) fn start(language: &Language, user: User, options: &[&str]) -> Self {
-        let dir = Arc::new(Scratch::new(user));
-        let state = dir.make_dir("state");
-        let policy = dir.join("policy");
-        fs::write(&policy, "").unwrap();
-        let run = Tub::new(user, "run").arg("--image").arg(dir.join("inside"));
-        let mut run = run.arg("--policy").arg(&policy).args(options).arg("--");
-        for word in &language.words {
-            run = run.arg(word);
-        }
-        let mut command = run.arg(&state).command();
-        command.env("TUB_CHECKPOINT_OPTIONS", "--leave-running --replace");
-        command.envs(language.variables.iter().map(|(name, value)| (name, value)));
-        let ready = |printed: &str| printed.contains("ready\n").then_some(());
-        let instance = Instance::start(language.name, &dir, command, ready);
-        let mut life = Self { instance, seen: 0 };
-        life.lines_until("ready");
-        life
-    }
-
-    pub(crate) fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.instance.dir().join(name);
-        fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// Gives an order and waits until it has been carried out.
-    #[track_caller]
-    pub(crate) fn order(&mut self, order: &str) -> Vec<String> {
-        self.instance.go(order);
-        self.lines_until(&format!("did {order}"))
-    }
-
-    #[track_caller]
-    pub(crate) fn lines_until(&mut self, last: &str) -> Vec<String> {
-        let new = wait_for(Duration::from_secs(60), || {
-            let output = self.instance.output();
-            let lines: Vec<_> = output.lines().skip(self.seen).map(str::to_owned).collect();
-            let end = lines.iter().position(|line| line == last)?;
-            Some(lines[..end].to_vec())
-        });
-        let new = new.unwrap_or_else(|| panic!("no {last:?}\n{}", self.instance.tell()));
-        self.seen += new.len() + 1;
-        new
-    }
-
-    /// What it complains of, once that is so.
-    #[track_caller]
-    pub(crate) fn complains(&self, of: &[&str]) {
-        let told = wait_for(Duration::from_secs(60), || {
-            let told = self.instance.complaints();
-            of.iter().all(|word| told.contains(word)).then_some(())
-        });
-        told.unwrap_or_else(|| panic!("no {of:?}\n{}", self.instance.tell()));
-    }
-}
-
 fn follows_the_rules(language: &Language) {
-    let mut life = Life::start(language, User::Ordinary, &[]);
+    let mut life = Life::start(language, User::Ordinary, Which::LeftOpen, &[]);
     let dir = Arc::new(life.instance.dir().path().to_owned());
     let at = |name: &str| dir.join("state").join(name);
     let image = dir.join("image");
@@ -276,34 +119,39 @@ fn follows_the_rules(language: &Language) {
 
 #[test]
 fn what_rust_leaves_open_follows_the_rules() {
-    follows_the_rules(&Language::rust());
+    follows_the_rules(&Language::rust(Which::LeftOpen));
 }
 
 #[test]
 fn what_python_leaves_open_follows_the_rules() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir) else { return };
+    let Some(language) = Language::python(&dir, Which::LeftOpen, &[]) else { return };
     follows_the_rules(&language);
 }
 
 #[test]
 fn what_c_leaves_open_follows_the_rules() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::c(&dir) else { return };
+    let Some(language) = Language::c(&dir, Which::LeftOpen) else { return };
     follows_the_rules(&language);
 }
 
 #[test]
 fn what_node_leaves_open_follows_the_rules() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
+    let Some(language) = Language::node(&dir, Which::LeftOpen) else { return };
     follows_the_rules(&language);
 }
 
 /// Rules that forbid hold where the engine may bring back everything else, too.
 #[test]
 fn a_rule_forbids_what_would_be_restored_otherwise() {
-    let mut life = Life::start(&Language::rust(), User::Ordinary, &["--open", "restore"]);
+    let mut life = Life::start(
+        &Language::rust(Which::LeftOpen),
+        User::Ordinary,
+        Which::LeftOpen,
+        &["--open", "restore"],
+    );
     life.write("policy", "type: file\npath: **/data.bin\naction: error\n");
     let image = life.instance.dir().join("image");
     let data = "data.bin (descriptor ";

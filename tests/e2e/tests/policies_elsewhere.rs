@@ -1,7 +1,8 @@
 //! Resource policies where the image is not our own engine's, where there is none, and where there is more than one
 //! process: rules are the application's, so that they hold with every engine.
 
-use crate::policies::{IGNORED, Language, Life, MOST};
+use crate::language::{Language, Life, Which};
+use crate::policies::{IGNORED, MOST};
 use crate::prepare::{Copy, call_criu};
 use std::fs;
 use std::time::Duration;
@@ -11,10 +12,10 @@ use tub_testkit::{
 
 /// What each language has under CRIU and by hand.
 fn languages(dir: &Scratch) -> Vec<Language> {
-    [Some(Language::rust()), Language::python(dir), Language::node(dir), Language::c(dir)]
-        .into_iter()
-        .flatten()
-        .collect()
+    let which = Which::LeftOpen;
+    let scripted = [Language::python(dir, which, &[]), Language::node(dir, which)];
+    let compiled = [Some(Language::rust(which)), Language::c(dir, which)];
+    scripted.into_iter().chain(compiled).flatten().collect()
 }
 
 const AS_EVER: [&str; 6] =
@@ -27,7 +28,7 @@ fn rules_are_followed_under_criu() {
     let flavour = Flavour { user: User::Root, pids: Pids::Keep, memory: Memory::Auto };
     let dir = Scratch::new(User::Root);
     for language in languages(&dir) {
-        let mut life = Life::start(&language, User::Root, &[]);
+        let mut life = Life::start(&language, User::Root, Which::LeftOpen, &[]);
         let image = life.instance.dir().join("image");
         // What a rule forbids is refused in the same words, and nothing has been closed.
         life.write("policy", "type: file\npath: **/closed.txt\naction: error\n");
@@ -71,7 +72,7 @@ fn tub(verb: &str, life: &Life, options: &[&str]) -> Finished {
 fn rules_are_followed_where_somebody_else_takes_the_image() {
     let dir = Scratch::new(User::Root);
     for language in languages(&dir) {
-        let mut life = Life::start(&language, User::Root, &[]);
+        let mut life = Life::start(&language, User::Root, Which::LeftOpen, &[]);
         life.write("policy", "type: file\npath: **/closed.txt\naction: error\n");
         tub("prepare", &life, &[]).fails_with(code::REFUSED, &["closed.txt", "rule on lines 1-4"]);
         assert_eq!(peek(&mut life, "peek 1"), ["input 3", "closed 0"]);
@@ -149,11 +150,11 @@ while True:
 #[test]
 fn rules_are_for_the_process_that_takes_part_and_its_children_keep_what_they_have() {
     let dir = Scratch::new(User::Root);
-    let Some(mut language) = Language::python(&dir) else { return };
+    let Some(mut language) = Language::python(&dir, Which::LeftOpen, &[]) else { return };
     let program = dir.join("family.py");
     fs::write(&program, FAMILY).unwrap();
-    language.words[1] = program;
-    let mut life = Life::start(&language, User::Ordinary, &[]);
+    language.before[1] = program.display().to_string();
+    let mut life = Life::start(&language, User::Ordinary, Which::LeftOpen, &[]);
     life.write("policy", MOST_OF_THE_FAMILY);
     let image = life.instance.dir().join("image");
     life.instance.checkpoint_and_end(&image);

@@ -1,6 +1,6 @@
 //! What Python has beside what all languages have.
 
-use crate::languages::Language;
+use crate::language::{Language, Which};
 use std::path::Path;
 use std::time::Duration;
 use tub_testkit::{Scratch, User, as_user, run_bounded};
@@ -77,7 +77,7 @@ asyncio.run(on_a_loop())
 print('well')
 ";
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &[]) else { return };
     let mut command = as_user(User::Ordinary, Path::new(&language.before[0]));
     command.args(["-c", SCRIPT]).env_remove("TUB_IMAGE").env_remove("TUB_COMMAND");
     command.envs(language.variables.iter().map(|(name, value)| (name, value)));

@@ -2,7 +2,7 @@
 //! Not here: those in Java (`frameworks`).
 
 use crate::http::{free_port, get};
-use crate::languages::Language;
+use crate::language::{Language, Which};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -90,14 +90,14 @@ fn serves(mut language: Language, dir: &Scratch, example: &str) -> [String; 3] {
 #[test]
 fn the_example_for_node_serves() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::node(&dir) else { return };
+    let Some(language) = Language::node(&dir, Which::Subject) else { return };
     serves(language, &dir, "node-service/service.mjs");
 }
 
 #[test]
 fn the_example_for_python_serves() {
     let dir = Scratch::new(User::Root);
-    let Some(language) = Language::python(&dir, &[]) else { return };
+    let Some(language) = Language::python(&dir, Which::Subject, &[]) else { return };
     serves(language, &dir, "python-service/service.py");
 }
 
@@ -129,7 +129,7 @@ fn the_example_for_axum_serves() {
 /// Python's, with uvicorn beside the package.
 fn uvicorn_language(dir: &Scratch) -> Option<Language> {
     let uvicorn = uvicorn()?;
-    let mut language = Language::python(dir, &[])?;
+    let mut language = Language::python(dir, Which::Subject, &[])?;
     // Wherever the checkout lies, an ordinary user reaches the copy.
     let copy = dir.join("uvicorn");
     let status = Command::new("cp").arg("-R").arg(uvicorn).arg(&copy).status();

@@ -3,13 +3,15 @@
 //! The letter to a copy cannot be part of CRIU's image. So CRIU leaves the process standing still
 //! after a restore, the letter is written into its mailbox, and only then is it let go.
 
-use super::{Coordinate, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection, Report};
+use super::{
+    Coordinate, CriuOptions, Engine, EngineKind, EngineUnusable, Inspection, Report, generation_of,
+};
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::guardian::Guardian;
 use crate::restore::{RestoreError, RestoreOptions, Restoring, letter};
 use std::path::Path;
 use tub_checkpoint::{StageTimes, TcpPolicy, deliver};
-use tub_control::{Client, Prepared, mailbox};
+use tub_control::{Prepared, mailbox};
 use tub_criu::{Aside, Coordinated, Criu, DumpOptions, Marker};
 use tub_restore::Stats;
 use tub_restore::plan::{Ids, MemoryMode, Stdio};
@@ -59,8 +61,7 @@ impl Engine for CriuEngine {
         let aside = Aside::new(&options.dir, options.replace)?;
         Criu::takes(pid)?;
         // Only the application itself knows what it came through.
-        let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
-        let generation = status.map_or(0, |status| status.generation) + 1;
+        let generation = generation_of(pid) + 1;
         let mut guardian = Guardian::start(options.guardian.as_deref());
         guardian.watch_criu(aside.path(), &options.dir, pid);
         let prepared = coordinate()?;

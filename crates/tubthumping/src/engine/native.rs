@@ -1,6 +1,6 @@
 //! Our own engine, behind the trait.
 
-use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report};
+use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report, generation_of};
 use crate::checkpoint::{CheckpointError, CheckpointOptions, open_resource};
 use crate::guardian::Guardian;
 use crate::restore::{self, RestoreError, RestoreOptions, Restoring};
@@ -58,7 +58,9 @@ impl Engine for NativeEngine {
         for (name, content) in &options.beside {
             writer.add(name, content).map_err(Error::Image)?;
         }
-        let generation = origin.map_or(0, |origin| origin.generation) + 1;
+        // Its image does not know of checkpoints after which it went on.
+        let known = origin.map_or(0, |origin| origin.generation);
+        let generation = known.max(generation_of(pid)) + 1;
         let prepared = coordinate()?;
         let letters = prepared.is_some().then(|| letters(options, generation));
         let metrics = options.metrics_with(prepared.as_ref());

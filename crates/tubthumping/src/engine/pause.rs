@@ -13,7 +13,7 @@
 
 mod note;
 
-use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report};
+use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report, generation_of};
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::restore::{RestoreError, RestoreOptions, Restoring, letter, missing_labels};
 use nix::errno::Errno;
@@ -208,8 +208,7 @@ impl Engine for PauseEngine {
         }
         let (start, threads) = (main.stat.starttime, main.threads.len());
         place(&options.dir, options.replace, (pid, start)).map_err(untouched)?;
-        let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
-        let generation = status.map_or(0, |status| status.generation) + 1;
+        let generation = generation_of(pid) + 1;
         let begun = Instant::now();
         let prepared = coordinate()?.ok_or(CheckpointError::NobodyToTell)?;
         let Some(place) = prepared.mailbox.range() else {

@@ -2,12 +2,12 @@
 //!
 //! For trying out what hooks do. There is no image, and nothing is frozen.
 
-use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report};
+use super::{Coordinate, Engine, EngineKind, EngineUnusable, Inspection, Report, generation_of};
 use crate::checkpoint::{CheckpointError, CheckpointOptions};
 use crate::restore::{RestoreError, RestoreOptions, Restoring};
 use std::path::Path;
 use tub_checkpoint::{StageTimes, deliver};
-use tub_control::{Client, mailbox};
+use tub_control::mailbox;
 use tub_restore::Stats;
 use tub_units::{HostPid, RemoteAddr};
 
@@ -31,9 +31,8 @@ impl Engine for SimEngine {
         coordinate: Coordinate<'_>,
     ) -> Result<Report, CheckpointError> {
         let tree = tub_checkpoint::survey_tree(pid)?;
-        let status = Client::find(pid).ok().flatten().and_then(|mut client| client.status().ok());
         // No checkpoint lies behind it that did not before.
-        let generation = status.map_or(0, |status| status.generation);
+        let generation = generation_of(pid);
         let prepared = coordinate()?.ok_or(CheckpointError::NobodyToTell)?;
         if let Some(mailbox) = prepared.mailbox.range() {
             let resumed = mailbox::Resumed { image: String::new(), generation };
