@@ -23,7 +23,13 @@ def library():
     if named:
         return pathlib.Path(named)
     root = HERE.parent.parent
-    subprocess.check_call(["cargo", "build", "--release", "--package", "tubthumping-c"], cwd=root)
+    try:
+        subprocess.check_call(["cargo", "build", "--release", "--package", "tubthumping-c"], cwd=root)
+    except FileNotFoundError:
+        raise SystemExit(
+            "the library for C is built by cargo, which was not found: install Rust, or let TUBTHUMPING_LIBRARY "
+            "name a libtubthumping.so"
+        ) from None
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", root / "target"))
     return target / "release" / "libtubthumping_c.so"
 
