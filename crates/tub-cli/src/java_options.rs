@@ -123,6 +123,7 @@ pub(crate) struct CommandLine {
     max_heap: Option<u64>,
     /// Without CRaC's own.
     stock: Vec<OsString>,
+    /// And flight recordings, which a restored VM takes as well.
     properties: Vec<OsString>,
     /// Options that only the start of a VM takes.
     unsettable: Vec<String>,
@@ -155,7 +156,7 @@ impl CommandLine {
             }
             if WITH_VALUE.contains(&&*text) {
                 line.stock.extend(words.next().cloned());
-            } else if text.starts_with("-D") {
+            } else if text.starts_with("-D") || is_recording(&text) {
                 line.properties.push(word.clone());
             } else if let Some(size) = text.strip_prefix("-Xmx") {
                 line.max_heap = bytes(size);
@@ -416,6 +417,12 @@ impl CommandLine {
     }
 }
 
+/// Whether an option starts a flight recording: `=`, `:` or nothing is behind the name.
+fn is_recording(option: &str) -> bool {
+    let rest = option.strip_prefix("-XX:StartFlightRecording");
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['=', ':']))
+}
+
 /// `name=value`, `name=$VARIABLE`, or the name of a variable; one that is not set is passed over with a
 /// warning, as a CRaC JDK does it.
 fn labels(list: &str) -> Vec<(String, String)> {
@@ -498,6 +505,9 @@ mod tests {
     fn a_restore_takes_properties_and_a_main_class() {
         let line = parse("-XX:CRaCRestoreFrom=cr -cp x -Da=b Main one").unwrap();
         assert_eq!(line.restore_words().unwrap(), words("-Da=b Main one"));
+        let recording = "-XX:StartFlightRecording:filename=a.jfr";
+        let line = parse(&format!("-XX:CRaCRestoreFrom=cr {recording} Main")).unwrap();
+        assert_eq!(line.restore_words().unwrap(), [recording, "Main"].map(OsString::from));
         let line = parse("-XX:CRaCRestoreFrom=cr -XX:CRaCEngineOptions=pids=new").unwrap();
         assert_eq!(line.restore_words().unwrap(), Vec::<OsString>::new());
         assert_eq!(line.restore_options(), ["--pids", "new"]);

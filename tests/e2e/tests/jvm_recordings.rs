@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use tub_testkit::{Finished, Instance, run_bounded};
+use tub_testkit::{Finished, Instance, run_bounded, wait_for};
 
 impl Crac {
     fn tool(&self, name: &str, words: &[&str]) -> Finished {
@@ -113,5 +113,35 @@ fn a_recording_from_the_command_line_goes_on_in_each_copy_with_files_of_its_own(
         end(&crac, copy);
         // Those of the original, of two copies, of a copy and of its copy; and four dumps.
         assert_eq!(crac.recordings(".").len(), 9, "{:?}", crac.recordings("."));
+    });
+}
+
+/// `-XX:StartFlightRecording` may be set at a restore, as on a CRaC JDK.
+#[test]
+fn a_restore_starts_a_recording_that_the_image_knows_nothing_of() {
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let (mut original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr"], "plain");
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        let options = "name=late,filename=with a blank.jfr,settings=profile,maxage=1h";
+        let option = format!("-XX:StartFlightRecording:{options}");
+        let copy = crac.copy(&[&option, "-XX:CRaCRestoreEngineOptions=pids=new"]);
+        let pid = copy.pid().to_string();
+        let told = wait_for(Duration::from_secs(60), || {
+            let told = crac.tool("jcmd", &[&pid, "JFR.check"]).stdout;
+            told.contains("name=late").then_some(told)
+        });
+        let told = told.unwrap_or_else(|| panic!("no recording\n{}", copy.tell()));
+        assert!(told.contains("maxage=1h") && told.contains("(running)"), "{told}");
+        end(&crac, copy);
+        assert!(crac.events(&crac.dir.join("with a blank.jfr"), "jdk.ActiveSetting") > 0);
+        // What the recorder does not take is told of, and the copy runs.
+        let copy = crac.copy(&["-XX:StartFlightRecording=settings=none-such"]);
+        let told = wait_for(Duration::from_secs(60), || {
+            let told = copy.complaints();
+            told.contains("none-such").then_some(told)
+        });
+        assert!(told.is_some(), "nothing is said\n{}", copy.tell());
     });
 }

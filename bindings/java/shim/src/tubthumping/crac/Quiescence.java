@@ -177,6 +177,13 @@ final class Quiescence {
         }
     }
 
+    /** As late, since a flight recorder takes its time to start. */
+    void startNewRecordings(RestoreInput input, Failures failures) {
+        for (String options : input.recordings()) {
+            attempt(failures, () -> RequestedRecording.start(options));
+        }
+    }
+
     /** JVM(since 17): {@code jdk.internal.agent.Agent.startAgent}; same on 25. */
     private static void startManagementAgent() throws Exception {
         Class<?> agent = Internals.type("jdk.internal.agent.Agent");

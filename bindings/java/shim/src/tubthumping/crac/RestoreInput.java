@@ -14,15 +14,19 @@ import java.util.Map;
 /**
  * What stood after {@code tub restore DIR --}: properties, and a class to run with its arguments.
  *
- * <p>In: words, of any bytes. Out: {@code -Dname=value} as system properties; the class's {@code
- * main} called once the restore is over.
+ * <p>In: words, of any bytes. Out: {@code -Dname=value} as system properties; flight recordings that {@code
+ * -XX:StartFlightRecording} asks for; the class's {@code main} called once the restore is over.
  *
  * <p>Not here: the environment (see {@link Environment}).
  */
 final class RestoreInput {
+    private static final String RECORDING = "-XX:StartFlightRecording";
+
     private final Map<String, String> properties = new LinkedHashMap<>();
     private String main;
     private final List<String> arguments = new ArrayList<>();
+    /** Options of flight recordings to start. */
+    private final List<String> recordings = new ArrayList<>();
     private String unknown;
 
     RestoreInput(List<byte[]> words) {
@@ -34,6 +38,8 @@ final class RestoreInput {
                 int equals = word.indexOf('=');
                 String name = word.substring(2, equals < 0 ? word.length() : equals);
                 properties.put(name, equals < 0 ? "" : word.substring(equals + 1));
+            } else if (isRecording(word)) {
+                recordings.add(word.substring(Math.min(word.length(), RECORDING.length() + 1)));
             } else if (word.startsWith("-")) {
                 // Told later: a copy that is not reseeded would be worse than one that is told late.
                 unknown = word;
@@ -65,8 +71,17 @@ final class RestoreInput {
         }
         if (unknown != null) {
             throw new IllegalArgumentException(
-                    unknown + ": a restored JVM takes -Dname=value, or a class and its arguments");
+                    unknown + ": a restored JVM takes -Dname=value, " + RECORDING + ", or a class and its arguments");
         }
+    }
+
+    /** With a value behind either sign, or none. */
+    private static boolean isRecording(String word) {
+        return word.equals(RECORDING) || word.startsWith(RECORDING + "=") || word.startsWith(RECORDING + ":");
+    }
+
+    List<String> recordings() {
+        return recordings;
     }
 
     boolean hasProperty(String prefix) {

@@ -101,6 +101,7 @@ final class Round implements Runnable {
         RestoreInput given = input();
         if (given != null) {
             quiescence.startNewManagement(given, afterFailures);
+            quiescence.startNewRecordings(given, afterFailures);
         }
         enter(Phase.OVER);
         coordinator.over(this);
