@@ -12,7 +12,7 @@
 //! between the bounds of brk                       malloc
 //! anonymous after a JVM's shared archive (.jsa)   class space
 //! in a JVM, the largest run of neighbours left    Java heap
-//! starts at 64 MiB of a process without one       malloc (an arena of glibc)
+//! begins as an arena of glibc does                malloc
 //! ```
 
 use super::secrets::Secrets;
@@ -111,7 +111,7 @@ impl Anatomy {
         let runs = &image.runs[index];
         let mut kinds: BTreeMap<Kind, Sum> = BTreeMap::new();
         let mut mappings = Vec::with_capacity(task.vmas.len());
-        for (vma, kind) in task.vmas.iter().zip(kinds_of(task)) {
+        for (vma, kind) in task.vmas.iter().zip(kinds_of(image, index)) {
             let first = runs.partition_point(|run| run.range.end() <= vma.range.start());
             let own = runs[first..].iter().take_while(|run| run.range.start() < vma.range.end());
             let sum = Sum {
@@ -182,18 +182,19 @@ fn memory(image: &Image, runs: &[PageRun], start: u64, end: u64) -> Vec<u8> {
     bytes
 }
 
-fn kinds_of(task: &Task) -> Vec<Kind> {
+fn kinds_of(image: &Image, index: usize) -> Vec<Kind> {
+    let (task, runs) = (&image.checkpoint.tasks[index], &image.runs[index]);
     let mut kinds: Vec<Kind> = task.vmas.iter().map(|vma| plain_kind(task, vma)).collect();
     mark_stacks(task, &mut kinds);
     if is_jvm(task) {
         mark_java(task, &mut kinds);
     }
-    // JVM(since 8): its heap may start at 64 MiB as well, so it has been marked before.
     for (vma, kind) in task.vmas.iter().zip(&mut kinds) {
         if *kind == Kind::Anonymous
             && vma.range.start().is_multiple_of(ARENA_BYTES)
             && vma.range.len() <= ARENA_BYTES
             && vma.protection.write
+            && begins_an_arena(&memory(image, runs, vma.range.start(), vma.range.start() + 8))
         {
             *kind = Kind::Malloc;
         }
@@ -203,6 +204,14 @@ fn kinds_of(task: &Task) -> Vec<Kind> {
 
 /// HEAP_MAX_SIZE of glibc's malloc/arena.c, on 64 bits; arenas are aligned to it.
 const ARENA_BYTES: u64 = 64 << 20;
+
+/// What glibc's arenas begin with (`heap_info`, malloc/arena.c): where the arena's own description lies, which
+/// is behind this structure, here or in the first of the arena's stretches. A JVM's metaspace may start at
+/// 64 MiB as well, and begins otherwise.
+fn begins_an_arena(bytes: &[u8]) -> bool {
+    let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+    word > ARENA_BYTES && (1..=64).contains(&(word % ARENA_BYTES))
+}
 
 fn plain_kind(task: &Task, vma: &Vma) -> Kind {
     match vma.backing {
@@ -281,4 +290,17 @@ fn mark_java(task: &Task, kinds: &mut [Kind]) {
         start = at;
     }
     kinds[largest].fill(Kind::JavaHeap);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_arena_is_known_by_its_first_word() {
+        let begins = |word: u64| begins_an_arena(&word.to_le_bytes());
+        // sizeof(heap_info) was 32 bytes once, and is 48 with a page size in it.
+        assert!(begins(0x7f00_0000_0020) && begins(0x7f00_0400_0030));
+        assert!(!begins(0) && !begins(0x30) && !begins(0x7f00_0000_1230) && !begins_an_arena(&[]));
+    }
 }
