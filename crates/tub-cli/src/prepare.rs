@@ -16,7 +16,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tubthumping::{ClientError, HostPid, LateAgent, Preparation, ResumeError};
+use tubthumping::{CheckpointError, ClientError, HostPid, LateAgent, Preparation, ResumeError};
 
 /// Have an application prepare for an image that somebody else takes: CRIU, Docker, Podman.
 ///
@@ -78,6 +78,16 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 /// Why a process is not told.
 pub(crate) const NO_PART: &str = "nothing in it listens (a JVM does that is started by `tub run`; any other program calls the library)";
 
+/// As of a checkpoint, but for the image, of which nobody has asked for one yet.
+fn unprepared(pid: HostPid, error: &CheckpointError) -> Failure {
+    let mut failure = failure(pid, Path::new(""), error);
+    failure.what = format!("process {pid} cannot be prepared");
+    if let CheckpointError::Engine { .. } = error {
+        failure.causes.remove(0);
+    }
+    failure
+}
+
 /// Another checkpoint of it is under way.
 pub(crate) fn busy(pid: HostPid, cause: &str, hint: String) -> Failure {
     let what = format!("process {pid} cannot be prepared");
@@ -111,10 +121,8 @@ pub(crate) fn prepare_and_note(
         let hint = format!("take its image, or `tub resume {pid}`");
         return Err(busy(pid, "it is prepared already, and waits for its image", hint));
     }
-    let prepared = tubthumping::prepare(pid, agent, timeout, within).map_err(|error| Failure {
-        what: format!("process {pid} cannot be prepared"),
-        ..failure(pid, Path::new(""), &error)
-    })?;
+    let prepared = tubthumping::prepare(pid, agent, timeout, within)
+        .map_err(|error| unprepared(pid, &error))?;
     let Some(prepared) = prepared else { return Ok(false) };
     if let Err(error) = note(&record(pid), &prepared) {
         // Without it `tub resume` could not reach the process.

@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
-use tub_testkit::{Flavour, Restore, Tub, User, is_root, run_bounded, skipped, wait_for};
+use tub_testkit::{Flavour, Restore, Tub, User, criu, is_root, run_bounded, skipped, wait_for};
 
 /// One rule of each kind.
 const RULES: &str = "\
@@ -111,6 +111,37 @@ fn what_is_left_open_is_refused_in_cracs_words_or_follows_the_rules() {
 /// As a client keeps it alive: a server that knows nothing of checkpoints has no reason to close it.
 const IDLE_ENDS: &str = "type: socket\nlistening: false\naction: close\n---\ntype: socket\n\
     listening: true\naction: ignore\n";
+
+/// The rules are the application's, whoever takes the image: by hand, and CRIU.
+#[test]
+fn an_idle_connection_ends_by_a_rule_whoever_takes_the_image() {
+    let Some(criu) = criu() else { return };
+    on_each_jdk(|jdk| {
+        let program = Program::new(jdk, "Idle").run_options(&["--policy", "policy"]).by_root();
+        program.write("policy", IDLE_ENDS);
+        let port = free_port();
+        let mut original = program.start(&[&port.to_string()]);
+        let tub = |verb: &str| Tub::new(User::Root, verb).arg(original.pid().to_string());
+        let ended = |mut idle: TcpStream| assert_eq!(idle.read(&mut [0; 8]).unwrap_or(0), 0);
+        let idle = echoed(port);
+        tub("prepare").run().succeeds();
+        ended(idle);
+        tub("resume").run().succeeds();
+        let idle = echoed(port);
+        let image = program.dir.join("image");
+        let engine = ["--engine", "criu", "--criu", criu.to_str().unwrap()];
+        tub("checkpoint").arg("--image").arg(&image).args(&engine).run().succeeds();
+        original.wait();
+        ended(idle);
+        let flavour = Flavour { user: User::Root, ..Flavour::USUAL };
+        let _copy = Restore::of(&original, &image, flavour).args(&engine[2..]).start();
+        let again = wait_for(Duration::from_secs(30), || {
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()
+        });
+        drop(again.expect("it listens"));
+        drop(echoed(port));
+    });
+}
 
 #[test]
 fn an_idle_connection_of_a_selector_ends_by_a_rule() {

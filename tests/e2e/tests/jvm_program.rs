@@ -15,6 +15,7 @@ pub(crate) struct Program {
     pub(crate) dir: Arc<Scratch>,
     main: String,
     java: PathBuf,
+    user: User,
     run: Vec<String>,
     flags: Vec<String>,
 }
@@ -31,7 +32,13 @@ impl Program {
             dir.give(&copy);
         }
         let (run, flags) = (Vec::new(), Vec::new());
-        Self { dir, main: main.to_owned(), java: jdk.java(), run, flags }
+        let user = User::Ordinary;
+        Self { dir, main: main.to_owned(), java: jdk.java(), user, run, flags }
+    }
+
+    /// By root: as CRIU wants it.
+    pub(crate) fn by_root(self) -> Self {
+        Self { user: User::Root, ..self }
     }
 
     /// Options of `tub run`.
@@ -57,7 +64,7 @@ impl Program {
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
         let run: Vec<&str> = self.run.iter().map(String::as_str).collect();
-        let tub = Tub::new(User::Ordinary, "run").args(&run).arg("--").arg(&self.java);
+        let tub = Tub::new(self.user, "run").args(&run).arg("--").arg(&self.java);
         let tub = tub.args(&["-Xmx256m"]).args(&flags).args(&["-cp"]);
         let tub = tub.arg(self.dir.join("classes")).arg(&self.main).args(arguments);
         let mut command = tub.command();

@@ -110,7 +110,8 @@ fn another_user_neither_prepares_nor_resumes() {
     }
     let application = Application::start(User::Root);
     let refused = tub("prepare", &application, User::Ordinary, &[]);
-    refused.fails_with(code::NO_SUCH_PROCESS, &[]);
+    let refused = refused.fails_with(code::NO_SUCH_PROCESS, &["cannot be prepared", "not ours"]);
+    assert!(!refused.stderr.contains("the image could not be taken"), "{refused}");
     tub("prepare", &application, User::Root, &[]).succeeds();
     let refused = tub("resume", &application, User::Ordinary, &[]);
     refused.fails_with(code::NO_SUCH_PROCESS, &["of the same user"]);
