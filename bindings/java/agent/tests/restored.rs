@@ -67,7 +67,7 @@ fn a_new_main_class_runs_on_the_thread_that_asked() {
                 "-Xmx1g",
                 &[
                     "checkpoint x RestoreException | IllegalArgumentException: -Xmx1g: a restored JVM \
-                   takes -Dname=value, or a class and its arguments",
+                   takes -Dname=value, -XX:StartFlightRecording, or a class and its arguments",
                 ][..],
             ),
         ] {
