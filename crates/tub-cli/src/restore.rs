@@ -1,6 +1,7 @@
 //! `tub restore`: an image gets up again.
 
 use crate::criu;
+use crate::inspect::image_advice;
 use crate::pause;
 use crate::report::{Code, Failure};
 use std::ffi::OsString;
@@ -272,7 +273,10 @@ fn launch_advice(error: &LaunchError) -> (Code, &'static str) {
 
 pub(crate) fn advice(error: &RestoreError) -> (Code, &'static str) {
     match error {
-        RestoreError::Image(_) => (Code::BadImage, "`tub verify` tells all that is wrong with it"),
+        RestoreError::Image(error) => {
+            let hint = Some(image_advice(error)).filter(|hint| !hint.is_empty());
+            (Code::BadImage, hint.unwrap_or("`tub verify` tells all that is wrong with it"))
+        }
         RestoreError::Host(_) => {
             (Code::BadImage, "take the checkpoint on a host like this one, or restore on the other")
         }

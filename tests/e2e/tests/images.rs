@@ -222,6 +222,13 @@ fn a_file_that_others_may_write() {
 }
 
 #[test]
+fn where_nothing_is_the_path_is_doubted() {
+    let scratch = Scratch::new(User::Ordinary);
+    let nothing = scratch.join("nothing");
+    restore(&nothing).fails_with(code::BAD_IMAGE, &["nothing is there", "check the path"]);
+}
+
+#[test]
 fn a_file_that_the_image_refers_to_has_changed_or_gone() {
     let mut original = Subject::new("files", User::Ordinary).start();
     let image = original.dir().join("image");

@@ -45,7 +45,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
 
 /// The failure for an image that cannot be opened, with advice by kind.
 pub(crate) fn bad_image(what: String, error: &tub_image::Error) -> Failure {
-    let hint = match error.kind() {
+    Failure::new(what, error, Code::BadImage).hint(image_advice(error))
+}
+
+/// What to do about an image that cannot be opened.
+pub(crate) fn image_advice(error: &tub_image::Error) -> &'static str {
+    match error.kind() {
         ErrorKind::NotFound => "check the path",
         ErrorKind::NotAnImage { .. } => {
             "an image is a directory with inventory.tub and pages.tub, as `tub checkpoint` writes it"
@@ -64,8 +69,7 @@ pub(crate) fn bad_image(what: String, error: &tub_image::Error) -> Failure {
              (chown, chmod go-w), if you trust what is in it"
         }
         _ => "",
-    };
-    Failure::new(what, error, Code::BadImage).hint(hint)
+    }
 }
 
 fn path(backing: &Backing) -> Option<&str> {
