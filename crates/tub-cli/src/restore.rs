@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// Restore only an image that has this label. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
     require_label: Vec<(String, String)>,
+    /// Do without what `tub train` has recorded.
+    #[arg(long)]
+    untrained: bool,
     /// Write the process's id to this file once it runs.
     #[arg(long, value_name = "FILE")]
     pidfile: Option<PathBuf>,
@@ -152,6 +155,7 @@ pub(crate) fn options(args: &Args) -> Result<RestoreOptions, Failure> {
         data: args.data.as_deref().map_or(Ok(Vec::new()), data)?,
         detach: args.detach,
         required_labels: args.require_label.clone(),
+        untrained: args.untrained,
         criu: args.criu.options(),
         ..args.place.options(&args.dir)
     })

@@ -65,6 +65,8 @@ impl Instance {
         let restore = Command::new(std::env::current_exe()?)
             .arg("restore")
             .arg(dir)
+            // All pages of an earlier training would be the instance's own from the start.
+            .arg("--untrained")
             .arg("--pidfile")
             .arg(&pidfile)
             .stdin(Stdio::null())

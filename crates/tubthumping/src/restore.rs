@@ -46,6 +46,8 @@ pub struct RestoreOptions {
     pub criu: CriuOptions,
     /// Labels that the image must have.
     pub required_labels: Vec<(String, String)>,
+    /// Whether what a training has recorded is left out of account.
+    pub untrained: bool,
 }
 
 /// Why there is no process.
@@ -324,7 +326,7 @@ pub(crate) fn prepare(
         detach: options.detach,
         clocks_may_go_back: options.clocks_may_go_back,
         standby,
-        hot: image.hot(),
+        hot: if options.untrained { Vec::new() } else { image.hot() },
         mailbox: letter,
         restorer: tub_units::HostPid(std::process::id().cast_signed()),
     };

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use tub_image::Image;
 use tub_testkit::{Flavour, Instance, Restore, Subject, Tub, every};
 
 fn trained_image(flavour: Flavour) -> (Instance, std::path::PathBuf) {
@@ -35,6 +36,27 @@ fn a_trained_image_gets_up_with_all_its_memory() {
             .succeeds();
         assert!(plan.stdout.contains("  populate "), "{}", plan.stdout);
         gets_up(&original, &image, flavour);
+    });
+}
+
+/// Or it would only ever learn more: what an earlier training has recorded would be there whether anybody
+/// writes to it or not.
+#[test]
+fn a_training_learns_anew() {
+    every(&[Flavour::USUAL], |flavour| {
+        let (_original, path) = trained_image(flavour);
+        let hot_bytes =
+            || Image::open_foreign(&path).unwrap().hot().iter().map(|range| range.len()).sum();
+        let learnt: u64 = hot_bytes();
+        let image = Image::open_foreign(&path).unwrap();
+        let vmas = image.checkpoint.tasks[0].vmas.iter();
+        let all: Vec<_> = vmas.filter(|vma| vma.protection.write).map(|vma| vma.range).collect();
+        image.record_hot(&all).unwrap();
+        let all = hot_bytes();
+        assert!(all > learnt + (64 << 10), "{all} bytes, {learnt} learnt");
+        Tub::new(flavour.user, "train").arg(&path).args(&["--", "true"]).run().succeeds();
+        let again = hot_bytes();
+        assert!(again < learnt.midpoint(all), "{again} bytes of {all}, {learnt} at first");
     });
 }
 
