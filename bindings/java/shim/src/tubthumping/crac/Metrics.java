@@ -25,10 +25,14 @@ final class Metrics {
         Runtime runtime = Runtime.getRuntime();
         add(all, "jdk.crac.globalContext.size", resources);
         add(all, "vm.bootTime", BOOT_MILLIS);
-        long uptime = ManagementFactory.getRuntimeMXBean().getUptime();
+        // What the bean says in a copy, too: both are read at once.
+        long uptime =
+                restore == null
+                        ? ManagementFactory.getRuntimeMXBean().getUptime()
+                        : restore.uptimeMillis();
         add(all, "vm.uptime", uptime);
         add(all, "vm.uptimeSinceBoot", restore == null ? uptime : System.currentTimeMillis() - BOOT_MILLIS);
-        add(all, "vm.uptimeSinceRestore", restore == null ? -1 : restore.uptimeMillis());
+        add(all, "vm.uptimeSinceRestore", restore == null ? -1 : uptime);
         add(all, "vm.availableProcessors", runtime.availableProcessors());
         add(all, "vm.freeMemory", runtime.freeMemory());
         add(all, "vm.totalMemory", runtime.totalMemory());
