@@ -6,6 +6,7 @@ use crate::{
 };
 use nix::sys::signal::Signal;
 use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -159,7 +160,7 @@ impl Restore {
     /// It ended, or did not get up in time.
     pub fn try_start(&self) -> Result<Instance, String> {
         // What an earlier life was told is not meant for this one.
-        let _ = fs::remove_file(self.dir.join("state/go"));
+        put_by(&self.dir.join("state"));
         let number = NEXT_LIFE.fetch_add(1, Ordering::Relaxed);
         // A subject that waits long for *go* learns from it that we are still there.
         let life = self.dir.join("state/life");
@@ -388,6 +389,7 @@ impl Instance {
         let (aside, go) = (self.dir().join("state/go.new"), self.dir().join("state/go"));
         let written = fs::write(&aside, promises);
         self.dir().give(&aside);
+        put_by(&self.dir().join("state"));
         let said = written.and_then(|()| fs::rename(&aside, &go));
         said.unwrap_or_else(|error| panic!("{}: cannot be written: {error}", go.display()));
     }
@@ -452,5 +454,14 @@ impl Drop for Instance {
         let _ = wait_for(Duration::from_secs(2), || self.life.child.try_wait().ok().flatten());
         end(&mut self.life.child);
         let _ = self.main.is_gone_within(Duration::from_secs(2));
+    }
+}
+
+/// Takes the last *go* out of sight, and leaves it there: a subject knows a new one by its inode, also of
+/// a life that its image has seen and nobody else, and the number of one that is removed is soon another's.
+fn put_by(state: &Path) {
+    let go = state.join("go");
+    if let Ok(said) = fs::metadata(&go) {
+        let _ = fs::rename(&go, state.join(format!("said.{}", said.ino())));
     }
 }

@@ -168,7 +168,9 @@ impl Original {
             command.arg("--leave-running");
         }
         if self.engine == Engine::Criu {
-            command.args(["--engine", "criu", "--criu"]).arg(criu(place)?);
+            // What is left of the load's connections may not have gone yet, and CRIU would ask the
+            // firewall to hold them.
+            command.args(["--tcp", "close", "--engine", "criu", "--criu"]).arg(criu(place)?);
         }
         let start = Instant::now();
         let text = run_quietly(&mut command)?;
