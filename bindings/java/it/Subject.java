@@ -15,12 +15,15 @@ import java.nio.channels.ServerSocketChannel;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.security.SecureRandom;
+import java.time.Duration;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.TimeZone;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.atomic.AtomicLong;
 import jdk.crac.CheckpointException;
 import jdk.crac.Context;
 import jdk.crac.Core;
@@ -30,6 +33,7 @@ import jdk.crac.management.CRaCMXBean;
 import jdk.jfr.Configuration;
 import jdk.jfr.FlightRecorder;
 import jdk.jfr.Recording;
+import jdk.jfr.consumer.RecordingStream;
 
 /** A process whose resources do what its standard input says, and which tells all on stdout. */
 public class Subject {
@@ -37,6 +41,8 @@ public class Subject {
     static final List<Old> JAVAX = new ArrayList<>();
     static final List<Closeable> LEFT = new ArrayList<>();
     static final List<FileOutputStream> OPEN = new ArrayList<>();
+    static final AtomicLong STREAMED = new AtomicLong();
+    static volatile Instant streamedSince = Instant.MAX;
     static volatile boolean released;
 
     public static void main(String[] arguments) throws Exception {
@@ -154,6 +160,10 @@ public class Subject {
                 case "record" -> {
                     Recording recording = new Recording(Configuration.getConfiguration("default"));
                     recording.setName(first);
+                    if (words.size() > 1) {
+                        recording.setDestination(Path.of(words.get(1)));
+                        recording.setDumpOnExit(true);
+                    }
                     recording.start();
                     say("recording " + first);
                 }
@@ -164,6 +174,26 @@ public class Subject {
                         text.append(' ').append(recording.getState());
                     }
                     say(text.toString());
+                }
+                case "stream" -> {
+                    // Its events come every 100 ms, by flushes: the next chunk is hours away.
+                    RecordingStream stream = new RecordingStream();
+                    stream.enable("jdk.ThreadAllocationStatistics").withPeriod(Duration.ofMillis(100));
+                    stream.onEvent(event -> {
+                        if (event.getStartTime().isAfter(streamedSince)) {
+                            STREAMED.incrementAndGet();
+                        }
+                    });
+                    stream.startAsync();
+                    say("streaming");
+                }
+                case "streamed" -> {
+                    streamedSince = Instant.now();
+                    STREAMED.set(0);
+                    for (int i = 0; i < 200 && STREAMED.get() < 30; i++) {
+                        Thread.sleep(100);
+                    }
+                    say("streamed " + (STREAMED.get() >= 30));
                 }
                 case "open" -> {
                     OPEN.add(new FileOutputStream(first, true));

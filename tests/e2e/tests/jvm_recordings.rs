@@ -42,11 +42,15 @@ impl Crac {
     }
 }
 
-/// Ends it as a supervisor does, so that it leaves what it has recorded.
-fn end(crac: &Crac, mut instance: Instance) {
+/// The first JDK whose recordings may say something at the end.
+const REPORTS_SINCE: u32 = 25;
+
+/// Ends it as a supervisor does, so that it leaves what it has recorded; returns what it has said.
+fn end(crac: &Crac, mut instance: Instance) -> String {
     instance.process().signal(Signal::SIGTERM);
     let status = instance.ends_within(Duration::from_secs(60));
     assert!(status.is_some(), "no end\n{}\n{:?}", instance.tell(), crac.recordings("."));
+    instance.output()
 }
 
 #[test]
@@ -54,9 +58,11 @@ fn a_recording_from_the_command_line_goes_on_in_each_copy_with_files_of_its_own(
     on_each_jdk(|jdk| {
         let crac = Crac::make(jdk);
         let repository = crac.dir.make_dir("repository");
+        let reports = jdk.version >= REPORTS_SINCE;
+        let report = if reports { ",report-on-exit=jvm-information" } else { "" };
         let options = [
             "-XX:CRaCCheckpointTo=cr",
-            "-XX:StartFlightRecording=name=app,filename=app.jfr,settings=profile",
+            &format!("-XX:StartFlightRecording=name=app,filename=app.jfr,settings=profile{report}"),
             &format!("-XX:FlightRecorderOptions=repository={}", repository.display()),
         ];
         let (mut original, port) = crac.service(&options, "plain");
@@ -81,8 +87,9 @@ fn a_recording_from_the_command_line_goes_on_in_each_copy_with_files_of_its_own(
         let names: Vec<_> = fs::read_dir(&repository).unwrap().flatten().collect();
         assert_eq!(names.len(), 2, "{names:?}");
         let [one, other] = copies;
-        end(&crac, one);
-        end(&crac, other);
+        for told in [one, other].map(|copy| end(&crac, copy)) {
+            assert_eq!(told.contains("JVM Information"), reports, "{told}");
+        }
         let both = crac.recordings(".");
         assert_eq!(both.len(), 3, "{both:?}");
         for own in both.iter().filter(|path| **path != first) {

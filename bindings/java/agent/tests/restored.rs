@@ -7,7 +7,7 @@ use std::ffi::OsStr;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
-use support::{Java, JavaOptions, SOON, Scratch, jdks, stand_in_engine};
+use support::{Java, JavaOptions, SOON, Scratch, jdks, refusal, stand_in_engine};
 use tub_control::mailbox::{Restored, encode_restored, join_block};
 
 /// The letter of a copy whose restore was asked for five seconds ago.
@@ -167,6 +167,52 @@ fn recordings_are_ended_for_the_image_and_go_on_afterwards() {
         java.checkpoint(&letter(&[], &[]).0);
         java.await_running();
         assert_eq!(java.ask("recordings"), "recordings mine RUNNING");
+    }
+}
+
+/// It was started a second time, beside itself.
+#[test]
+fn a_recording_that_cannot_be_written_down_refuses_and_goes_on_as_it_was() {
+    for jdk in jdks() {
+        let scratch = Scratch::new("records");
+        let dir = scratch.0.join("dir");
+        std::fs::create_dir(&dir).unwrap();
+        let file = dir.join("mine.jfr");
+        let mut java = Java::subject(&jdk, "unwritten");
+        assert_eq!(java.ask(&format!("record mine {}", file.display())), "recording mine");
+        std::fs::remove_dir_all(&dir).unwrap();
+        let refused = refusal(java.client().prepare(SOON));
+        let texts: Vec<_> = refused.failures.iter().map(|failure| &*failure.message).collect();
+        let expected =
+            "flight recording mine cannot be written down: java.nio.file.NoSuchFileException: ";
+        assert!(texts.len() == 1 && texts[0].starts_with(expected), "{texts:?}");
+        java.await_running();
+        assert_eq!(java.ask("recordings"), "recordings mine RUNNING");
+        std::fs::create_dir(&dir).unwrap();
+        java.checkpoint(&letter(&[], &[]).0);
+        java.await_running();
+        assert_eq!(java.ask("recordings"), "recordings mine RUNNING");
+        assert!(file.metadata().unwrap().len() > 0);
+    }
+}
+
+/// It ended with its recording on JDK 17 when a checkpoint was refused, as it is a file left open.
+#[test]
+fn a_stream_of_events_goes_on_after_a_refusal_and_in_a_copy() {
+    for jdk in jdks() {
+        let mut java = Java::subject(&jdk, "stream");
+        assert_eq!(java.ask("stream"), "streaming");
+        assert_eq!(java.ask("streamed"), "streamed true");
+        for _ in 0..2 {
+            let mut engine = java.client();
+            engine.prepare(SOON).unwrap();
+            engine.abort("a file is left open", &[]).unwrap();
+            java.await_running();
+            assert_eq!(java.ask("streamed"), "streamed true", "{jdk:?}");
+        }
+        java.checkpoint(&letter(&[], &[]).0);
+        java.await_running();
+        assert_eq!(java.ask("streamed"), "streamed true", "{jdk:?}");
     }
 }
 

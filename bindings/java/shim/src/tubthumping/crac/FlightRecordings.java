@@ -49,18 +49,25 @@ final class FlightRecordings {
             String name,
             Map<String, String> settings,
             Path file,
+            List<Object> streams,
             Duration duration,
             Duration untilStart,
             Duration maxAge,
             long maxSize,
             boolean toDisk,
-            boolean dumpOnExit) {}
+            boolean dumpOnExit,
+            Duration flushInterval,
+            Object reports) {}
 
     private final Object recorder;
     private final Field counter;
     private final Field insideOf;
     private final Method belongsTo;
+    private final Field flushInterval;
+    /** JVM(25): what is to be said at the end; not on 17 and 21. */
+    private final Field reports;
     private final Repository repository = new Repository();
+    private final Streams streams = new Streams();
     private final List<Wish> wishes = new ArrayList<>();
     private boolean isCopy;
 
@@ -69,22 +76,28 @@ final class FlightRecordings {
         recorder = Internals.field(FlightRecorder.class, "internal").get(outside);
         counter = Internals.field(recorder.getClass(), "recordingCounter");
         insideOf = Internals.field(Recording.class, "internal");
-        belongsTo = Internals.method(insideOf.getType(), "setRecording", Recording.class);
+        Class<?> inside = insideOf.getType();
+        belongsTo = Internals.method(inside, "setRecording", Recording.class);
+        flushInterval = Internals.field(inside, "flushInterval");
+        reports = Internals.fieldIfAny(inside, "reports");
     }
 
     void stop() throws Exception {
+        streams.find();
         for (Recording recording : FlightRecorder.getFlightRecorder().getRecordings()) {
             boolean runs = recording.getState() == RecordingState.RUNNING;
             if (!runs && recording.getState() != RecordingState.DELAYED) {
                 continue;
             }
             Wish wish = wish(recording, runs);
-            wishes.add(wish);
-            Path end = wish.dumpOnExit ? recording.getDestination() : null;
-            if (runs && wish.dumpOnExit && end == null) {
-                end = claim(wish.file, false);
+            try {
+                recording.setDestination(end(wish, runs));
+            } catch (IOException e) {
+                // It goes on as it was: nothing is done yet that would have to be undone.
+                throw failed(wish, "cannot be written down", e);
             }
-            recording.setDestination(end);
+            streams.hold(insideOf.get(recording), wish.streams);
+            wishes.add(wish);
             if (runs) {
                 // With a destination this writes it there.
                 recording.stop();
@@ -94,7 +107,13 @@ final class FlightRecordings {
         repository.leave();
     }
 
-    private Wish wish(Recording recording, boolean runs) {
+    /** The file for what was recorded until now. */
+    private static Path end(Wish wish, boolean runs) throws IOException {
+        Path end = wish.dumpOnExit ? wish.recording.getDestination() : null;
+        return runs && wish.dumpOnExit && end == null ? claim(wish.file, false) : end;
+    }
+
+    private Wish wish(Recording recording, boolean runs) throws Exception {
         Path file = recording.getDestination();
         if (file == null && recording.getDumpOnExit()) {
             // As JFR calls it; but it would give two copies with one process id the same name.
@@ -110,18 +129,22 @@ final class FlightRecordings {
         if (runs && duration != null && recording.getStopTime() != null) {
             duration = left(now, recording.getStopTime());
         }
+        Object inside = insideOf.get(recording);
         return new Wish(
                 recording,
                 recording.getId(),
                 recording.getName(),
                 recording.getSettings(),
                 file,
+                new ArrayList<>(),
                 duration,
                 runs ? null : left(now, recording.getStartTime()),
                 recording.getMaxAge(),
                 recording.getMaxSize(),
                 recording.isToDisk(),
-                recording.getDumpOnExit());
+                recording.getDumpOnExit(),
+                (Duration) flushInterval.get(inside),
+                reports == null ? null : reports.get(inside));
     }
 
     /** At least a moment, as JFR takes nothing less. */
@@ -152,6 +175,7 @@ final class FlightRecordings {
                 failures.add(failed(wish, "is not started again", e));
             }
         }
+        streams.release();
     }
 
     private void start(Wish wish, Failures failures) throws Exception {
@@ -186,20 +210,29 @@ final class FlightRecordings {
 
     /** The recording as it was before its start, with its number: a closed one cannot be started. */
     private Recording again(Wish wish) throws Exception {
-        Recording fresh;
+        Recording fresh = make(wish.id, wish.settings);
+        Object inside = insideOf.get(fresh);
+        insideOf.set(wish.recording, inside);
+        Internals.call(belongsTo, inside, wish.recording);
+        flushInterval.set(inside, wish.flushInterval);
+        if (reports != null) {
+            reports.set(inside, wish.reports);
+        }
+        streams.follow(wish.streams, inside);
+        return wish.recording;
+    }
+
+    /** With a number of our choice, so that the next one of the application's has the one that is due. */
+    private Recording make(long id, Map<String, String> settings) throws Exception {
         synchronized (recorder) {
             long last = counter.getLong(recorder);
-            counter.setLong(recorder, wish.id - 1);
+            counter.setLong(recorder, id - 1);
             try {
-                fresh = new Recording(wish.settings);
+                return new Recording(settings);
             } finally {
                 counter.setLong(recorder, last);
             }
         }
-        Object inside = insideOf.get(fresh);
-        insideOf.set(wish.recording, inside);
-        Internals.call(belongsTo, inside, wish.recording);
-        return wish.recording;
     }
 
     /** Makes a file of this name, or with the date at its end where there is one or that is wished. */
@@ -214,6 +247,60 @@ final class FlightRecordings {
                 return Files.createFile(file.resolveSibling(stem + more + whole.substring(dot)));
             } catch (FileAlreadyExistsException e) {
                 // That of another life.
+            }
+        }
+    }
+
+    /**
+     * Streams that read what is being recorded. Each ends with its recording, so that they are given another
+     * before that is ended: the thread of the stream looks at it at any time.
+     */
+    private final class Streams {
+        private Field recordingOf;
+        private Object[] all = {};
+        /** What they have meanwhile: one that never was started. */
+        private Recording between;
+
+        /** JVM(17, 21): the field is the superclass's or the class's own, by update; 25: its own. */
+        void find() throws Exception {
+            Class<?> type = Internals.type("jdk.jfr.internal.consumer.EventDirectoryStream");
+            if (type == null || !Internals.isInUse(type)) {
+                return;
+            }
+            recordingOf = Internals.fieldIfAny(type, "recording");
+            if (recordingOf == null) {
+                recordingOf = Internals.field(type.getSuperclass(), "recording");
+            }
+            Object[] found = Agent.instances(new Class<?>[] {type});
+            if (found != null) {
+                all = found;
+            }
+        }
+
+        /** Finds those of a recording, and gives them another. */
+        void hold(Object inside, List<Object> its) throws Exception {
+            for (Object stream : all) {
+                if (recordingOf.get(stream) == inside) {
+                    its.add(stream);
+                }
+            }
+            if (!its.isEmpty()) {
+                between = between == null ? make(0, Map.of()) : between;
+                follow(its, insideOf.get(between));
+            }
+        }
+
+        void follow(List<Object> streams, Object inside) throws Exception {
+            for (Object stream : streams) {
+                recordingOf.set(stream, inside);
+            }
+        }
+
+        void release() {
+            all = new Object[0];
+            if (between != null) {
+                between.close();
+                between = null;
             }
         }
     }

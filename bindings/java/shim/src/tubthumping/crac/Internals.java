@@ -38,6 +38,15 @@ final class Internals {
         return field;
     }
 
+    /** The same for one that some releases have, {@code null} on the others. */
+    static Field fieldIfAny(Class<?> owner, String name) {
+        try {
+            return field(owner, name);
+        } catch (NoSuchFieldException e) {
+            return null;
+        }
+    }
+
     /** A method of a class of the JDK's, open to us. */
     static Method method(Class<?> owner, String name, Class<?>... parameters)
             throws NoSuchMethodException {

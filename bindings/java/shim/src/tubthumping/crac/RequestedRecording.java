@@ -45,6 +45,9 @@ final class RequestedRecording {
                 quote = quote == 0 ? character : quote == character ? 0 : quote;
             }
         }
+        if (quote != 0) {
+            throw new IllegalArgumentException("StartFlightRecording=" + options + ": a quote has no end");
+        }
         return words;
     }
 
