@@ -31,6 +31,8 @@ public final class Inside {
     private static final LinkedBlockingQueue<Integer> ACCEPTED = new LinkedBlockingQueue<>();
     private static final Path DIR = Path.of("").toAbsolutePath();
     private static volatile int cycles;
+    /** In the first image, and ended by the first copy. */
+    private static Process child;
 
     public static void main(String[] args) throws Exception {
         Path watched = Files.createDirectory(DIR.resolve("watched"));
@@ -42,6 +44,7 @@ public final class Inside {
         Recording recording = new Recording(Configuration.getConfiguration("default"));
         recording.setName("inside");
         recording.start();
+        child = new ProcessBuilder("sleep", "1000").inheritIO().start();
         Life.register(() -> { }, () -> cycles++);
         look("0", recording, service, watched, inJar, server);
         Life.ready();
@@ -103,6 +106,24 @@ public final class Inside {
             String said = new String(child.getInputStream().readAllBytes()).trim();
             Life.same("child's end", 0, child.waitFor());
             Life.same("child's time zone", life.equals("0") ? "UTC" : "Asia/Tokyo", said);
+        });
+        Life.step("own process", () -> {
+            ProcessHandle own = ProcessHandle.current();
+            Life.same("id", ManagementFactory.getRuntimeMXBean().getPid(), own.pid());
+            Life.same("id in /proc", Path.of(Long.toString(own.pid())), Path.of("/proc/self").toRealPath().getFileName());
+            Life.check(own.isAlive(), "the own process is not alive");
+            Life.same("the own process by its id", own, ProcessHandle.of(own.pid()).orElseThrow());
+        });
+        Life.step("child", () -> {
+            boolean lives = Integer.parseInt(life) < 2;
+            Life.same("the child lives", lives, child.isAlive());
+            Life.same("by its handle", lives, child.toHandle().isAlive());
+            Life.same("children", lives ? 1L : 0L, ProcessHandle.current().children().count());
+            if (life.equals("1")) {
+                child.destroy();
+                Life.check(child.waitFor(30, TimeUnit.SECONDS), "the child does not end");
+                Life.same("the child's end", 128 + 15, child.exitValue());
+            }
         });
         Life.step("heap dump", () -> {
             Path dump = DIR.resolve("heap-" + life + ".hprof");

@@ -5,7 +5,7 @@ use crate::jdk::Jdk;
 use crate::jvm::on_each_jdk_and_21;
 use crate::jvm_program::Program;
 use std::time::Duration;
-use tub_testkit::{Flavour, Instance, Restore, User, as_user, run_bounded};
+use tub_testkit::{Flavour, Instance, Pids, Restore, User, as_user, run_bounded};
 
 /// The server that accepts all the time stays.
 const RULES: &str = "type: socket\nlistening: true\naction: ignore\nwarn: false\n";
@@ -43,11 +43,11 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
             command.env("TZ", "UTC");
         });
         is_reached_by_tools(jdk, &life);
-        for generation in 1..=2 {
+        for (generation, pids) in [(1, Pids::Keep), (2, Pids::New)] {
             program.write("hosts", &format!("127.0.0.{} host.of.the.test\n", generation + 1));
             let image = program.dir.join(format!("image-{generation}"));
             life.checkpoint_and_end(&image);
-            let restore = Restore::of(&life, &image, Flavour::USUAL);
+            let restore = Restore::of(&life, &image, Flavour { pids, ..Flavour::USUAL });
             life = restore.args(&["--env", "TZ=Asia/Tokyo"]).start();
             life.go(&format!("look {generation}"));
             life.prints(&format!("looked {generation}"));

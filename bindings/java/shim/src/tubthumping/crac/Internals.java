@@ -105,6 +105,15 @@ final class Internals {
         }
     }
 
+    /** The same for a static method without any. */
+    static Object call(MethodHandle handle) throws Exception {
+        try {
+            return (Object) handle.invokeExact();
+        } catch (Throwable e) {
+            throw exception(e);
+        }
+    }
+
     private static Exception exception(Throwable thrown) {
         if (thrown instanceof Error error) {
             throw error;

@@ -22,6 +22,7 @@ final class Quiescence {
     private Addresses addresses;
     private TimeZones timeZones;
     private Timers timers;
+    private ProcessHandles processes;
     private Uptime uptime;
     private FlightRecordings recordings;
     private ManagementAgent management;
@@ -49,12 +50,14 @@ final class Quiescence {
         addresses = new Addresses();
         timeZones = new TimeZones(ManagementFactory.getRuntimeMXBean().getInputArguments().toString());
         timers = new Timers();
+        processes = new ProcessHandles();
         uptime = new Uptime();
         adaptations =
                 List.of(
                         restored -> timers.move(),
                         restored -> reseed(restored.seed()),
                         restored -> uptime.restart(restored.unixMillis()),
+                        restored -> processes.follow(),
                         restored -> addresses.forget(),
                         restored -> environment.apply(restored.variables()),
                         restored -> timeZones.follow(),
@@ -97,6 +100,7 @@ final class Quiescence {
         reseed(restored.seed());
         new Management.RestoreTime(System.currentTimeMillis()).uptimeMillis();
         uptime.rehearse();
+        processes.follow();
         addresses.rehearse();
         environment.rehearse();
         environment.apply(restored.variables());
