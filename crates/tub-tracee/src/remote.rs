@@ -17,6 +17,7 @@ use crate::{CallSite, Error, Frozen, Result, StoppedThread};
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
+use std::cell::Cell;
 use tub_sys::{Errno, SIGNAL_FRAME_ALIGN, SignalFrame};
 use tub_units::RemoteAddr;
 
@@ -31,6 +32,8 @@ pub struct RemoteCalls<'a> {
     /// Address of the frame that leads home, and what was there before.
     frame: Option<(u64, Vec<u8>)>,
     given_back: bool,
+    /// Whether it was let run, and no stop of it has been seen since.
+    runs: Cell<bool>,
 }
 
 /// What a borrowed thread needs to go home by itself (see [`CallSite`]).
@@ -62,7 +65,8 @@ impl<'a> RemoteCalls<'a> {
         let tid = raw(thread.tid());
         let saved = ptrace::getregs(tid).map_err(|e| thread.failed("registers", e))?;
         let mask = thread.signal_mask()?;
-        let mut calls = Self { frozen, thread, site, saved, mask, frame: None, given_back: false };
+        let (frame, given_back, runs) = (None, false, Cell::new(false));
+        let mut calls = Self { frozen, thread, site, saved, mask, frame, given_back, runs };
         if let (Some(way), Some(sigreturn)) = (way_home, site.sigreturn) {
             calls.prepare_way_home(way, sigreturn)?;
         }
@@ -133,28 +137,33 @@ impl<'a> RemoteCalls<'a> {
     }
 
     fn to_syscall_stop(&self) -> Result<()> {
-        let tid = raw(self.thread.tid());
-        ptrace::syscall(tid, None).map_err(|e| self.thread.failed("a system call", e))?;
+        self.let_run(None)?;
         loop {
-            match next_stop(self.frozen, self.thread) {
+            let stop = next_stop(self.frozen, self.thread);
+            if stop.is_ok() {
+                self.runs.set(false);
+            }
+            match stop {
                 Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Error::Died { pid: self.frozen.pid() });
                 }
                 // SIGSTOP and its like cannot be blocked: pass them on and go on waiting.
-                Ok(WaitStatus::Stopped(_, signal)) => {
-                    ptrace::syscall(tid, signal)
-                        .map_err(|e| self.thread.failed("a system call", e))?;
-                }
-                Ok(_) => {
-                    ptrace::syscall(tid, None)
-                        .map_err(|e| self.thread.failed("a system call", e))?;
-                }
+                Ok(WaitStatus::Stopped(_, signal)) => self.let_run(Some(signal))?,
+                Ok(_) => self.let_run(None)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::ESRCH) => return Err(Error::Died { pid: self.frozen.pid() }),
                 Err(source) => return Err(self.thread.failed("a system call", source)),
             }
         }
+    }
+
+    /// Up to its next system call, or to the end of the one that it is in.
+    fn let_run(&self, signal: Option<Signal>) -> Result<()> {
+        let tid = raw(self.thread.tid());
+        ptrace::syscall(tid, signal).map_err(|e| self.thread.failed("a system call", e))?;
+        self.runs.set(true);
+        Ok(())
     }
 
     /// Gives the thread back.
@@ -173,7 +182,11 @@ impl<'a> RemoteCalls<'a> {
     fn give_back(&self) -> std::result::Result<(), Errno> {
         let tid = raw(self.thread.tid());
         ptrace::interrupt(tid)?;
-        ptrace::cont(tid, None)?;
+        // One that runs, since we could not wait for it, may have come to that stop already: let go of
+        // without a look, it would never come to another, and we would wait for ever.
+        if !self.runs.get() {
+            ptrace::cont(tid, None)?;
+        }
         loop {
             match next_stop(self.frozen, self.thread) {
                 Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => break,
