@@ -114,6 +114,10 @@ fn task<'a>(
     let rest = |stopped| Resting::of(frozen, survey, stopped, &waited_ns);
     let pid = frozen.pid();
     let tracee = |source| Error::Tracee { pid, source };
+    let refusals = dispatching(frozen, survey)?;
+    if !refusals.is_empty() {
+        return Err(Error::Refused { pid, refusals, frozen: true });
+    }
     let site = home::call_site(frozen, survey)?;
     let [main, others @ ..] = frozen.threads() else {
         return Err(Error::NoSuchProcess { pid });
@@ -237,6 +241,27 @@ fn mm(survey: &Survey, brk: u64, lock_future: Lock) -> MmFields {
         auxv: survey.auxv.clone(),
         lock_future,
     }
+}
+
+/// Threads that are given their own system calls, ours among them. `/proc` does not tell.
+fn dispatching(frozen: &Frozen, survey: &Survey) -> Result<Vec<Refusal>> {
+    let mut all = Vec::new();
+    for stopped in frozen.threads() {
+        let asked = stopped.has_user_dispatch();
+        if asked.map_err(|source| Error::Tracee { pid: survey.pid, source })? {
+            let known = survey.threads.iter().find(|thread| thread.tid == stopped.tid());
+            let name = known.map_or("", |thread| &thread.stat.comm);
+            all.push(Refusal {
+                kind: RefusalKind::Process,
+                fd: None,
+                object: format!("thread {} ({name})", stopped.tid()),
+                reason: "is given its own system calls, which is not supported yet".to_owned(),
+                remedy: "switch PR_SET_SYSCALL_USER_DISPATCH off before the checkpoint (prctl(2))"
+                    .to_owned(),
+            });
+        }
+    }
+    Ok(all)
 }
 
 /// Threads with tiles of AMX in use. `/proc` does not tell, and a copy could be given none: the kernel

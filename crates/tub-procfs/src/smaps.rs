@@ -6,7 +6,7 @@
 
 use crate::error::{Place, Result};
 use crate::maps::{MapsRecord, check_order, parse_line};
-use crate::text::lines;
+use crate::text::{lines, number};
 use alloc::vec::Vec;
 use core::fmt;
 
@@ -17,6 +17,8 @@ pub struct SmapsRecord {
     pub map: MapsRecord,
     /// The two-letter codes of the line `VmFlags`.
     pub vm_flags: VmFlags,
+    /// The line `ProtectionKey` (pkeys(7)); 0 where the processor has none.
+    pub protection_key: u32,
 }
 
 /// The set of two-letter codes of a mapping, as `proc_pid_smaps(5)` lists them.
@@ -57,7 +59,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
     // About 700 bytes a mapping on Linux 6.18.
     let mut records = Vec::with_capacity(bytes.len() / 600);
     let mut open: Option<MapsRecord> = None;
-    let mut end = 0;
+    let (mut end, mut protection_key) = (0, 0);
     let mut last = Place::file("smaps");
     for (place, line) in lines("smaps", bytes) {
         last = place;
@@ -66,7 +68,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
             Some(b'A'..=b'Z') => {
                 if let Some(flags) = line.strip_prefix(b"VmFlags:") {
                     let map = open.take().ok_or_else(|| place.missing("range"))?;
-                    records.push(SmapsRecord { map, vm_flags: parse_flags(place, flags)? });
+                    let vm_flags = parse_flags(place, flags)?;
+                    records.push(SmapsRecord { map, vm_flags, protection_key });
+                    protection_key = 0;
+                } else if let Some(key) = line.strip_prefix(b"ProtectionKey:") {
+                    let number = number(key.trim_ascii(), 10);
+                    protection_key = number.ok_or_else(|| place.malformed("ProtectionKey", key))?;
                 }
             }
             _ => {
@@ -130,6 +137,19 @@ mod tests {
         assert!(records.iter().any(|r| r.map.path.as_deref() == Some(archive)));
         assert!(records.iter().any(|r| r.vm_flags.has("nr")));
         assert!(records.iter().any(|r| r.map.path.as_deref() == Some("[vvar_vclock]")));
+    }
+
+    #[test]
+    fn a_protection_key_is_its_own_mappings_alone() {
+        let text = b"1000-2000 rw-p 00000000 00:00 0 \nProtectionKey:         3\nVmFlags: rd wr\n\
+                     2000-3000 rw-p 00000000 00:00 0 \nVmFlags: rd wr\n";
+        let keys = |bytes: &[u8]| {
+            parse(bytes).unwrap().iter().map(|r| r.protection_key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys(text), [3, 0]);
+        assert!(keys(SUBJECT).iter().all(|key| *key == 0));
+        let odd = b"1000-2000 rw-p 00000000 00:00 0 \nProtectionKey: x\nVmFlags: rd wr\n";
+        assert_eq!(parse(odd).unwrap_err().kind(), ErrorKind::Malformed);
     }
 
     #[test]

@@ -79,6 +79,25 @@ pub fn ptrace_pending_signals(tid: HostPid, shared: bool) -> Result<Vec<[u8; 128
     }
 }
 
+/// `ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, size, &config)`: whether the thread's system calls
+/// are given to itself (PR_SET_SYSCALL_USER_DISPATCH of prctl(2)), at least some and now and then.
+///
+/// # References
+///
+/// KERNEL(since 6.4): linux/ptrace.h; EIO before.
+pub fn ptrace_has_user_dispatch(tid: HostPid) -> Result<bool, Errno> {
+    const PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG: libc::c_uint = 0x4211;
+    // struct ptrace_sud_config: mode, selector, offset, length. Mode 0 is PR_SYS_DISPATCH_OFF.
+    let mut config = [0_u64; 4];
+    let bytes = size_of_val(&config) as *mut c_void;
+    // SAFETY: the kernel writes exactly the announced size, that of `config`.
+    let result = unsafe {
+        libc::ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid.0, bytes, config.as_mut_ptr())
+    };
+    check(result)?;
+    Ok(config[0] != 0)
+}
+
 /// A thread's registration for restartable sequences, as the kernel reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]

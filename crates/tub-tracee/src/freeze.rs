@@ -293,6 +293,15 @@ impl StoppedThread {
         }
     }
 
+    /// Whether it is given system calls of its own, which then are none; `false` on kernels before 6.4,
+    /// which do not tell.
+    pub fn has_user_dispatch(self) -> Result<bool> {
+        match tub_sys::ptrace_has_user_dispatch(self.tid) {
+            Err(Errno::EIO) => Ok(false),
+            asked => asked.map_err(|errno| self.failed("system call user dispatch", errno)),
+        }
+    }
+
     /// Head and length of the robust futex list.
     pub fn robust_list(self) -> Result<(u64, u64)> {
         tub_sys::get_robust_list(self.tid).map_err(|e| self.failed("robust futex list", e))

@@ -307,6 +307,20 @@ fn a_handle_of_a_single_thread() {
     is_refused_where_there_is_such(&USERS, "thread-handle", &words);
 }
 
+/// Without it, what the key forbids would be allowed in the copy.
+#[test]
+fn memory_with_a_protection_key() {
+    let words = ["mapping ", "has a protection key", "pkey_mprotect(2)"];
+    is_refused_where_there_is_such(&USERS, "key", &words);
+}
+
+/// Found before it is lent any call: that would have been given to the thread, as a signal.
+#[test]
+fn a_thread_that_is_given_its_own_system_calls() {
+    let words = ["thread ", "is given its own system calls", "PR_SET_SYSCALL_USER_DISPATCH"];
+    is_refused_where_there_is_such(&USERS, "dispatch", &words);
+}
+
 #[test]
 fn a_shadow_stack() {
     is_refused_where_there_is_such(&USERS, "shadow-stack", &["is a shadow stack"]);

@@ -74,7 +74,9 @@ pub(crate) fn memory(stage: &'static Stage) -> io::Result<()> {
 
     let private = PrivateFile::set_up(stage)?;
     let (shared_path, shared) = shared_file(stage)?;
-    let code = answering_code()?;
+    let (code, _) = answering_code(libc::PROT_READ | libc::PROT_EXEC)?;
+    let (hidden_code, hidden) = answering_code(libc::PROT_EXEC)?;
+    let hidden_from_readers = !hidden.is_readable(0)?;
 
     recurse(stage, DEPTH)?;
 
@@ -113,6 +115,14 @@ pub(crate) fn memory(stage: &'static Stage) -> io::Result<()> {
     OpenOptions::new().write(true).open(shared_path)?.write_all_at(&[0x55; 8], 4096)?;
     stage.same("shared mapping sees writes", &0x5555_5555_5555_5555, &shared.words(1, 1)[0]);
     stage.same("generated code", &42, &code());
+    // Where the processor has protection keys, the kernel guards it by one of its own.
+    stage.same("code that is only run", &42, &hidden_code());
+    stage.same("its protection", &protection(&hidden)?, &"--xp".to_owned());
+    stage.same(
+        "it can be read no more than before",
+        &hidden_from_readers,
+        &!hidden.is_readable(0)?,
+    );
 
     // Writing everywhere it is allowed, once everything has been looked at.
     pattern::fill(plain.words_mut(0, 2048), 10);
@@ -181,15 +191,16 @@ fn shared_file(stage: &Stage) -> io::Result<(std::path::PathBuf, Mapping)> {
 }
 
 /// Code as a just-in-time compiler leaves it: written to anonymous memory, then made executable.
-fn answering_code() -> io::Result<extern "C" fn() -> i32> {
+fn answering_code(rights: i32) -> io::Result<(extern "C" fn() -> i32, Mapping)> {
     // mov eax, 42; ret
     let bytes = [0xb8, 42, 0, 0, 0, 0xc3, 0xcc, 0xcc];
     let mut page = Mapping::anonymous(1, WRITE, 0)?;
     page.words_mut(0, 1)[0] = u64::from_le_bytes(bytes);
-    page.protect(0, 1, libc::PROT_READ | libc::PROT_EXEC)?;
+    page.protect(0, 1, rights)?;
     let address: *const () = std::ptr::with_exposed_provenance(page.address());
     // SAFETY: the page holds a whole function of that signature, and mappings are never unmapped.
-    Ok(unsafe { std::mem::transmute::<*const (), extern "C" fn() -> i32>(address) })
+    let code = unsafe { std::mem::transmute::<*const (), extern "C" fn() -> i32>(address) };
+    Ok((code, page))
 }
 
 /// Goes across the checkpoint at the bottom of a deep recursion, then checks each frame.

@@ -23,7 +23,7 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 /// `thread-rights`, `thread-filter`, `thread-timer`, `thread-files`, `thread-directories`, `thread-namespace`,
 /// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
 /// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`, `fault-range`, `huge-page`,
-/// `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`: holds them and counts. What cannot be had here
+/// `key`, `dispatch`, `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`: holds them and counts. What cannot be had here
 /// is left out, and the file `lacking` says why.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
@@ -73,6 +73,8 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "child-memory" => children.push(sys::forked_with(libc::CLONE_VM)?),
             "fault-range" => held.push(sys::userfaultfd_range()?),
             "huge-page" => or_lacking(stage, kind, sys::huge_page())?,
+            "dispatch" => or_lacking(stage, kind, in_a_thread(sys::dispatch_system_calls))?,
+            "key" => or_lacking(stage, kind, sys::page_with_key())?,
             "shadow-stack" => or_lacking(stage, kind, sys::shadow_stack())?,
             "device" => or_lacking(stage, kind, device())?,
             "ring" => sys::packet_ring()?,

@@ -21,6 +21,7 @@ pub use tree::unsupported_tree;
 use crate::{Survey, SurveyedFd, Unmappable};
 use descriptor::astray_reason;
 use std::fmt;
+use tub_procfs::maps::Perms;
 use tub_procfs::smaps::SmapsRecord;
 
 /// One thing that stands in the way.
@@ -104,6 +105,12 @@ pub(crate) const SECRET_MEMORY_REASON: &str =
 /// Reason and remedy of a mapped device.
 const DEVICE: (&str, &str) = ("maps a device", "close the device before the checkpoint");
 
+/// Memory that can be run and not read has a key of the kernel's own choice (KERNEL(since 4.9):
+/// `execute_only_pkey`), and gets another from it in a copy.
+const fn is_execute_only(perms: Perms) -> bool {
+    perms.execute && !perms.read && !perms.write
+}
+
 fn memory(survey: &Survey, mapping: &SmapsRecord) -> Option<Refusal> {
     let map = &mapping.map;
     let name = map.path.as_deref().unwrap_or("");
@@ -119,6 +126,11 @@ fn memory(survey: &Survey, mapping: &SmapsRecord) -> Option<Refusal> {
         ("is a shadow stack, which is not supported yet", "")
     } else if flags.has("um") || flags.has("uw") || flags.has("ui") {
         ("is registered with userfaultfd", "")
+    } else if mapping.protection_key != 0 && !is_execute_only(map.perms) {
+        (
+            "has a protection key, which is not supported yet",
+            "give it key 0 again before the checkpoint (pkey_mprotect(2))",
+        )
     } else if name.starts_with("/SYSV") {
         ("is System V shared memory", "detach it before the checkpoint")
     } else if map.deleted && name == SECRET_MEMORY {

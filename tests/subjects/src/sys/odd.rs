@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr::{null, null_mut};
+use std::sync::atomic::AtomicU8;
 
 fn descriptor(result: libc::c_long) -> io::Result<OwnedFd> {
     owned(libc::c_int::try_from(check_long(result)?).expect("a descriptor is an int"))
@@ -117,6 +118,29 @@ pub(crate) fn huge_page() -> io::Result<()> {
     // SAFETY: the page was mapped, and reserved for us, a moment ago.
     unsafe { at.cast::<u8>().write(7) };
     Ok(())
+}
+
+/// A page that a protection key of our own guards (pkeys(7)).
+pub(crate) fn page_with_key() -> io::Result<()> {
+    // SAFETY: takes integers.
+    let key = check_long(unsafe { libc::syscall(libc::SYS_pkey_alloc, 0, 0) })?;
+    let at = fresh_page(libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
+    // SAFETY: nobody uses the page.
+    let set = unsafe { libc::syscall(libc::SYS_pkey_mprotect, at, 4096, libc::PROT_READ, key) };
+    check_long(set).map(drop)
+}
+
+/// prctl(2): system calls of the calling thread are given to itself wherever `SELECTOR` says so, which it
+/// does not.
+pub(crate) fn dispatch_system_calls() -> io::Result<()> {
+    const PR_SET_SYSCALL_USER_DISPATCH: i32 = 59;
+    const PR_SYS_DISPATCH_ON: i32 = 1;
+    // SYSCALL_DISPATCH_FILTER_ALLOW.
+    static SELECTOR: AtomicU8 = AtomicU8::new(0);
+    let (on, selector) = (PR_SYS_DISPATCH_ON, SELECTOR.as_ptr());
+    // SAFETY: integers, and a byte that lives as long as the program.
+    check(unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, on, 0_u64, 0_u64, selector) })
+        .map(drop)
 }
 
 /// map_shadow_stack(2), which makes no thread use it.
