@@ -10,10 +10,18 @@ use crate::process::run;
 use crate::setup;
 use std::process::Command;
 
+/// How many of the calls.
+#[derive(clap::Args)]
+pub(crate) struct Faults {
+    /// One of so many parts, all of which together are all calls.
+    #[arg(long, value_name = "K/N", default_value = "all")]
+    part: String,
+}
+
 /// A fault at every call, not at a few.
-pub(crate) fn faults() -> Result<()> {
+pub(crate) fn faults(options: &Faults) -> Result<()> {
     setup::need_strace()?;
-    run(e2e("faults::a_fault")?.env("TUB_FAULTS", "all"))
+    run(e2e("faults::a_fault")?.env("TUB_FAULTS", &options.part))
 }
 
 /// Every collector with every heap, not a few.

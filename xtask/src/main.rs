@@ -53,7 +53,7 @@ enum Command {
     /// Fuzz every parser for a while, or the targets named.
     Fuzz(fuzz::Options),
     /// Let every system call of a checkpoint and a restore fail, and kill tub at every one (slow).
-    Faults,
+    Faults(endurance::Faults),
     /// Let JVMs with every collector and heaps of every kind get up (slow).
     Heaps,
     /// Let a busy program go through many checkpoints and restores, and many instances live at once.
@@ -79,7 +79,7 @@ fn main() -> ExitCode {
         Command::Conformance => checks::conformance(),
         Command::Tidy => tidy::run(),
         Command::Fuzz(options) => fuzz::run(&options),
-        Command::Faults => endurance::faults(),
+        Command::Faults(options) => endurance::faults(&options),
         Command::Heaps => endurance::heaps(),
         Command::Soak(options) => endurance::soak(&options),
         Command::JvmSoak(options) => endurance::jvm_soak(&options),

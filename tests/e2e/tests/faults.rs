@@ -1,6 +1,7 @@
 //! Faults at every call of a checkpoint and of a restore: nothing is lost, and nothing is left.
 //!
-//! A few evenly spaced calls by default; all of them with `TUB_FAULTS=all` (`cargo xtask faults`).
+//! A few evenly spaced calls by default; all of them with `TUB_FAULTS=all` (`cargo xtask faults`), and with `TUB_FAULTS=2/5` the
+//! second of five parts, which together are all (`cargo xtask faults --part 2/5`).
 
 use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
@@ -8,7 +9,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tub_image::Image;
 use tub_testkit::{
     Call, Fault, Finished, Flavour, Instance, Memory, Pids, Process, Restore, Subject, Traced, Tub,
@@ -21,11 +22,24 @@ const SAMPLE: usize = 8;
 /// What is left of a killed `tub` is put right by others, who need a moment.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 
+/// What `TUB_FAULTS` asks for: one of so many parts of all calls, counted from 1; nothing by default.
+fn part() -> Option<(usize, usize)> {
+    let wish = std::env::var("TUB_FAULTS").ok()?;
+    if wish == "all" {
+        return Some((1, 1));
+    }
+    let part = wish.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+    let part = part.filter(|(k, n)| (1..=*n).contains(k));
+    Some(part.unwrap_or_else(|| panic!("TUB_FAULTS={wish}: neither \"all\" nor a part as 2/5")))
+}
+
 /// The calls to be tried out of all that were seen.
 pub(crate) fn chosen(calls: Vec<Call>) -> Vec<Call> {
-    if std::env::var_os("TUB_FAULTS").is_some_and(|value| value == "all") {
-        eprintln!("{} calls", calls.len());
-        return calls;
+    if let Some((k, n)) = part() {
+        // Each nth, so that every part goes through the whole of the run.
+        let some: Vec<_> = calls.iter().skip(k - 1).step_by(n).cloned().collect();
+        eprintln!("{} of {} calls", some.len(), calls.len());
+        return some;
     }
     // Off the start of each eighth, where the same kind of call would be met again and again.
     let at = |index: usize| calls.get((calls.len() * (10 * index + 7)) / (10 * SAMPLE)).cloned();
@@ -35,8 +49,7 @@ pub(crate) fn chosen(calls: Vec<Call>) -> Vec<Call> {
 /// Both kinds of faults at `call`; errors first.
 fn faults(call: &Call) -> Vec<Fault> {
     let kinds = call.errors();
-    let all = std::env::var_os("TUB_FAULTS").is_some();
-    let errors = kinds.iter().take(if all { kinds.len() } else { 1 });
+    let errors = kinds.iter().take(if part().is_some() { kinds.len() } else { 1 });
     errors.map(|errno| Fault::Error(errno)).chain([Fault::Kill]).collect()
 }
 
@@ -47,7 +60,13 @@ fn faults(call: &Call) -> Vec<Fault> {
 /// If any went wrong, naming all of those.
 fn each_fault(calls: &[Call], mut test: impl FnMut(&Call, Fault)) {
     let mut failed = Vec::new();
-    for call in calls {
+    let (began, mut told) = (Instant::now(), Instant::now());
+    for (done, call) in calls.iter().enumerate() {
+        if told.elapsed() > Duration::from_secs(30) {
+            told = Instant::now();
+            let (all, took) = (calls.len(), began.elapsed().as_secs());
+            eprintln!("{done} of {all} calls in {took} s, {} went wrong", failed.len());
+        }
         for fault in faults(call) {
             if catch_unwind(AssertUnwindSafe(|| test(call, fault))).is_err() {
                 failed.push(format!("{fault:?} at {call}"));
@@ -118,21 +137,26 @@ pub(crate) fn checkpoint(
     Traced::new(strace, tub.arg("--image").arg(image).args(options))
 }
 
-/// A fault at every chosen call of a checkpoint of `name` that leaves the original running: one
+/// A fault at every chosen call of a checkpoint of `subject` that leaves the original running: one
 /// process endures many of them.
-fn sweep_checkpoint(name: &str, user: User) {
+fn sweep_checkpoint(subject: &Subject) {
     let Some(strace) = strace() else { return };
     let traced = |original: &Instance| {
         checkpoint(&strace, original, &original.dir().join("image"), &["--leave-running"])
     };
-    let (finished, calls) = traced(&Subject::new(name, user).start()).calls();
+    let (finished, calls) = traced(&subject.start()).calls();
     finished.succeeds();
-    // A subject waits ten minutes for the word to go on, and a call with its faults takes some seconds.
-    for calls in chosen(calls).chunks(50) {
-        let original = Subject::new(name, user).start();
+    let calls = chosen(calls);
+    for (index, some) in calls.chunks(50).enumerate() {
+        if part().is_some() {
+            eprintln!("{} of {} calls are done", index * 50, calls.len());
+        }
+        let original = subject.start();
         let image = original.dir().join("image");
         let traced = traced(&original);
-        each_fault(calls, |call, fault| {
+        each_fault(some, |call, fault| {
+            // It waits two minutes for the word to go on, unless we are seen to live.
+            original.wait_on();
             let finished = traced.inject(call, fault);
             let what = format!("{fault:?} at {call}: {finished}");
             let there = whole_or_nothing(&image, &what);
@@ -154,14 +178,17 @@ fn sweep_checkpoint(name: &str, user: User) {
 #[test]
 fn a_fault_at_any_call_of_a_checkpoint_harms_nobody() {
     every(&[Flavour::ALL[0], Flavour::ALL[1]], |flavour| {
-        sweep_checkpoint("counter", flavour.user);
+        sweep_checkpoint(&Subject::new("counter", flavour.user));
     });
 }
 
 /// Registers of every kind, one of which would tell.
+///
+/// Their threads spin: at an ordinary priority nine of them would leave `tub` a small part of two processors,
+/// and a sweep would take hours.
 #[test]
 fn a_fault_at_any_call_of_a_checkpoint_spoils_no_register() {
-    sweep_checkpoint("registers", User::Ordinary);
+    sweep_checkpoint(&Subject::new("registers", User::Ordinary).options(&["nice"]));
 }
 
 #[test]

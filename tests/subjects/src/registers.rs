@@ -1,7 +1,7 @@
 //! Registers: threads that hold known values in all of them, and go on computing in them, while
 //! they are frozen.
 //!
-//! In: nothing. Out: differences.
+//! In: `nice`, if others need the processors. Out: differences.
 //! Invariant: between loading and storing there is no call, so that the values can only have
 //! survived in the registers themselves.
 
@@ -17,6 +17,10 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 /// Set once the checkpoint is over; the loops below spin on it.
 static OVER: AtomicU64 = AtomicU64::new(0);
 
+/// A tenth of the weight of others, so that a dozen spinning threads count like one; not the lowest of all,
+/// since a thread has to run to be stopped.
+const NICE: i32 = 10;
+
 /// Threads that have loaded their registers, or are about to.
 static SPINNING: AtomicU32 = AtomicU32::new(0);
 
@@ -25,6 +29,10 @@ type Held = (&'static str, Vec<u64>, Vec<u64>);
 
 /// All register sets of x86-64 that the processor has.
 pub(crate) fn registers(stage: &'static Stage) -> io::Result<()> {
+    if stage.option(0) == Some("nice") {
+        // Threads inherit it.
+        sys::set_nice(NICE)?;
+    }
     let mut holders: Vec<JoinHandle<Held>> = vec![
         thread::spawn(|| hold("general registers and flags", 13, 0x0cd5_u64, spin_general)),
         thread::spawn(|| hold("SSE registers", 32, 0, spin_sse)),

@@ -162,11 +162,7 @@ impl Restore {
         // What an earlier life was told is not meant for this one.
         put_by(&self.dir.join("state"));
         let number = NEXT_LIFE.fetch_add(1, Ordering::Relaxed);
-        // A subject that waits long for *go* learns from it that we are still there.
-        let life = self.dir.join("state/life");
-        if fs::write(&life, number.to_string()).is_ok() {
-            self.dir.give(&life);
-        }
+        show_life(&self.dir, number);
         let pidfile = self.dir.join(format!("pid.{number}"));
         let mut command = self.tub_with(Some(&pidfile)).command();
         command.env("RUST_BACKTRACE", "0");
@@ -378,6 +374,11 @@ impl Instance {
         let _ = wait_for(START, || self.life.child.try_wait().ok().flatten());
     }
 
+    /// Has it wait for *go* for some minutes more.
+    pub fn wait_on(&self) {
+        show_life(self.dir(), NEXT_LIFE.fetch_add(1, Ordering::Relaxed));
+    }
+
     /// What is visible of it from outside.
     pub fn visible(&self) -> VisibleState {
         VisibleState::of(&self.main)
@@ -454,6 +455,14 @@ impl Drop for Instance {
         let _ = wait_for(Duration::from_secs(2), || self.life.child.try_wait().ok().flatten());
         end(&mut self.life.child);
         let _ = self.main.is_gone_within(Duration::from_secs(2));
+    }
+}
+
+/// A subject that waits long for *go* learns from it that we are still there.
+fn show_life(dir: &Scratch, number: u32) {
+    let life = dir.join("state/life");
+    if fs::write(&life, number.to_string()).is_ok() {
+        dir.give(&life);
     }
 }
 
