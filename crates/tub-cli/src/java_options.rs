@@ -57,6 +57,10 @@ const ABOUT_OPTIONS: [&str; 4] = [
     "UnlockCommercialFeatures",
 ];
 
+fn is_refused(name: &str) -> bool {
+    REFUSED.iter().any(|(refused, _)| *refused == name)
+}
+
 /// What is asked of the processor before a restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum CpuCheck {
@@ -176,13 +180,19 @@ impl CommandLine {
         let name = option.trim_start_matches(['+', '-']);
         let name = name.split('=').next().unwrap_or(name);
         let is_on = option.starts_with('+');
+        let place = || {
+            let is_there = |place: &OsString| !place.is_empty();
+            let missing =
+                || OptionError(format!("VM option '{name}' has no value: name a directory"));
+            Some(value()?).filter(is_there).ok_or_else(missing)
+        };
         match name {
-            "CRaCCheckpointTo" => self.checkpoint_to = Some(value()?),
-            "CRaCRestoreFrom" => self.restore_from = Some(value()?),
+            "CRaCCheckpointTo" => self.checkpoint_to = Some(place()?),
+            "CRaCRestoreFrom" => self.restore_from = Some(place()?),
             "CRaCIgnoreRestoreIfUnavailable" => self.may_start_instead = is_on,
             "CRaCEngine" | "CREngine" => self.engine(&value()?.to_string_lossy())?,
             "CRaCEngineOptions" | "CRaCCheckpointEngineOptions" | "CRaCRestoreEngineOptions" => {
-                for option in value()?.to_string_lossy().split(',') {
+                for option in value()?.to_string_lossy().split(',').filter(|it| !it.is_empty()) {
                     self.engine_option(option, name)?;
                 }
             }
@@ -249,6 +259,9 @@ impl CommandLine {
                 self.stock.push("-Djdk.crac.trace-startup-time=true".into());
             }
             "CRaCTraceStartupTime" => {}
+            // What is not wished for is not done.
+            _ if is_refused(name) && name != "CRaCResetStartTime" && option.starts_with('-') => {}
+            "CRaCMaxHeapSizeBeforeCheckpoint" if value()? == "0" => {}
             _ => {
                 let why = REFUSED.iter().find(|(refused, _)| *refused == name);
                 let why = why.map_or("it is not known here", |(_, why)| why);
@@ -419,6 +432,27 @@ mod tests {
     }
 
     #[test]
+    fn the_last_of_several_options_for_an_engine_has_the_word() {
+        let options = |list: &[&str]| {
+            let option = |list: &&str| OsString::from(format!("-XX:CRaCEngineOptions={list}"));
+            CommandLine::parse(&list.iter().map(option).collect::<Vec<_>>()).unwrap()
+        };
+        let line = options(&["pids=keep,memory=lazy,,pids=new", "", "memory=eager"]);
+        assert_eq!(line.restore_options(), ["--pids", "new", "--memory", "eager"]);
+        let line = options(&["keep_running=true", "keep_running=false"]);
+        assert_eq!(line.checkpoint_options(), ["--replace"]);
+        let line = options(&["criu_location=/a,args=-v4", "criu_location=/b,image_location=x"]);
+        assert_eq!(line.restore_options(), ["--criu-option=-v4", "--criu=/b"]);
+    }
+
+    #[test]
+    fn what_cannot_be_had_may_be_declined() {
+        let line = "-XX:CRaCCheckpointTo=cr -XX:-CRaCHeapErgonomics -XX:-CRaCCPUCountInit \
+                    -XX:-CRaCPauseOnCheckpointError -XX:CRaCMaxHeapSizeBeforeCheckpoint=0";
+        assert_eq!(parse(line).unwrap().stock_words(), Vec::<OsString>::new());
+    }
+
+    #[test]
     fn a_restore_takes_properties_and_a_main_class() {
         let line = parse("-XX:CRaCRestoreFrom=cr -cp x -Da=b Main one").unwrap();
         assert_eq!(line.restore_words().unwrap(), words("-Da=b Main one"));
@@ -510,6 +544,11 @@ mod tests {
             ("-XX:CRaCImageLabels=a=b\tc", "a label with a blank"),
             ("-XX:+CRaCNoSuch", "it is not known here"),
             ("-XX:CRaCEngine=vm", "the engines are native, criu, sim and pause"),
+            (
+                "-XX:CRaCCheckpointTo=",
+                "VM option 'CRaCCheckpointTo' has no value: name a directory",
+            ),
+            ("-XX:-CRaCResetStartTime", "VM option 'CRaCResetStartTime' cannot be had: the start"),
             ("-XX:CRaCEngineOptions=pause=true", "engine option 'pause=true' cannot be had"),
             ("-XX:CRaCEngineOptions=no_such=1", "engine option 'no_such=1' cannot be had"),
             ("-XX:CRaCEngineOptions=criu_location=/a\tb", "a path with a blank"),

@@ -10,6 +10,8 @@ fn no_class_is_loaded_or_made_on_the_way_back() {
     on_each_jdk(|jdk| {
         let log = ["-Xlog:class+load:file=classes.log"];
         let mut life = Service::start_on(User::Ordinary, jdk, "plain", (&[], &log, &[]));
+        // What has been used is brought up to date.
+        life.ask("/pid");
         // More than once: JVM(17) makes a class of each method that reflection calls for the sixteenth time.
         for generation in 1..=3 {
             let image = life.image(&format!("image-{generation}"));

@@ -1,7 +1,7 @@
 //! `CRaCEngine` and `CRaCEngineOptions`.
 //!
 //! In: a name, options of CRaC's for it. Out: options of `tub checkpoint` and `tub restore`, and the text of help.
-//! Invariant: pure. Not here: the options of the VM around them.
+//! Invariant: of options that are given twice the last has the word. Not here: the options of the VM around them.
 
 use super::{CommandLine, OptionError};
 
@@ -45,9 +45,13 @@ impl CommandLine {
     pub(super) fn engine_option(&mut self, option: &str, place: &str) -> Result<(), OptionError> {
         let (key, value) = option.split_once('=').unwrap_or((option, "true"));
         match (key, value) {
-            ("keep_running", "true") => self.for_checkpoint.push("--leave-running".into()),
+            ("keep_running", _) => {
+                // The last of several has the word.
+                self.for_checkpoint.retain(|it| it != "--leave-running");
+                self.for_checkpoint.extend((value == "true").then(|| "--leave-running".into()));
+            }
             ("pause", "true" | "false") => self.pauses = value == "true",
-            ("keep_running" | "direct_map" | "print_command", _) => {}
+            ("direct_map" | "print_command", _) => {}
             ("help", _) => {
                 self.help = Some(if option == "help" { String::new() } else { value.to_owned() });
             }
@@ -61,18 +65,28 @@ impl CommandLine {
                 let word = if key == "args" { "--criu-option" } else { "--criu" };
                 let words = value.split_whitespace().map(|value| format!("{word}={value}"));
                 let words: Vec<_> = words.collect();
-                if place != "CRaCRestoreEngineOptions" {
-                    self.for_checkpoint.extend(words.iter().cloned());
-                }
-                if place != "CRaCCheckpointEngineOptions" {
-                    self.for_restore.extend(words);
+                for (list, others) in [
+                    (&mut self.for_checkpoint, "CRaCRestoreEngineOptions"),
+                    (&mut self.for_restore, "CRaCCheckpointEngineOptions"),
+                ] {
+                    if place != others {
+                        list.retain(|it| key == "args" || !it.starts_with("--criu="));
+                        list.extend(words.iter().cloned());
+                    }
                 }
             }
-            ("pids", "keep" | "new") => {
-                self.for_restore.extend(["--pids".to_owned(), value.to_owned()]);
+            ("pids", "keep" | "new") | ("memory", "auto" | "lazy" | "eager") => {
+                let name = format!("--{key}");
+                match self.for_restore.iter().position(|it| *it == name) {
+                    Some(at) => value.clone_into(&mut self.for_restore[at + 1]),
+                    None => self.for_restore.extend([name, value.to_owned()]),
+                }
             }
-            ("memory", "auto" | "lazy" | "eager") => {
-                self.for_restore.extend(["--memory".to_owned(), value.to_owned()]);
+            ("image_location", _) => {
+                // As a CRaC JDK has it.
+                eprintln!(
+                    "tub: warning: VM-controlled CRaC engine option provided, skipping: image_location"
+                );
             }
             _ => {
                 return Err(OptionError::new(format!(
