@@ -139,11 +139,7 @@ impl<'a> RemoteCalls<'a> {
     fn to_syscall_stop(&self) -> Result<()> {
         self.let_run(None)?;
         loop {
-            let stop = next_stop(self.frozen, self.thread);
-            if stop.is_ok() {
-                self.runs.set(false);
-            }
-            match stop {
+            match self.stop() {
                 Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Error::Died { pid: self.frozen.pid() });
@@ -166,6 +162,13 @@ impl<'a> RemoteCalls<'a> {
         Ok(())
     }
 
+    /// Waits for its next stop.
+    fn stop(&self) -> std::result::Result<WaitStatus, Errno> {
+        let stop = next_stop(self.frozen, self.thread)?;
+        self.runs.set(false);
+        Ok(stop)
+    }
+
     /// Gives the thread back.
     ///
     /// # Errors
@@ -181,20 +184,25 @@ impl<'a> RemoteCalls<'a> {
     /// Puts the thread back into a stop of the kernel's signal path, with its own registers.
     fn give_back(&self) -> std::result::Result<(), Errno> {
         let tid = raw(self.thread.tid());
+        let go_on = |signal: Option<Signal>| {
+            ptrace::cont(tid, signal)?;
+            self.runs.set(true);
+            Ok(())
+        };
         ptrace::interrupt(tid)?;
-        // One that runs, since we could not wait for it, may have come to that stop already: let go of
-        // without a look, it would never come to another, and we would wait for ever.
+        // One that runs, since waiting for it has failed, may have come to that stop already. If it was
+        // let go of without a look, it would never come to another, and we would wait for ever.
         if !self.runs.get() {
-            ptrace::cont(tid, None)?;
+            go_on(None)?;
         }
         loop {
-            match next_stop(self.frozen, self.thread) {
+            match self.stop() {
                 Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => break,
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Errno::ESRCH);
                 }
-                Ok(WaitStatus::Stopped(_, signal)) => ptrace::cont(tid, signal)?,
-                Ok(_) => ptrace::cont(tid, None::<Signal>)?,
+                Ok(WaitStatus::Stopped(_, signal)) => go_on(Some(signal))?,
+                Ok(_) => go_on(None)?,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno),
             }
