@@ -36,14 +36,17 @@ pub(crate) fn collect(jvm: &Jvm, collector: &[u8]) -> Result<bool, JvmError> {
     let armed = Heap::find(collector);
     let knows = armed.is_some();
     *armed_heap() = armed.map(|heap| (heap, false));
-    if knows {
-        jvm.allow(CAPABILITY_EVENTS)?;
-        jvm.set_event(true, EVENT_FINISH)?;
-    }
-    let collected = jvm.collect_garbage().and_then(|()| jvm.collect_garbage());
-    if knows {
-        jvm.set_event(false, EVENT_FINISH)?;
-    }
+    let twice = || jvm.collect_garbage().and_then(|()| jvm.collect_garbage());
+    let collected = if knows {
+        jvm.with_capability(CAPABILITY_EVENTS, || {
+            jvm.set_event(true, EVENT_FINISH)?;
+            let collected = twice();
+            jvm.set_event(false, EVENT_FINISH)?;
+            collected
+        })
+    } else {
+        twice()
+    };
     let disarmed = armed_heap().take();
     collected?;
     Ok(disarmed.is_some_and(|(_, given)| given))

@@ -52,7 +52,15 @@ pub(crate) fn instances<'a>(
     env: Env<'a>,
     types: &[Object<'_>],
 ) -> Result<Object<'a>, JvmError> {
-    jvm.allow(CAPABILITY_TAGS)?;
+    let found = jvm.with_capability(CAPABILITY_TAGS, || marked(jvm, env, types))?;
+    env.object_array(&found)
+}
+
+fn marked<'a>(
+    jvm: &Jvm,
+    env: Env<'a>,
+    types: &[Object<'_>],
+) -> Result<Vec<Object<'a>>, JvmError> {
     let classes: Vec<Object<'_>> = loaded_classes(jvm, env)?
         .into_iter()
         .filter(|class| types.iter().any(|wanted| env.is_assignable(class, wanted)))
@@ -68,7 +76,7 @@ pub(crate) fn instances<'a>(
     for object in &found {
         set_tag(jvm, object.as_raw(), 0)?;
     }
-    env.object_array(&found)
+    Ok(found)
 }
 
 fn loaded_classes<'a>(jvm: &Jvm, env: Env<'a>) -> Result<Vec<Object<'a>>, JvmError> {

@@ -86,16 +86,17 @@ static PROBLEMS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Puts the calls in. `unnamed` is the module of the shim.
 pub(crate) fn install(jvm: &Jvm, env: Env<'_>, unnamed: &Object<'_>) -> Result<(), JvmError> {
-    jvm.allow(CAPABILITY_RETRANSFORM)?;
     let openings = if traces_openings(env)? { OPENINGS } else { &[] };
     let hooked = HOOKED.iter().chain(openings);
     let classes = hooked.map(|hooked| find(env, hooked.class)).collect::<Result<Vec<_>, _>>()?;
     let base = env.module(&classes[0])?;
     add_reads(jvm, &base, unnamed)?;
-    jvm.set_event(true, EVENT_CLASS_FILE_LOAD_HOOK)?;
-    let changed = retransform(jvm, &classes);
-    jvm.set_event(false, EVENT_CLASS_FILE_LOAD_HOOK)?;
-    changed?;
+    jvm.with_capability(CAPABILITY_RETRANSFORM, || {
+        jvm.set_event(true, EVENT_CLASS_FILE_LOAD_HOOK)?;
+        let changed = retransform(jvm, &classes);
+        jvm.set_event(false, EVENT_CLASS_FILE_LOAD_HOOK)?;
+        changed
+    })?;
     let problems = std::mem::take(&mut *PROBLEMS.lock().unwrap_or_else(PoisonError::into_inner));
     if problems.is_empty() { Ok(()) } else { Err(JvmError::new(&problems.join("; "))) }
 }

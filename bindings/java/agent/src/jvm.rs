@@ -200,17 +200,32 @@ impl Jvm {
         checked("SetEventNotificationMode", status)
     }
 
-    /// Asks for a capability, by its bit in jvmtiCapabilities. HotSpot lets those that we need be asked
-    /// for at any time, and counts on it, so that they cost nothing.
-    pub(crate) fn allow(&self, bit: usize) -> Result<(), JvmError> {
+    /// Does something for which it takes a capability, by its bit in jvmtiCapabilities, which is given back
+    /// afterwards: as long as anybody may change classes, the compilers keep books of it for each method.
+    ///
+    /// JVM(since 17): HotSpot lets those that we need be asked for at any time, and counts anew what all agents
+    /// have when one is given back (prims/jvmtiManageCapabilities.cpp, `update`); same on 25.
+    pub(crate) fn with_capability<T>(
+        &self,
+        bit: usize,
+        work: impl FnOnce() -> Result<T, JvmError>,
+    ) -> Result<T, JvmError> {
+        self.change_capability("AddCapabilities", 142, bit)?;
+        let done = work();
+        let given_back = self.change_capability("RelinquishCapabilities", 143, bit);
+        let done = done?;
+        given_back.map(|()| done)
+    }
+
+    fn change_capability(&self, name: &str, slot: usize, bit: usize) -> Result<(), JvmError> {
         type Function = unsafe extern "C" fn(*mut JvmtiEnv, *const [u32; 4]) -> jint;
-        // SAFETY: slot 142 is AddCapabilities(jvmtiEnv*, const jvmtiCapabilities*).
-        let add = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(142)) };
+        // SAFETY: both slots are functions of (jvmtiEnv*, const jvmtiCapabilities*).
+        let change = unsafe { std::mem::transmute::<*const c_void, Function>(self.slot(slot)) };
         let mut capabilities = [0; 4];
         capabilities[bit / 32] = 1 << (bit % 32);
         // SAFETY: the struct has 128 bits and lives during the call.
-        let status = unsafe { add(self.jvmti.as_ptr(), &raw const capabilities) };
-        checked("AddCapabilities", status)
+        let status = unsafe { change(self.jvmti.as_ptr(), &raw const capabilities) };
+        checked(name, status)
     }
 
     /// Collects garbage, whatever options say about `System.gc()`.
