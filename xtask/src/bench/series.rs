@@ -148,10 +148,39 @@ pub(super) fn summary(samples: &[f64]) -> Value {
     })
 }
 
+/// Between which samples the median of what they were drawn from lies, but for one time in twenty: the order
+/// statistics by the sign test, which supposes nothing about how they scatter. `None` for fewer than six.
+pub(super) fn median_bounds(samples: &[f64]) -> Option<[f64; 2]> {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let n = i32::try_from(sorted.len()).ok()?;
+    // The probability that exactly, and at most, `rank` samples lie below the median.
+    let (mut exactly, mut rank) = (0.5f64.powi(n), 0);
+    let mut at_most = exactly;
+    while 2.0 * at_most <= 0.05 {
+        rank += 1;
+        exactly *= f64::from(n - rank + 1) / f64::from(rank);
+        at_most += exactly;
+    }
+    let rank = usize::try_from(rank).ok()?.checked_sub(1)?;
+    Some([*sorted.get(rank)?, *sorted.get(sorted.len() - 1 - rank)?])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::failure::Failure;
+
+    #[test]
+    fn the_bounds_of_a_median_are_order_statistics() {
+        let first = |n: u32| (1..=n).rev().map(f64::from).collect::<Vec<_>>();
+        // As tables of the sign test have them: of 30, the tenth from either end.
+        assert_eq!(median_bounds(&first(30)), Some([10.0, 21.0]));
+        assert_eq!(median_bounds(&first(10)), Some([2.0, 9.0]));
+        assert_eq!(median_bounds(&first(6)), Some([1.0, 6.0]));
+        assert_eq!(median_bounds(&first(5)), None);
+        assert_eq!(median_bounds(&[]), None);
+    }
 
     #[test]
     fn failures_are_counted_and_told() {

@@ -56,11 +56,7 @@ pub(crate) fn instances<'a>(
     env.object_array(&found)
 }
 
-fn marked<'a>(
-    jvm: &Jvm,
-    env: Env<'a>,
-    types: &[Object<'_>],
-) -> Result<Vec<Object<'a>>, JvmError> {
+fn marked<'a>(jvm: &Jvm, env: Env<'a>, types: &[Object<'_>]) -> Result<Vec<Object<'a>>, JvmError> {
     let classes: Vec<Object<'_>> = loaded_classes(jvm, env)?
         .into_iter()
         .filter(|class| types.iter().any(|wanted| env.is_assignable(class, wanted)))

@@ -9,7 +9,7 @@
 use super::application::App;
 use super::peers::{self, Archive};
 use crate::bench::report::{self, Circumstances};
-use crate::bench::series::summary;
+use crate::bench::series::{median_bounds, summary};
 use crate::bench::subject::Place;
 use crate::bench::{none_failed, set_stage, tell};
 use crate::examples;
@@ -188,6 +188,16 @@ impl Pair {
         Some(rounded(median(&self.with)? / median(&self.without)?))
     }
 
+    /// The median of each round's ratio, since what slows a machine down for a while slows both starts of a
+    /// round, and its bounds: it lies outside of them in one of twenty runs. `None` where a start has failed,
+    /// so that it is not known which belong together.
+    fn ratio_of_pairs(&self, of: fn(&Sample) -> f64) -> Option<(f64, [f64; 2])> {
+        let pairs = self.with.iter().zip(&self.without).filter(|_| self.failures.is_empty());
+        let ratios: Vec<f64> = pairs.map(|(with, without)| of(with) / of(without)).collect();
+        let [low, high] = median_bounds(&ratios)?;
+        Some((rounded(percentile(&ratios, 50)?), [rounded(low), rounded(high)]))
+    }
+
     fn to_json(&self) -> Value {
         let of = |samples: &[Sample], of: fn(&Sample) -> f64| {
             summary(&samples.iter().map(of).collect::<Vec<_>>())
@@ -197,6 +207,9 @@ impl Pair {
                 "without": of(&self.without, value),
                 "with": of(&self.with, value),
                 "ratio_of_medians": self.ratio(value),
+                "ratio_of_pairs": self.ratio_of_pairs(value).map(
+                    |(median, bounds)| json!({ "median": median, "bounds": bounds }),
+                ),
             })
         };
         json!({
@@ -213,11 +226,14 @@ impl Pair {
             let all: Vec<f64> = samples.iter().map(of).collect();
             percentile(&all, 50).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
         };
-        let ratio =
-            |of| self.ratio(of).map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.3}"));
+        let ratio = |of| match (self.ratio_of_pairs(of), self.ratio(of)) {
+            (Some((median, [low, high])), _) => format!("{median:.3} ({low:.2} to {high:.2})"),
+            (None, Some(ratio)) => format!("{ratio:.3}"),
+            (None, None) => "-".to_owned(),
+        };
         let [ms, rate]: [fn(&Sample) -> f64; 2] = [|sample| sample.answer_ms, |sample| sample.rate];
         format!(
-            "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}",
+            "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>23}{:>10}{:>10}{:>23}",
             format!("JDK {}, {}", self.release, self.kind),
             self.with.len(),
             self.failures.len(),
@@ -233,7 +249,7 @@ impl Pair {
 
 fn heading() -> String {
     format!(
-        "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}\n  {:<28}{:>4}{:>7}{:>10}{:>10}{:>8}{:>10}{:>10}{:>8}",
+        "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>23}{:>10}{:>10}{:>23}\n  {:<28}{:>4}{:>7}{:>10}{:>10}{:>23}{:>10}{:>10}{:>23}",
         "",
         "",
         "",
@@ -290,5 +306,13 @@ mod tests {
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(row.find("3").unwrap(), heading().lines().nth(1).unwrap().find("n ").unwrap());
         assert_eq!(words[5..], ["3", "0", "100", "105", "1.050", "100", "100", "1.000"]);
+        let pair = Pair {
+            without: samples(&[100.0, 200.0, 400.0, 100.0, 200.0, 400.0]),
+            with: samples(&[110.0, 210.0, 404.0, 102.0, 206.0, 416.0]),
+            ..pair
+        };
+        let of_pairs = &pair.to_json()["answer_ms"]["ratio_of_pairs"];
+        assert_eq!(of_pairs["bounds"], json!([1.01, 1.1]));
+        assert!(pair.row().contains("1.030 (1.01 to 1.10)"), "{}", pair.row());
     }
 }
