@@ -1,11 +1,18 @@
 import java.io.InputStream;
 import java.lang.management.ManagementFactory;
+import java.lang.reflect.Constructor;
 import java.lang.reflect.InvocationTargetException;
 import java.net.InetAddress;
+import java.net.InetSocketAddress;
 import java.net.ServerSocket;
 import java.net.Socket;
 import java.net.URI;
 import java.net.URL;
+import java.nio.ByteBuffer;
+import java.nio.channels.AsynchronousServerSocketChannel;
+import java.nio.channels.AsynchronousSocketChannel;
+import java.nio.channels.Selector;
+import java.nio.channels.spi.SelectorProvider;
 import java.nio.file.FileSystems;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -14,6 +21,7 @@ import java.nio.file.WatchKey;
 import java.nio.file.WatchService;
 import java.util.List;
 import java.util.TimeZone;
+import java.util.concurrent.Future;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
 import java.util.jar.JarEntry;
@@ -44,6 +52,9 @@ public final class Inside {
         Recording recording = new Recording(Configuration.getConfiguration("default"));
         recording.setName("inside");
         recording.start();
+        Constructor<?> polling = Class.forName("sun.nio.ch.PollSelectorProvider").getDeclaredConstructor();
+        polling.setAccessible(true);
+        Selector selector = ((SelectorProvider) polling.newInstance()).openSelector();
         child = new ProcessBuilder("sleep", "1000").inheritIO().start();
         Life.register(() -> { }, () -> cycles++);
         look("0", recording, service, watched, inJar, server);
@@ -57,6 +68,7 @@ public final class Inside {
                 String life = heard.substring(5);
                 Life.eventually("after-hooks", () -> cycles == Integer.parseInt(life));
                 look(life, recording, service, watched, inJar, server);
+                Life.step("selector", () -> Life.same("selected", 0, selector.selectNow()));
                 System.out.println("looked " + life);
             }
         }
@@ -79,6 +91,21 @@ public final class Inside {
             try (Socket socket = new Socket(server.getInetAddress(), server.getLocalPort())) {
                 socket.getOutputStream().write(42);
                 Life.same("accepted", 42, ACCEPTED.poll(30, TimeUnit.SECONDS));
+            }
+        });
+        Life.step("asynchronous channels", () -> {
+            // The group behind them stays, and with it a pipe.
+            try (AsynchronousServerSocketChannel listener = AsynchronousServerSocketChannel.open();
+                    AsynchronousSocketChannel one = AsynchronousSocketChannel.open()) {
+                listener.bind(new InetSocketAddress(InetAddress.getLoopbackAddress(), 0));
+                Future<AsynchronousSocketChannel> accepted = listener.accept();
+                one.connect(listener.getLocalAddress()).get(30, TimeUnit.SECONDS);
+                try (AsynchronousSocketChannel other = accepted.get(30, TimeUnit.SECONDS)) {
+                    one.write(ByteBuffer.wrap(new byte[] {42})).get(30, TimeUnit.SECONDS);
+                    ByteBuffer read = ByteBuffer.allocate(1);
+                    other.read(read).get(30, TimeUnit.SECONDS);
+                    Life.same("read", (byte) 42, read.get(0));
+                }
             }
         });
         Life.step("flight recorder", () -> {

@@ -33,6 +33,8 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
         let path = |name: &str| program.dir.join(name).display().to_string();
         let flags = [
             "-Xlog:gc*:file=gc.log".to_owned(),
+            // A kind of selector that is seldom chosen, by its class.
+            "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED".to_owned(),
             format!("-Djdk.crac.resource-policies={}", path("policy")),
             format!("-Djdk.net.hosts.file={}", path("hosts")),
             format!("-XX:FlightRecorderOptions:repository={}", path("recordings")),

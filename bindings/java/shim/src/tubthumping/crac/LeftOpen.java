@@ -31,6 +31,7 @@ final class LeftOpen {
     private final ResourcePolicies policies;
     private final List<Kept> kept = new ArrayList<>();
     private final List<Parked> parked = new ArrayList<>();
+    private final List<Integer> wakeUps;
 
     /** What the engine restores, and the object that has it, if any. */
     private record Kept(OpenDescriptor descriptor, Object owner) {}
@@ -43,8 +44,9 @@ final class LeftOpen {
      *
      * @param policies the rules at the checkpoint
      */
-    LeftOpen(ResourcePolicies policies) {
+    LeftOpen(ResourcePolicies policies) throws Exception {
         this.policies = policies;
+        wakeUps = WakeUps.find();
     }
 
     /** Follows the rules. Comes when nothing unreachable is open any more. */
@@ -57,6 +59,7 @@ final class LeftOpen {
             Object owner = owners.of(descriptor.number());
             // A connection by a unix socket looks like what the JVM has for itself, but has an owner.
             boolean own = descriptor.isOwn() && !(descriptor.isSocket() && owner != null);
+            own |= wakeUps.contains(descriptor.number());
             Rule rule = own ? null : policies.of(descriptor);
             if (rule == null || rule.action() == Action.ERROR || isAllowed(descriptor, allowedPaths)) {
                 continue;
@@ -113,7 +116,7 @@ final class LeftOpen {
 
     /** Numbers of what the engine is to restore, also of what stands in the place of a file. */
     List<Integer> kept() {
-        List<Integer> numbers = new ArrayList<>();
+        List<Integer> numbers = new ArrayList<>(wakeUps);
         kept.forEach(it -> numbers.add(it.descriptor.number()));
         parked.forEach(it -> numbers.add(it.descriptor.number()));
         return numbers;
