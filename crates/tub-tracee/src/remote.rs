@@ -184,26 +184,27 @@ impl<'a> RemoteCalls<'a> {
     /// Puts the thread back into a stop of the kernel's signal path, with its own registers.
     fn give_back(&self) -> std::result::Result<(), Errno> {
         let tid = raw(self.thread.tid());
-        let go_on = |signal: Option<Signal>| {
-            ptrace::cont(tid, signal)?;
-            self.runs.set(true);
-            Ok(())
-        };
-        ptrace::interrupt(tid)?;
-        // One that runs, since waiting for it has failed, may have come to that stop already. If it was
-        // let go of without a look, it would never come to another, and we would wait for ever.
-        if !self.runs.get() {
-            go_on(None)?;
+        if self.runs.get() {
+            // Waiting for it has failed. It may have come to a stop by now, so it must not be let go of
+            // without a look: it might be the one that we want, and no other would follow.
+            ptrace::interrupt(tid)?;
         }
+        let mut signal = None;
         loop {
-            match self.stop() {
+            if !self.runs.get() {
+                // KERNEL: any stop takes back what was asked for before it (ptrace_stop, kernel/signal.c),
+                // so that it is asked for in each.
+                ptrace::interrupt(tid)?;
+                ptrace::cont(tid, signal)?;
+                self.runs.set(true);
+            }
+            signal = match self.stop() {
                 Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => break,
                 Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
                     return Err(Errno::ESRCH);
                 }
-                Ok(WaitStatus::Stopped(_, signal)) => go_on(Some(signal))?,
-                Ok(_) => go_on(None)?,
-                Err(Errno::EINTR) => {}
+                Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
+                Ok(_) | Err(Errno::EINTR) => None,
                 Err(errno) => return Err(errno),
             }
         }
