@@ -49,6 +49,21 @@ impl Question {
         Ok(Connection { stream, unread: Vec::with_capacity(4096) })
     }
 
+    /// Sends any bytes on a connection of its own, and gives all that comes back until its end.
+    ///
+    /// # Errors
+    /// Nobody listens, or the service leaves the connection open for longer than `patience`.
+    pub fn exchange(&self, request: &[u8], patience: Duration) -> io::Result<Vec<u8>> {
+        let mut stream = self.connect(patience)?.stream;
+        stream.write_all(request)?;
+        let mut answer = Vec::new();
+        match stream.take(LARGEST_ANSWER as u64).read_to_end(&mut answer) {
+            // Who does not read all that it is sent ends the connection like this.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(answer),
+            read => read.map(|_| answer),
+        }
+    }
+
     /// Whether `answer` is the one that was expected.
     #[must_use]
     pub fn is_answered_by(&self, answer: &Answer) -> bool {

@@ -181,6 +181,7 @@ fn run(options: RunOptions) -> Result<(), Box<dyn Error>> {
                     requests.parse().map_err(|_| format!("order {line:?}: no number"))?;
                 report(&load::run(&question, requests, PATIENCE).to_json());
             }
+            ["exchange", ..] => report(&exchange(&question, line.trim_start())?),
             // A path may hold blanks.
             ["floor", ..] => {
                 let dir = line.trim_start().trim_start_matches("floor").trim();
@@ -259,6 +260,13 @@ fn get(question: &Question) -> Value {
         }),
         Err(error) => json!({ "event": "get", "correct": false, "error": error.to_string() }),
     }
+}
+
+/// Sends what the order has as a JSON string, and says what came back.
+fn exchange(question: &Question, order: &str) -> Result<Value, Box<dyn Error>> {
+    let request: String = serde_json::from_str(order.trim_start_matches("exchange"))?;
+    let answer = question.exchange(request.as_bytes(), PATIENCE)?;
+    Ok(json!({ "event": "exchanged", "answer": String::from_utf8_lossy(&answer) }))
 }
 
 /// Prints one line at once: whoever listens waits for it.

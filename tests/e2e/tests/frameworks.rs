@@ -4,6 +4,7 @@
 //! `cargo xtask test` builds them; what could not be built is skipped here.
 
 use crate::allocators::auto_memory;
+use crate::functions;
 use crate::jdk::{Jdk, jdks};
 use serde::Deserialize;
 use serde_json::Value;
@@ -208,7 +209,7 @@ impl Probed {
         assert!(jvm.is_gone_within(PATIENCE), "still runs after {finished}");
     }
 
-    fn order(&mut self, order: &str) {
+    pub(crate) fn order(&mut self, order: &str) {
         writeln!(self.prober.stdin.as_mut().unwrap(), "{order}").unwrap();
     }
 }
@@ -242,6 +243,7 @@ fn lives_on(example: &Example, jdk: &Jdk, more_policy: &str) {
     let mut cold = Probed::start(&dir, "cold", &example.answer, &words);
     let line = cold.told("first_correct_ms");
     let cold_ms = line["first_correct_ms"].as_f64().unwrap();
+    let behaviour = functions::of(&mut cold);
     cold.answers(1000);
     cold.order(UNDER_LOAD);
     cold.checkpoint(&image, options);
@@ -262,6 +264,7 @@ fn lives_on(example: &Example, jdk: &Jdk, more_policy: &str) {
         // Not a benchmark: but it must not be a cold start.
         assert!(ms < cold_ms, "first correct answer after {ms} ms, cold after {cold_ms} ms");
         probed.answers(200);
+        functions::are_those_of(probed, &behaviour);
     }
     let again = dir.join("again");
     both[0].checkpoint(&again, options);
@@ -271,6 +274,7 @@ fn lives_on(example: &Example, jdk: &Jdk, more_policy: &str) {
     let mut third = Probed::start(&dir, "third", &example.answer, &words);
     third.told("first_correct_ms");
     third.answers(1000);
+    functions::are_those_of(&mut third, &behaviour);
     if let Some(before) = logged {
         let now = fs::read_to_string(&log).unwrap();
         assert!(now.starts_with(&before), "what was logged is gone:\n{before}\nnow:\n{now}");

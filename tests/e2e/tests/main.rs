@@ -17,6 +17,7 @@ mod databases;
 mod descriptors;
 mod faults;
 mod frameworks;
+mod functions;
 mod http;
 mod images;
 mod jdk;
