@@ -45,9 +45,8 @@ fn pages_that_parent_and_child_share_are_stored_once() {
     };
     let shared = opened.runs[worker].iter().filter(|run| is_shared(run.offset_bytes));
     let shared: u64 = shared.map(|run| run.range.pages()).sum();
-    // Of the 256 pages that the subject fills, the worker has written to one. Fewer than 16 in a row are stored
-    // once more, which those on either side of it may be, by where pages are read in chunks.
-    assert!(shared >= 255 - 2 * 15, "{shared} pages are shared");
+    // Of the 256 pages that the subject fills, the worker has written to one.
+    assert!(shared >= 255, "{shared} pages are shared");
     opened.verify_pages().unwrap();
     Tub::new(User::Ordinary, "verify").arg(&image).run().succeeds();
     let page = Tub::new(User::Ordinary, "inspect").arg(&image).run().succeeds();
