@@ -13,13 +13,14 @@
 //! While a process waits that is to go on, the writer rests as long as there is room: it would only
 //! be in the way where there is a single processor to be had.
 
+use crate::sharing::{Same, Sharing};
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use tub_image::{PageWriter, Zeros};
 use tub_sys::FreshMemory;
-use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
+use tub_units::{HostPid, PAGE_BYTES};
 
 /// Bytes copied at once: large enough that system calls do not count, small enough that they are still
 /// in the processor's own cache when they are looked at and written (1 MiB took a quarter more).
@@ -36,10 +37,6 @@ const BYTES_MAX: u64 = 256 << 20;
 
 /// Of the memory that is to spare, no more than one part of so many is taken for a moment.
 const SHARE_OF_SPARE: u64 = 4;
-
-/// Fewer pages than this in a row are stored once more: a mapping of their own costs more at every
-/// restore.
-const SHARED_PAGES_MIN: u64 = 16;
 
 /// Room for pages.
 #[derive(Debug)]
@@ -87,14 +84,6 @@ enum Parcel<'a> {
     Pages { start: u64, chunk: &'a mut [u8], length: usize, zeros: Zeros, same: Option<Same> },
     RangeEnd,
     TaskEnd,
-}
-
-/// What of some pages is the same in another task.
-pub(crate) struct Same {
-    /// The task.
-    pub(crate) task: usize,
-    /// Where, in ascending order.
-    pub(crate) ranges: Vec<AddrRange>,
 }
 
 /// Where pages are handed in.
@@ -238,47 +227,21 @@ fn store<'a>(
     give_back: &Sender<&'a mut [u8]>,
     writer: &mut PageWriter,
 ) -> Result<()> {
+    let mut pages = Sharing::new(writer);
     for parcel in arrived {
         let stored = match parcel {
             Parcel::Pages { start, chunk, length, zeros, same } => {
-                let stored = append(start, &chunk[..length], zeros, same, writer);
+                let stored = pages.append(start, &chunk[..length], zeros, same);
                 // Whoever reads may be done.
                 let _ = give_back.send(chunk);
                 stored
             }
-            Parcel::RangeEnd => writer.finish_range(),
-            Parcel::TaskEnd => writer.finish_task(),
+            Parcel::RangeEnd => pages.finish_range(),
+            Parcel::TaskEnd => pages.finish_task(),
         };
         stored.map_err(Error::Image)?;
     }
     Ok(())
-}
-
-/// Appends `bytes`, but for what the other task has stored at the same addresses with the same
-/// content.
-fn append(
-    start: u64,
-    bytes: &[u8],
-    zeros: Zeros,
-    same: Option<Same>,
-    writer: &mut PageWriter,
-) -> tub_image::Result<()> {
-    let at = |address: u64| usize::try_from(address - start).unwrap_or(usize::MAX);
-    let mut done = 0;
-    if let (Some(Same { task, ranges }), Some(all)) =
-        (same, AddrRange::with_len(start, bytes.len() as u64))
-    {
-        for stored in writer.stored(task, all) {
-            let shared = ranges.iter().filter_map(|range| range.intersection(stored));
-            for shared in shared.filter(|shared| shared.pages() >= SHARED_PAGES_MIN) {
-                let (from, to) = (at(shared.start()), at(shared.end()));
-                writer.append(RemoteAddr(start + done as u64), &bytes[done..from], zeros)?;
-                writer.share(task, RemoteAddr(shared.start()), &bytes[from..to])?;
-                done = to;
-            }
-        }
-    }
-    writer.append(RemoteAddr(start + done as u64), &bytes[done..], zeros)
 }
 
 #[cfg(test)]
@@ -286,6 +249,7 @@ mod tests {
     use super::*;
     use std::path::PathBuf;
     use tub_image::{ImageWriter, Replace};
+    use tub_units::AddrRange;
 
     fn with_writer(name: &str, test: impl FnOnce(&mut PageWriter)) {
         let dir: PathBuf = std::env::temp_dir().join(format!("tub-{name}-{}", std::process::id()));

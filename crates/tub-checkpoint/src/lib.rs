@@ -28,6 +28,7 @@ mod registers;
 mod robust;
 mod running;
 mod same;
+mod sharing;
 mod state;
 mod survey;
 mod tree;

@@ -6,8 +6,9 @@
 //! After a fork, parent and child share their pages until one of them writes. What is still the
 //! same at the same address is stored once, so that instances that map it share it again.
 
-use crate::aside::{CHUNK_BYTES, Halt, Outbox, Same};
+use crate::aside::{CHUNK_BYTES, Halt, Outbox};
 use crate::batch::{Batch, read};
+use crate::sharing::Same;
 use crate::{Error, Result};
 use tub_image::Zeros;
 use tub_model::{Backing, Checkpoint, Task};

@@ -68,9 +68,24 @@ struct OpenRun {
     end: u64,
     /// Zero pages after `end` that have been passed and may yet belong to the run.
     zeros_after: u64,
-    zeros: Zeros,
+    bytes: Bytes,
     offset_bytes: u64,
     hash: Box<Xxh3>,
+}
+
+/// Where the bytes of a run come from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Bytes {
+    /// They are stored for it.
+    Own(Zeros),
+    /// They are those of a finished task.
+    Shared,
+}
+
+impl OpenRun {
+    fn new(start: u64, bytes: Bytes, offset_bytes: u64) -> Self {
+        Self { start, end: start, zeros_after: 0, bytes, offset_bytes, hash: Box::new(Xxh3::new()) }
+    }
 }
 
 impl std::fmt::Debug for OpenRun {
@@ -123,7 +138,7 @@ impl PageWriter {
         if start.0 < self.passed || start.checked_add(bytes.len() as u64).is_none() {
             return Err(self.misuse("addresses ascend"));
         }
-        let continues = |open: &OpenRun| start.0 == self.passed && open.zeros == zeros;
+        let continues = |open: &OpenRun| start.0 == self.passed && open.bytes == Bytes::Own(zeros);
         if !self.open.as_ref().is_some_and(continues) {
             self.finish_range()?;
         }
@@ -155,7 +170,8 @@ impl PageWriter {
 
     /// Takes the pages from `start` on, as [`PageWriter::append`] does, without storing them once
     /// more: task `of` has the same bytes at the same addresses, in one of its
-    /// [`PageWriter::stored`] parts.
+    /// [`PageWriter::stored`] parts. What follows directly on what was shared before, here and there,
+    /// continues its run.
     ///
     /// # Errors
     /// As [`PageWriter::append`], and [`ErrorKind::Misuse`] where they are not stored.
@@ -172,10 +188,18 @@ impl PageWriter {
         if !range.is_page_aligned() || range.is_empty() || range.start() < self.passed {
             return Err(self.misuse("addresses ascend"));
         }
-        self.finish_range()?;
-        let mut hash = Xxh3::new();
-        hash.update(bytes);
-        self.runs.push(PageRun { range, offset_bytes, hash: hash.digest() });
+        let continues = |open: &OpenRun| {
+            open.bytes == Bytes::Shared
+                && open.end == range.start()
+                && open.offset_bytes + (open.end - open.start) == offset_bytes
+        };
+        if !self.open.as_ref().is_some_and(continues) {
+            self.finish_range()?;
+        }
+        let begin = || OpenRun::new(range.start(), Bytes::Shared, offset_bytes);
+        let open = self.open.get_or_insert_with(begin);
+        open.hash.update(bytes);
+        open.end = range.end();
         self.passed = range.end();
         Ok(())
     }
@@ -186,7 +210,7 @@ impl PageWriter {
     /// [`ErrorKind::NoSpace`], [`ErrorKind::System`].
     pub fn finish_range(&mut self) -> Result<()> {
         if let Some(mut open) = self.open.take() {
-            if open.zeros == Zeros::Content {
+            if open.bytes == Bytes::Own(Zeros::Content) {
                 self.flush()?;
                 self.settle_zeros(&mut open);
             }
@@ -214,7 +238,7 @@ impl PageWriter {
         let start = self.passed;
         self.passed += pages * PAGE_BYTES;
         if self.open.is_none() && zeros == Zeros::Content {
-            self.open = Some(self.begin(start, zeros));
+            self.open = Some(OpenRun::new(start, Bytes::Own(zeros), self.tail));
         }
         if let Some(open) = &mut self.open {
             open.zeros_after += pages;
@@ -228,7 +252,7 @@ impl PageWriter {
     fn append_data(&mut self, bytes: &[u8], zeros: Zeros) -> Result<()> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.begin(self.passed, zeros),
+            None => OpenRun::new(self.passed, Bytes::Own(zeros), self.tail),
         };
         if open.zeros_after > 0 {
             self.flush()?;
@@ -239,17 +263,6 @@ impl PageWriter {
         self.open = Some(open);
         self.passed += bytes.len() as u64;
         self.store(bytes)
-    }
-
-    fn begin(&self, start: u64, zeros: Zeros) -> OpenRun {
-        OpenRun {
-            start,
-            end: start,
-            zeros_after: 0,
-            zeros,
-            offset_bytes: self.tail,
-            hash: Box::new(Xxh3::new()),
-        }
     }
 
     /// Makes the zeros after `open` part of it: a hole in the file. The buffer must be empty.
