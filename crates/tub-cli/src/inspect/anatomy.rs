@@ -10,10 +10,13 @@
 //! executable and anonymous                        generated code (a JVM's code cache)
 //! grows down, or holds a thread's stack pointer   stacks
 //! between the bounds of brk                       malloc
+//! in 64 MiB that begin as an arena of glibc does  malloc
 //! anonymous after a JVM's shared archive (.jsa)   class space
 //! in a JVM, the largest run of neighbours left    Java heap
-//! begins as an arena of glibc does                malloc
 //! ```
+//!
+//! Arenas come before the heap: they lie side by side, and many of them are more address space than a
+//! small heap.
 
 use super::secrets::Secrets;
 use nix::unistd::{Whence, lseek};
@@ -186,18 +189,9 @@ fn kinds_of(image: &Image, index: usize) -> Vec<Kind> {
     let (task, runs) = (&image.checkpoint.tasks[index], &image.runs[index]);
     let mut kinds: Vec<Kind> = task.vmas.iter().map(|vma| plain_kind(task, vma)).collect();
     mark_stacks(task, &mut kinds);
+    mark_arenas(task, runs, image, &mut kinds);
     if is_jvm(task) {
         mark_java(task, &mut kinds);
-    }
-    for (vma, kind) in task.vmas.iter().zip(&mut kinds) {
-        if *kind == Kind::Anonymous
-            && vma.range.start().is_multiple_of(ARENA_BYTES)
-            && vma.range.len() <= ARENA_BYTES
-            && vma.protection.write
-            && begins_an_arena(&memory(image, runs, vma.range.start(), vma.range.start() + 8))
-        {
-            *kind = Kind::Malloc;
-        }
     }
     kinds
 }
@@ -205,12 +199,30 @@ fn kinds_of(image: &Image, index: usize) -> Vec<Kind> {
 /// HEAP_MAX_SIZE of glibc's malloc/arena.c, on 64 bits; arenas are aligned to it.
 const ARENA_BYTES: u64 = 64 << 20;
 
+/// An arena is writable as far as it has grown, and the rest of its 64 MiB is not accessible.
+fn mark_arenas(task: &Task, runs: &[PageRun], image: &Image, kinds: &mut [Kind]) {
+    let is_start =
+        |address| task.vmas.binary_search_by_key(&address, |vma| vma.range.start()).is_ok();
+    let mut arena_end = 0;
+    for (vma, kind) in task.vmas.iter().zip(kinds).filter(|(_, kind)| **kind == Kind::Anonymous) {
+        let start = vma.range.start();
+        if start.is_multiple_of(ARENA_BYTES) && vma.protection.write {
+            let begins = begins_an_arena(&memory(image, runs, start, start + 8), is_start);
+            arena_end = if begins { start + ARENA_BYTES } else { 0 };
+        }
+        if vma.range.end() <= arena_end {
+            *kind = Kind::Malloc;
+        }
+    }
+}
+
 /// What glibc's arenas begin with (`heap_info`, malloc/arena.c): where the arena's own description lies, which
-/// is behind this structure, here or in the first of the arena's stretches. A JVM's metaspace may start at
-/// 64 MiB as well, and begins otherwise.
-fn begins_an_arena(bytes: &[u8]) -> bool {
+/// is behind this structure, here or in the first of the arena's stretches, where a mapping starts. A JVM's
+/// metaspace or heap may start at 64 MiB as well, and begins otherwise.
+fn begins_an_arena(bytes: &[u8], is_start: impl Fn(u64) -> bool) -> bool {
     let word = bytes.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-    word > ARENA_BYTES && (1..=64).contains(&(word % ARENA_BYTES))
+    let offset = word % ARENA_BYTES;
+    matches!(offset, 32 | 48 | 64) && is_start(word - offset)
 }
 
 fn plain_kind(task: &Task, vma: &Vma) -> Kind {
@@ -298,9 +310,17 @@ mod tests {
 
     #[test]
     fn an_arena_is_known_by_its_first_word() {
-        let begins = |word: u64| begins_an_arena(&word.to_le_bytes());
+        let begins = |word: u64| {
+            begins_an_arena(&word.to_le_bytes(), |start| {
+                [0x7f00_0000_0000, 0x7f00_0400_0000].contains(&start)
+            })
+        };
         // sizeof(heap_info) was 32 bytes once, and is 48 with a page size in it.
         assert!(begins(0x7f00_0000_0020) && begins(0x7f00_0400_0030));
-        assert!(!begins(0) && !begins(0x30) && !begins(0x7f00_0000_1230) && !begins_an_arena(&[]));
+        assert!(
+            !begins(0) && !begins(0x30) && !begins(0x7f00_0000_1230) && !begins(0x7f00_0800_0030)
+        );
+        // An object of Java begins with its lock and its hash.
+        assert!(!begins(0x0012_3400_0001) && !begins_an_arena(&[], |_| true));
     }
 }
