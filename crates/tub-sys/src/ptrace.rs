@@ -1,8 +1,99 @@
-//! The ptrace requests that nix lacks.
+//! The ptrace requests that nix lacks, and those for which it knows no real-time signals.
 
-use crate::{Errno, check};
+use crate::{Ended, Errno, check};
 use libc::{c_void, pid_t};
 use tub_units::HostPid;
+
+/// What `wait(2)` tells of a thread that is traced (ptrace(2), "Stopped states"). Signals are numbers:
+/// any may come, and nix turns those of real time into an error, when the kernel has told of them already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraceeChange {
+    /// It ended.
+    Ended(Ended),
+    /// It is at the beginning or the end of a system call; only with PTRACE_O_TRACESYSGOOD.
+    SyscallStop,
+    /// It stands in the stop of an event.
+    EventStop {
+        /// `PTRACE_EVENT_*`.
+        event: i32,
+        /// What the stop is said to be for.
+        signal: i32,
+    },
+    /// A signal is about to be delivered to it.
+    SignalStop(i32),
+    /// Anything else.
+    Other,
+}
+
+impl TraceeChange {
+    fn of_status(status: i32) -> Self {
+        if let Some(ended) = Ended::of_status(status) {
+            return Self::Ended(ended);
+        }
+        if !libc::WIFSTOPPED(status) {
+            return Self::Other;
+        }
+        let signal = libc::WSTOPSIG(status);
+        match (signal, status >> 16) {
+            (signal, 0) if signal == libc::SIGTRAP | 0x80 => Self::SyscallStop,
+            (signal, 0) => Self::SignalStop(signal),
+            (signal, event) => Self::EventStop { event, signal },
+        }
+    }
+}
+
+/// `waitpid(tid, &status, __WALL | flags)`: what has become of a thread that is traced; `None` with
+/// WNOHANG where there is nothing to tell.
+pub fn wait_for_tracee(tid: HostPid, flags: i32) -> Result<Option<TraceeChange>, Errno> {
+    let mut status = 0;
+    // SAFETY: the kernel writes `status`.
+    let told = unsafe { libc::waitpid(tid.0, &raw mut status, libc::__WALL | flags) };
+    Ok((check(i64::from(told))? != 0).then(|| TraceeChange::of_status(status)))
+}
+
+/// `waitid(P_PID, tid, &info, __WALL | WEXITED | WNOHANG | WNOWAIT)`: whether a thread that is traced has
+/// ended. It is left to be waited for.
+///
+/// # Errors
+///
+/// ECHILD where it has been waited for already.
+pub fn tracee_has_ended(tid: HostPid) -> Result<bool, Errno> {
+    let id = libc::id_t::try_from(tid.0).map_err(|_| Errno::ECHILD)?;
+    let flags = libc::__WALL | libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: all of a siginfo_t are numbers, for which zeros will do.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes `info`, or leaves its zeros where there is nothing to tell.
+    check(i64::from(unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) }))?;
+    Ok(info.si_signo != 0)
+}
+
+/// How a stopped thread goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GoOn {
+    /// PTRACE_CONT.
+    Traced,
+    /// PTRACE_SYSCALL: up to its next system call, or to the end of the one that it is in.
+    ToSystemCall,
+    /// PTRACE_DETACH.
+    Alone,
+}
+
+/// `ptrace(PTRACE_CONT | PTRACE_SYSCALL | PTRACE_DETACH, tid, 0, signal)`: lets a stopped thread go on,
+/// with the signal that it was about to get, or with 0 for none.
+///
+/// # Errors
+///
+/// ESRCH where it is not stopped, too.
+pub fn ptrace_go_on(tid: HostPid, how: GoOn, signal: i32) -> Result<(), Errno> {
+    let request = match how {
+        GoOn::Traced => libc::PTRACE_CONT,
+        GoOn::ToSystemCall => libc::PTRACE_SYSCALL,
+        GoOn::Alone => libc::PTRACE_DETACH,
+    };
+    let none = std::ptr::null_mut::<c_void>();
+    // SAFETY: these requests take numbers; nothing of ours is written to.
+    check(unsafe { libc::ptrace(request, tid.0, none, i64::from(signal)) }).map(drop)
+}
 
 /// Length that no xsave area exceeds: holds every component up to AMX tile data (8 KiB).
 pub const XSTATE_BYTES_MAX: usize = 16 * 1024;
@@ -199,4 +290,32 @@ pub fn epoll_watches(
     let result =
         unsafe { libc::syscall(libc::SYS_kcmp, pid.0, pid.0, KCMP_EPOLL_TFD, fd, slot.as_ptr()) };
     Ok(check(result)? == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_stop_is_told_from_the_others() {
+        let stopped = |signal: i32, event: i32| event << 16 | signal << 8 | 0x7f;
+        for (status, change) in [
+            (stopped(libc::SIGTRAP, 0), TraceeChange::SignalStop(libc::SIGTRAP)),
+            (stopped(libc::SIGTRAP | 0x80, 0), TraceeChange::SyscallStop),
+            (stopped(64, 0), TraceeChange::SignalStop(64)),
+            (
+                stopped(libc::SIGTRAP, 128),
+                TraceeChange::EventStop { event: 128, signal: libc::SIGTRAP },
+            ),
+            (
+                stopped(libc::SIGSTOP, 128),
+                TraceeChange::EventStop { event: 128, signal: libc::SIGSTOP },
+            ),
+            (7 << 8, TraceeChange::Ended(Ended::Exited(7))),
+            (40, TraceeChange::Ended(Ended::Killed { signal: 40, core_dumped: false })),
+            (0xffff, TraceeChange::Other),
+        ] {
+            assert_eq!(TraceeChange::of_status(status), change, "{status:#x}");
+        }
+    }
 }

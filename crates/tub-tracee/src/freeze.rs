@@ -7,14 +7,12 @@
 use crate::wait::{has_died, settle};
 use crate::{CallSite, Error, RemoteCalls, Result, WayHome};
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
-use tub_sys::{Errno, RawRseqConfiguration};
+use tub_sys::{Errno, GoOn, RawRseqConfiguration, TraceeChange, ptrace_go_on, wait_for_tracee};
 use tub_units::{HostPid, RemoteAddr};
 
 /// `linux/ptrace.h`: the event of a stop that PTRACE_INTERRUPT asked for.
@@ -31,6 +29,8 @@ const LET_GO_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Frozen {
     pid: HostPid,
     threads: Vec<StoppedThread>,
+    /// Those of them that were asked to stop, and that nobody has seen in that stop.
+    asked: Vec<HostPid>,
     /// The signal of job control that had stopped it before.
     stopped_by: Option<i32>,
     memory: File,
@@ -58,7 +58,8 @@ impl Frozen {
             .write(true)
             .open(&path)
             .map_err(|source| Error::Proc { path, source })?;
-        let mut frozen = Self { pid, threads: Vec::new(), stopped_by: None, memory };
+        let mut frozen =
+            Self { pid, threads: Vec::new(), asked: Vec::new(), stopped_by: None, memory };
         let mut known = BTreeSet::new();
         loop {
             let fresh: Vec<HostPid> =
@@ -66,7 +67,6 @@ impl Frozen {
             if fresh.is_empty() {
                 break;
             }
-            let mut waiting = Vec::new();
             for tid in fresh {
                 known.insert(tid);
                 match ptrace::seize(raw(tid), ptrace::Options::PTRACE_O_TRACESYSGOOD) {
@@ -76,33 +76,32 @@ impl Frozen {
                     Err(source) => return Err(Error::Attach { tid, source }),
                 }
                 frozen.threads.push(StoppedThread { tid });
+                frozen.asked.push(tid);
                 match ptrace::interrupt(raw(tid)) {
-                    Ok(()) | Err(Errno::ESRCH) => waiting.push(tid),
+                    Ok(()) | Err(Errno::ESRCH) => {}
                     Err(source) => return Err(Error::Attach { tid, source }),
                 }
             }
-            frozen.wait_for_stops(waiting)?;
+            frozen.wait_for_stops()?;
         }
         frozen.threads.sort_by_key(|thread| (thread.tid != pid, thread.tid));
         Ok(frozen)
     }
 
-    fn wait_for_stops(&mut self, mut waiting: Vec<HostPid>) -> Result<()> {
+    fn wait_for_stops(&mut self) -> Result<()> {
         let start = Instant::now();
-        while !waiting.is_empty() {
-            let mut still = Vec::new();
-            for tid in waiting {
-                if !self.stopped_now(tid)? {
-                    still.push(tid);
+        while !self.asked.is_empty() {
+            for tid in self.asked.clone() {
+                if self.stopped_now(tid)? {
+                    self.asked.retain(|asked| *asked != tid);
                 }
             }
-            waiting = still;
-            if let Some(&tid) = waiting.first() {
+            if let Some(&tid) = self.asked.first() {
                 if start.elapsed() > STOP_TIMEOUT {
                     return Err(Error::NotStopping { tid, waited: STOP_TIMEOUT });
                 }
                 // None that stands still can end but by SIGKILL, which ends all.
-                let stopped = self.threads.iter().find(|thread| !waiting.contains(&thread.tid));
+                let stopped = self.threads.iter().find(|thread| !self.asked.contains(&thread.tid));
                 if stopped.is_some_and(|thread| has_died(*thread)) {
                     return Err(Error::Died { pid: self.pid });
                 }
@@ -114,32 +113,33 @@ impl Frozen {
 
     /// Whether `tid` is no longer to be waited for: stopped, or gone.
     fn stopped_now(&mut self, tid: HostPid) -> Result<bool> {
-        let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
-        match waitpid(raw(tid), Some(flags)) {
-            Ok(WaitStatus::StillAlive) => Ok(false),
-            Ok(WaitStatus::PtraceEvent(_, Signal::SIGTRAP, PTRACE_EVENT_STOP)) => Ok(true),
-            // KERNEL(since 3.4): the same stop, with the signal that has stopped the process
-            // (do_jobctl_trap, kernel/signal.c). When we let go, it stays stopped.
-            Ok(WaitStatus::PtraceEvent(_, signal, PTRACE_EVENT_STOP)) => {
-                self.stopped_by = Some(signal as i32);
-                Ok(true)
+        let signal = match wait_for_tracee(tid, libc::WNOHANG) {
+            Ok(None) => return Ok(false),
+            Ok(Some(TraceeChange::EventStop { event: PTRACE_EVENT_STOP, signal })) => {
+                // KERNEL(since 3.4): any other signal is the one that has stopped the process
+                // (do_jobctl_trap, kernel/signal.c). When we let go, it stays stopped.
+                if signal != libc::SIGTRAP {
+                    self.stopped_by = Some(signal);
+                }
+                return Ok(true);
+            }
+            Ok(Some(TraceeChange::Ended(_))) | Err(Errno::ECHILD) => {
+                self.threads.retain(|thread| thread.tid != tid);
+                let is_main = tid == self.pid;
+                return if is_main { Err(Error::Died { pid: self.pid }) } else { Ok(true) };
             }
             // A signal came first: let it be delivered; the stop asked for follows before the
             // handler's first instruction.
-            Ok(WaitStatus::Stopped(_, signal)) => {
-                let _ = ptrace::cont(raw(tid), signal);
-                Ok(false)
-            }
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD) => {
-                self.threads.retain(|thread| thread.tid != tid);
-                if tid == self.pid { Err(Error::Died { pid: self.pid }) } else { Ok(true) }
-            }
-            Ok(_) => {
-                let _ = ptrace::cont(raw(tid), None);
-                Ok(false)
-            }
-            Err(source) => Err(Error::Attach { tid, source }),
-        }
+            Ok(Some(TraceeChange::SignalStop(signal))) => signal,
+            Ok(Some(TraceeChange::SyscallStop | TraceeChange::EventStop { .. })) => 0,
+            Ok(Some(TraceeChange::Other)) => return Ok(false),
+            Err(source) => return Err(Error::Attach { tid, source }),
+        };
+        // KERNEL: any stop takes back what was asked for before it (ptrace_stop, kernel/signal.c). Where
+        // these fail, it has been killed, which is told next.
+        let _ = ptrace::interrupt(raw(tid));
+        let _ = ptrace_go_on(tid, GoOn::Traced, signal);
+        Ok(false)
     }
 
     /// The process.
@@ -241,15 +241,17 @@ impl Frozen {
 impl Drop for Frozen {
     fn drop(&mut self) {
         let mut left = std::mem::take(&mut self.threads);
-        left.retain(|thread| ptrace::detach(raw(thread.tid), None).is_err());
+        // What nobody has looked at may be the stop of a signal, which would be lost.
+        left.retain(|&StoppedThread { tid }| {
+            self.asked.contains(&tid) || ptrace_go_on(tid, GoOn::Alone, 0).is_err()
+        });
+        for thread in &left {
+            let _ = ptrace::interrupt(raw(thread.tid));
+        }
         // Not stopped yet (an error on the way): stopped, then let go. Or killed: reaped.
-        settle(left, LET_GO_TIMEOUT, |status, thread| {
-            let signal = match status {
-                WaitStatus::StillAlive => return false,
-                WaitStatus::Stopped(_, signal) => Some(signal),
-                _ => None,
-            };
-            let _ = ptrace::detach(raw(thread.tid), signal);
+        settle(left, LET_GO_TIMEOUT, |change, thread| {
+            let signal = if let TraceeChange::SignalStop(signal) = change { signal } else { 0 };
+            let _ = ptrace_go_on(thread.tid, GoOn::Alone, signal);
             true
         });
     }
@@ -327,4 +329,36 @@ fn thread_ids(pid: HostPid) -> Result<Vec<HostPid>> {
     };
     let names = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(names.map(HostPid).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    /// As where another thread of the same process did not stop in time.
+    #[test]
+    fn a_signal_whose_stop_nobody_has_seen_is_delivered_when_all_are_let_go() {
+        let script = "trap 'echo got it' USR1; echo ready; \
+                      n=0; while [ $n -lt 500 ]; do sleep 0.01; n=$((n+1)); done";
+        let mut shell = Command::new("sh");
+        let mut shell = shell.args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(shell.stdout.take().unwrap()).lines();
+        assert_eq!(said.next().unwrap().unwrap(), "ready");
+
+        let pid = HostPid(shell.id().cast_signed());
+        ptrace::seize(raw(pid), ptrace::Options::PTRACE_O_TRACESYSGOOD).unwrap();
+        tub_sys::send_signal(pid, libc::SIGUSR1).unwrap();
+        let state = || std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        while !state().contains(") t ") {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
+        let (threads, asked) = (vec![StoppedThread { tid: pid }], vec![pid]);
+        drop(Frozen { pid, threads, asked, stopped_by: None, memory });
+        assert_eq!(said.next().unwrap().unwrap(), "got it");
+        shell.kill().unwrap();
+        shell.wait().unwrap();
+    }
 }

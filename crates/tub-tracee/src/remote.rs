@@ -15,10 +15,8 @@ use crate::freeze::{PTRACE_EVENT_STOP, raw};
 use crate::wait::next_stop;
 use crate::{CallSite, Error, Frozen, Result, StoppedThread};
 use nix::sys::ptrace;
-use nix::sys::signal::Signal;
-use nix::sys::wait::WaitStatus;
 use std::cell::Cell;
-use tub_sys::{Errno, SIGNAL_FRAME_ALIGN, SignalFrame};
+use tub_sys::{Errno, GoOn, SIGNAL_FRAME_ALIGN, SignalFrame, TraceeChange, ptrace_go_on};
 use tub_units::RemoteAddr;
 
 /// A thread borrowed to make system calls.
@@ -137,16 +135,16 @@ impl<'a> RemoteCalls<'a> {
     }
 
     fn to_syscall_stop(&self) -> Result<()> {
-        self.let_run(None)?;
+        self.let_run(0)?;
         loop {
             match self.stop() {
-                Ok(WaitStatus::PtraceSyscall(_)) => return Ok(()),
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
+                Ok(TraceeChange::SyscallStop) => return Ok(()),
+                Ok(TraceeChange::Ended(_)) => {
                     return Err(Error::Died { pid: self.frozen.pid() });
                 }
                 // SIGSTOP and its like cannot be blocked: pass them on and go on waiting.
-                Ok(WaitStatus::Stopped(_, signal)) => self.let_run(Some(signal))?,
-                Ok(_) => self.let_run(None)?,
+                Ok(TraceeChange::SignalStop(signal)) => self.let_run(signal)?,
+                Ok(_) => self.let_run(0)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::ESRCH) => return Err(Error::Died { pid: self.frozen.pid() }),
                 Err(source) => return Err(self.thread.failed("a system call", source)),
@@ -155,15 +153,15 @@ impl<'a> RemoteCalls<'a> {
     }
 
     /// Up to its next system call, or to the end of the one that it is in.
-    fn let_run(&self, signal: Option<Signal>) -> Result<()> {
-        let tid = raw(self.thread.tid());
-        ptrace::syscall(tid, signal).map_err(|e| self.thread.failed("a system call", e))?;
+    fn let_run(&self, signal: i32) -> Result<()> {
+        ptrace_go_on(self.thread.tid(), GoOn::ToSystemCall, signal)
+            .map_err(|e| self.thread.failed("a system call", e))?;
         self.runs.set(true);
         Ok(())
     }
 
     /// Waits for its next stop.
-    fn stop(&self) -> std::result::Result<WaitStatus, Errno> {
+    fn stop(&self) -> std::result::Result<TraceeChange, Errno> {
         let stop = next_stop(self.frozen, self.thread)?;
         self.runs.set(false);
         Ok(stop)
@@ -189,22 +187,20 @@ impl<'a> RemoteCalls<'a> {
             // without a look: it might be the one that we want, and no other would follow.
             ptrace::interrupt(tid)?;
         }
-        let mut signal = None;
+        let mut signal = 0;
         loop {
             if !self.runs.get() {
                 // KERNEL: any stop takes back what was asked for before it (ptrace_stop, kernel/signal.c),
                 // so that it is asked for in each.
                 ptrace::interrupt(tid)?;
-                ptrace::cont(tid, signal)?;
+                ptrace_go_on(self.thread.tid(), GoOn::Traced, signal)?;
                 self.runs.set(true);
             }
             signal = match self.stop() {
-                Ok(WaitStatus::PtraceEvent(_, _, PTRACE_EVENT_STOP)) => break,
-                Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => {
-                    return Err(Errno::ESRCH);
-                }
-                Ok(WaitStatus::Stopped(_, signal)) => Some(signal),
-                Ok(_) | Err(Errno::EINTR) => None,
+                Ok(TraceeChange::EventStop { event: PTRACE_EVENT_STOP, .. }) => break,
+                Ok(TraceeChange::Ended(_)) => return Err(Errno::ESRCH),
+                Ok(TraceeChange::SignalStop(signal)) => signal,
+                Ok(_) | Err(Errno::EINTR) => 0,
                 Err(errno) => return Err(errno),
             }
         }

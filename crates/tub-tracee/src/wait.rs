@@ -9,24 +9,23 @@
 
 use crate::freeze::raw;
 use crate::{Frozen, StoppedThread};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use std::time::{Duration, Instant};
-use tub_sys::Errno;
+use tub_sys::{Errno, TraceeChange, tracee_has_ended, wait_for_tracee};
 
 /// How long to wait where what we wait for may be hidden behind something else.
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// Waits for the next thing that happens to `thread`; ESRCH if its process has been killed.
-pub(crate) fn next_stop(frozen: &Frozen, thread: StoppedThread) -> Result<WaitStatus, Errno> {
-    let tid = raw(thread.tid());
-    let other = frozen.threads().last().filter(|other| other.tid() != thread.tid());
-    let Some(other) = other.filter(|_| thread.tid() == frozen.pid()) else {
-        return waitpid(tid, Some(WaitPidFlag::__WALL));
+pub(crate) fn next_stop(frozen: &Frozen, thread: StoppedThread) -> Result<TraceeChange, Errno> {
+    let tid = thread.tid();
+    let other = frozen.threads().last().filter(|other| other.tid() != tid);
+    let Some(other) = other.filter(|_| tid == frozen.pid()) else {
+        return Ok(wait_for_tracee(tid, 0)?.unwrap_or(TraceeChange::Other));
     };
     loop {
-        match waitpid(tid, Some(WaitPidFlag::__WALL | WaitPidFlag::WNOHANG))? {
-            WaitStatus::StillAlive => {}
-            status => return Ok(status),
+        if let Some(change) = wait_for_tracee(tid, libc::WNOHANG)? {
+            return Ok(change);
         }
         // Until anything happens to anybody, which stays to be waited for.
         let any = WaitPidFlag::__WALL
@@ -34,7 +33,7 @@ pub(crate) fn next_stop(frozen: &Frozen, thread: StoppedThread) -> Result<WaitSt
             | WaitPidFlag::WSTOPPED
             | WaitPidFlag::WNOWAIT;
         let about = waitid(Id::All, any).ok().and_then(|status| status.pid());
-        if about == Some(tid) {
+        if about == Some(raw(tid)) {
             continue;
         }
         // Whoever kills a process kills all of its threads.
@@ -48,10 +47,7 @@ pub(crate) fn next_stop(frozen: &Frozen, thread: StoppedThread) -> Result<WaitSt
 
 /// Whether a thread that was stopped is dead. It is left to be reaped.
 pub(crate) fn has_died(thread: StoppedThread) -> bool {
-    let flags =
-        WaitPidFlag::__WALL | WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let status = waitid(Id::Pid(raw(thread.tid())), flags);
-    matches!(status, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) | Err(Errno::ECHILD))
+    matches!(tracee_has_ended(thread.tid()), Ok(true) | Err(Errno::ECHILD))
 }
 
 /// Asks about each of `threads` again and again until it is `settled` or the time is over, and gives
@@ -59,16 +55,14 @@ pub(crate) fn has_died(thread: StoppedThread) -> bool {
 pub(crate) fn settle(
     mut threads: Vec<StoppedThread>,
     time: Duration,
-    settled: impl Fn(WaitStatus, StoppedThread) -> bool,
+    settled: impl Fn(TraceeChange, StoppedThread) -> bool,
 ) -> Vec<StoppedThread> {
     let deadline = Instant::now() + time;
-    let flags = WaitPidFlag::__WALL | WaitPidFlag::WNOHANG;
     loop {
-        threads.retain(|thread| match waitpid(raw(thread.tid()), Some(flags)) {
-            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..))
-            | Err(Errno::ECHILD | Errno::ESRCH) => false,
-            Ok(status) => !settled(status, *thread),
-            Err(_) => true,
+        threads.retain(|thread| match wait_for_tracee(thread.tid(), libc::WNOHANG) {
+            Ok(Some(TraceeChange::Ended(_))) | Err(Errno::ECHILD | Errno::ESRCH) => false,
+            Ok(Some(change)) => !settled(change, *thread),
+            Ok(None) | Err(_) => true,
         });
         if threads.is_empty() || Instant::now() > deadline {
             return threads;
