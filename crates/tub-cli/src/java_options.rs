@@ -191,6 +191,9 @@ impl CommandLine {
             "CRaCRestoreFrom" => self.restore_from = Some(place()?),
             "CRaCIgnoreRestoreIfUnavailable" => self.may_start_instead = is_on,
             "CRaCEngine" | "CREngine" => self.engine(&value()?.to_string_lossy())?,
+            // JVM: `ccstrlist`, as CRaCAllowedOpenFilePrefixes: of several each adds to the list
+            // (openjdk/crac globals.hpp, and crac_engine.cpp, which parts them at commas and at the
+            // line ends between the several).
             "CRaCEngineOptions" | "CRaCCheckpointEngineOptions" | "CRaCRestoreEngineOptions" => {
                 for option in value()?.to_string_lossy().split(',').filter(|it| !it.is_empty()) {
                     self.engine_option(option, name)?;
@@ -214,6 +217,8 @@ impl CommandLine {
             "CRaCSkipCheckpoint" if is_on => self.engine("sim")?,
             "CRaCSkipCheckpoint" => {}
             "CRaCIgnoredFileDescriptors" => {
+                // JVM: `ccstr` (openjdk/crac globals.hpp): of several the last has the word.
+                self.for_run.retain(|it| !it.starts_with("--keep-fds="));
                 self.for_run.push(format!("--keep-fds={}", value()?.to_string_lossy()));
             }
             "CRaCAllowedOpenFilePrefixes" => {
@@ -490,6 +495,17 @@ mod tests {
         assert_eq!(line.checkpoint_options(), expected);
         assert_eq!(line.run_options(), ["--keep-fds=7,/x"]);
         assert_eq!(line.max_heap(), Some(512 << 20));
+        // Given twice, lists add up, where a single text is replaced: as HotSpot has them.
+        let line = parse(
+            "-XX:CRaCCheckpointTo=cr -XX:CRaCIgnoredFileDescriptors=7,/x -XX:CRaCIgnoredFileDescriptors=8 \
+             -XX:CRaCAllowedOpenFilePrefixes=/sys/ -XX:CRaCAllowedOpenFilePrefixes=/var/a \
+             -XX:CRaCRestoreEngineOptions=pids=new -XX:CRaCEngineOptions=memory=lazy Main",
+        )
+        .unwrap();
+        assert_eq!(line.run_options(), ["--keep-fds=8"]);
+        let expected = ["--replace", "--allow-open=/sys/", "--allow-open=/var/a"];
+        assert_eq!(line.checkpoint_options(), expected);
+        assert_eq!(line.restore_options(), ["--pids", "new", "--memory", "lazy"]);
         let line = parse(
             "-XX:CRaCRestoreFrom=cr -XX:+UnlockExperimentalVMOptions -XX:CheckCPUFeatures=exact",
         );

@@ -2,10 +2,10 @@
 
 use crate::User;
 use nix::unistd::{Gid, Uid, chown};
-use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{fs, io};
 
 /// A directory that is removed when the value is dropped, unless `TUB_KEEP` is set.
 #[derive(Debug)]
@@ -17,14 +17,21 @@ pub struct Scratch {
 impl Scratch {
     /// A fresh directory of `user`.
     pub fn new(user: User) -> Self {
+        // A process id tells whose it is, but not it alone: another PID namespace may have the same
+        // one over the same /tmp. Hence never what is there already, be it a leftover or in use.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("tub-test-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        // A leftover of an earlier process with our id.
-        let _ = fs::remove_dir_all(&path);
+        let path = loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("tub-test-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => break path,
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: cannot be made: {error}", path.display()),
+            }
+        };
         let scratch = Self { path, user };
-        scratch.make(&scratch.path);
+        scratch.shut(&scratch.path);
         scratch
     }
 
@@ -51,9 +58,15 @@ impl Scratch {
     }
 
     fn make(&self, path: &Path) {
-        let made = fs::create_dir(path)
-            .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o700)));
-        made.unwrap_or_else(|error| panic!("{}: cannot be made: {error}", path.display()));
+        fs::create_dir(path)
+            .unwrap_or_else(|error| panic!("{}: cannot be made: {error}", path.display()));
+        self.shut(path);
+    }
+
+    /// Makes a directory the user's alone.
+    fn shut(&self, path: &Path) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))
+            .unwrap_or_else(|error| panic!("{}: cannot be shut: {error}", path.display()));
         self.give(path);
     }
 
@@ -73,6 +86,33 @@ impl Drop for Scratch {
             eprintln!("kept: {}", self.path.display());
         } else {
             let _ = fs::remove_dir_all(&self.path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A run in another PID namespace may have our process id, and the same /tmp.
+    #[test]
+    fn what_another_process_of_this_id_has_there_is_left_alone() {
+        let ours = Scratch::new(User::Root);
+        let name = ours.path().to_str().unwrap();
+        let (stem, number) = name.rsplit_once('-').unwrap();
+        let number: u32 = number.parse().unwrap();
+        let others = (number + 1..number + 9).map(|number| format!("{stem}-{number}"));
+        let others: Vec<_> = others.filter(|path| fs::create_dir(path).is_ok()).collect();
+        assert!(!others.is_empty());
+        for path in &others {
+            fs::write(format!("{path}/theirs"), "x").unwrap();
+        }
+        let mut made = vec![ours];
+        made.extend((0..9).map(|_| Scratch::new(User::Root)));
+        drop(made);
+        for path in &others {
+            assert!(fs::exists(format!("{path}/theirs")).unwrap(), "{path}");
+            fs::remove_dir_all(path).unwrap();
         }
     }
 }
