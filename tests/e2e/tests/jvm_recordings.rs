@@ -6,8 +6,8 @@ use crate::jvm_jdk::Crac;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
-use tub_testkit::{Finished, Instance, run_bounded, wait_for};
+use std::time::{Duration, Instant};
+use tub_testkit::{Finished, Instance, code, run_bounded, wait_for};
 
 impl Crac {
     fn tool(&self, name: &str, words: &[&str]) -> Finished {
@@ -120,6 +120,70 @@ fn a_recording_from_the_command_line_goes_on_in_each_copy_with_files_of_its_own(
         end(&crac, copy);
         // Those of the original, of two copies, of a copy and of its copy; and four dumps.
         assert_eq!(crac.recordings(".").len(), 9, "{:?}", crac.recordings("."));
+    });
+}
+
+/// What is left of the wait is waited after it, the time in the image not counted; and the file is the one that was
+/// asked for where no other life has one.
+#[test]
+fn a_recording_that_waits_for_its_start_begins_when_it_is_due_in_the_original_and_in_a_copy() {
+    const DELAY: Duration = Duration::from_secs(20);
+    on_each_jdk(|jdk| {
+        let crac = Crac::make(jdk);
+        let is_in = |instance: &Instance, state: &str| {
+            let told = crac.tool("jcmd", &[&instance.pid().to_string(), "JFR.check"]).stdout;
+            (told.contains("Recording 1: name=late") && told.contains(state)).then_some(told)
+        };
+        let waits = |instance: &Instance| {
+            let told = is_in(instance, "(delayed)");
+            let told = told.unwrap_or_else(|| panic!("it does not wait\n{}", instance.tell()));
+            assert!(told.contains("duration=1h"), "{told}");
+        };
+        let schedule = |instance: &Instance, file: &str| {
+            let delay = format!("delay={}s", DELAY.as_secs());
+            let file = format!("filename={file}");
+            let pid = instance.pid().to_string();
+            let words = [&pid, "JFR.start", "name=late", "settings=profile", "duration=1h"];
+            let words = [&words[..], &[&delay, &file]].concat();
+            crac.tool("jcmd", &words);
+        };
+        let begins = |instance: Instance| {
+            let begun = wait_for(Duration::from_secs(60), || is_in(&instance, "(running)"));
+            assert!(begun.is_some(), "no start\n{}", instance.tell());
+            end(&crac, instance);
+        };
+        let (refusing, _) = crac.service(&["-XX:CRaCCheckpointTo=refused"], "file");
+        let (mut original, _) = crac.service(&["-XX:CRaCCheckpointTo=cr"], "plain");
+
+        schedule(&original, "copied.jfr");
+        crac.jcmd(original.pid()).succeeds();
+        original.wait();
+        // Nothing was recorded.
+        assert_eq!(crac.recordings("."), Vec::<PathBuf>::new());
+        let taken = Instant::now();
+
+        schedule(&refusing, "original.jfr");
+        crac.jcmd(refusing.pid()).fails_with(code::REFUSED, &["left-open.log"]);
+        waits(&refusing);
+        begins(refusing);
+        assert_eq!(crac.recordings("."), [crac.dir.join("original.jfr")]);
+        assert!(crac.events(&crac.dir.join("original.jfr"), "jdk.ActiveSetting") > 0);
+
+        std::thread::sleep(DELAY.saturating_sub(taken.elapsed()));
+        let mut copy = crac.copy(&["-XX:CRaCRestoreEngineOptions=pids=new"]);
+        waits(&copy);
+        // As long as it waits, for another copy as well.
+        crac.jcmd(copy.pid()).succeeds();
+        copy.wait();
+        assert_eq!(crac.recordings(".").len(), 1, "{:?}", crac.recordings("."));
+        let copy = crac.copy(&["-XX:CRaCRestoreEngineOptions=pids=new"]);
+        waits(&copy);
+        begins(copy);
+        let all = crac.recordings(".");
+        assert_eq!(all.len(), 2, "{all:?}");
+        let name = all[0].file_name().unwrap().to_str().unwrap();
+        assert!(name.starts_with("copied-2"), "{name}");
+        assert!(crac.events(&all[0], "jdk.ActiveSetting") > 0);
     });
 }
 

@@ -90,6 +90,7 @@ final class FlightRecordings {
                 continue;
             }
             Wish wish = wish(recording, runs);
+            Path made = recording.getDestination();
             try {
                 recording.setDestination(end(wish, runs));
             } catch (IOException e) {
@@ -103,8 +104,22 @@ final class FlightRecordings {
                 recording.stop();
             }
             recording.close();
+            if (!runs) {
+                removeIfEmpty(made);
+            }
         }
         repository.leave();
+    }
+
+    /** JFR makes the file when it is named: one that nothing was recorded in is in the way of the name. */
+    private static void removeIfEmpty(Path file) {
+        try {
+            if (file != null && Files.isRegularFile(file) && Files.size(file) == 0) {
+                Files.delete(file);
+            }
+        } catch (IOException e) {
+            // It stays, as it does without a checkpoint, and the recording has another name.
+        }
     }
 
     /** The file for what was recorded until now. */
@@ -188,7 +203,8 @@ final class FlightRecordings {
         }
         if (wish.file != null) {
             try {
-                recording.setDestination(claim(wish.file, true));
+                // The original that has recorded nothing yet ends in the file that it was to end in.
+                recording.setDestination(claim(wish.file, isCopy || wish.untilStart == null));
             } catch (IOException e) {
                 failures.add(failed(wish, "goes on without a file", e));
             }
