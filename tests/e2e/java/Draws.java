@@ -11,9 +11,12 @@ import java.util.Map;
 import java.util.Random;
 import java.util.SplittableRandom;
 import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.ThreadFactory;
 import java.util.concurrent.ThreadLocalRandom;
 import java.util.random.RandomGenerator;
 import javax.net.ssl.SSLContext;
@@ -37,6 +40,9 @@ final class Draws {
     /** One line each: when it was asked for, in milliseconds, and what came. */
     private final ConcurrentLinkedQueue<String> stream = new ConcurrentLinkedQueue<>();
 
+    /** What the virtual thread by itself is asked. */
+    private final LinkedBlockingQueue<CompletableFuture<String>> questions = new LinkedBlockingQueue<>();
+
     Draws() throws Exception {
         kinds.put("uuid", () -> UUID.randomUUID().toString());
         for (String name : List.of("NativePRNG", "NativePRNGNonBlocking", "NativePRNGBlocking", "SHA1PRNG", "DRBG")) {
@@ -55,6 +61,15 @@ final class Draws {
         tls.init(null, null, null);
         kinds.put("TLS hello", () -> hello(tls));
         kinds.put("ThreadLocalRandom", () -> number(ThreadLocalRandom.current().nextLong()));
+        ExecutorService pool = Executors.newSingleThreadExecutor(virtualThreads());
+        kinds.put("ThreadLocalRandom of a virtual thread in a pool",
+                () -> pool.submit(() -> number(ThreadLocalRandom.current().nextLong())).get());
+        virtualThreads().newThread(this::answerForEver).start();
+        kinds.put("ThreadLocalRandom of a virtual thread by itself", () -> {
+            CompletableFuture<String> answer = new CompletableFuture<>();
+            questions.put(answer);
+            return answer.get();
+        });
         kinds.put("Math.random", () -> Double.toString(Math.random()));
         kinds.put("new Random", () -> number(new Random().nextLong()));
         kinds.put("new SplittableRandom", () -> number(new SplittableRandom().nextLong()));
@@ -75,6 +90,29 @@ final class Draws {
         Thread streaming = new Thread(this::drawForEver, "streaming");
         streaming.setDaemon(true);
         streaming.start();
+    }
+
+    /** Of virtual threads, where the JDK has them. */
+    private static ThreadFactory virtualThreads() throws ReflectiveOperationException {
+        if (Runtime.version().feature() < 21) {
+            return task -> {
+                Thread made = new Thread(task);
+                made.setDaemon(true);
+                return made;
+            };
+        }
+        Object builder = Thread.class.getMethod("ofVirtual").invoke(null);
+        return (ThreadFactory) Class.forName("java.lang.Thread$Builder").getMethod("factory").invoke(builder);
+    }
+
+    private void answerForEver() {
+        try {
+            while (true) {
+                questions.take().complete(number(ThreadLocalRandom.current().nextLong()));
+            }
+        } catch (InterruptedException e) {
+            // Nobody asks any more.
+        }
     }
 
     /** One of each kind, always by the same thread. */

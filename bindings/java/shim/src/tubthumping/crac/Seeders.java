@@ -49,6 +49,7 @@ final class Seeders {
     private final List<Field> single = new ArrayList<>();
     private final Field threadSeed;
     private final Field threadProbe;
+    private final VirtualThreads virtualThreads = new VirtualThreads();
 
     Seeders() throws ReflectiveOperationException {
         for (List<String> names : COUNTERS) {
@@ -90,15 +91,22 @@ final class Seeders {
                 random.setSeed(fresh.number());
             }
         }
-        for (Thread thread : threads()) {
-            // Zero in a thread that has not drawn yet; it takes its seed from the counter.
-            if (threadProbe.getInt(thread) != 0) {
-                threadSeed.setLong(thread, fresh.number());
-            }
+        for (Thread thread : platformThreads()) {
+            reseed(thread, fresh);
+        }
+        for (Thread thread : virtualThreads.all()) {
+            reseed(thread, fresh);
         }
     }
 
-    private static Thread[] threads() {
+    private void reseed(Thread thread, FreshSeed fresh) throws IllegalAccessException {
+        // Zero in a thread that has not drawn yet; it takes its seed from the counter.
+        if (threadProbe.getInt(thread) != 0) {
+            threadSeed.setLong(thread, fresh.number());
+        }
+    }
+
+    private static Thread[] platformThreads() {
         ThreadGroup root = Thread.currentThread().getThreadGroup();
         while (root.getParent() != null) {
             root = root.getParent();
