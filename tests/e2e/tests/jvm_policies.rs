@@ -198,3 +198,27 @@ fn a_rule_for_connections_spares_the_conversation_with_another_network_namespace
         original.verdict();
     });
 }
+
+/// In a container without a locale names are bytes to the JVM. Each action, as a file that `reopen` brings
+/// back goes by the JVM itself, and one that `ignore` leaves by the engine.
+#[test]
+fn a_file_whose_name_the_locale_has_no_letters_for_follows_its_rule() {
+    on_each_jdk(|jdk| {
+        for action in ["ignore", "reopen"] {
+            let program = Program::new(jdk, "Unmappable");
+            let policy = program.dir.join("policy");
+            let program =
+                program.flags(&[&format!("-Djdk.crac.resource-policies={}", policy.display())]);
+            program.write("policy", &format!("type: file\npath: **/odd-*.txt\naction: {action}\n"));
+            program.write("odd-\u{fc}\u{4e00}.txt", "ab");
+            let mut original = program.start_with(&[], |command| {
+                command.env("LC_ALL", "POSIX");
+            });
+            let image = program.dir.join("image");
+            original.checkpoint_and_end(&image);
+            let copy = Restore::of(&original, &image, Flavour::USUAL).start();
+            copy.go("on");
+            copy.verdict();
+        }
+    });
+}

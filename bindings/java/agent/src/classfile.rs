@@ -103,7 +103,6 @@ pub(crate) fn with_prologues(
     Ok(out)
 }
 
-/// What lies between an earlier rest of the input and the one now.
 /// What a class is related to, by the names of the JVM (`java/lang/Object`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Relations {
@@ -129,6 +128,7 @@ pub(crate) fn relations(class: &[u8]) -> Result<Relations> {
     Ok(Relations { parents: names.collect::<Result<_>>()? })
 }
 
+/// What lies between an earlier rest of the input and the one now.
 fn consumed<'a>(before: &'a [u8], input: &Input<'_>) -> &'a [u8] {
     &before[..before.len() - input.rest.len()]
 }

@@ -77,8 +77,8 @@ final class LeftOpen {
 
     /** Jars, modules and the agent stay open all the time. */
     private static boolean isAllowed(OpenDescriptor descriptor, List<String> allowedPaths) {
-        Path path = descriptor.isFile() ? Path.of(descriptor.name()) : null;
-        return path != null && allowedPaths.stream().anyMatch(path::startsWith);
+        Path path = descriptor.isFile() ? OpenDescriptor.pathOf(descriptor.name()) : null;
+        return path != null && allowedPaths.stream().map(OpenDescriptor::pathOf).anyMatch(path::startsWith);
     }
 
     private void prepareReopening(OpenDescriptor descriptor, Object owner, Failures failures) {

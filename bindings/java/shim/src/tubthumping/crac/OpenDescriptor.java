@@ -3,6 +3,8 @@ package tubthumping.crac;
 import java.net.InetAddress;
 import java.net.UnknownHostException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.InvalidPathException;
+import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -62,6 +64,18 @@ record OpenDescriptor(
 
     String name() {
         return new String(path, StandardCharsets.UTF_8);
+    }
+
+    /**
+     * A path of a name as the kernel has it. Where the locale has no letters for it, each of them is a question
+     * mark: enough to compare it with others, and with a pattern that has a star there; not to open it.
+     */
+    static Path pathOf(String name) {
+        try {
+            return Path.of(name);
+        } catch (InvalidPathException e) {
+            return Path.of(name.replaceAll("[^\\x01-\\x7f]", "?"));
+        }
     }
 
     boolean isSocket() {

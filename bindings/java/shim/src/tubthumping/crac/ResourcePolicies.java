@@ -293,21 +293,14 @@ final class ResourcePolicies {
 
     private static Predicate<OpenDescriptor> path(String glob) {
         PathMatcher matcher = FileSystems.getDefault().getPathMatcher("glob:" + glob);
-        return descriptor -> matches(matcher, descriptor.name());
+        return descriptor -> matcher.matches(OpenDescriptor.pathOf(descriptor.name()));
     }
 
     private static Predicate<OpenDescriptor> socketPath(String glob, End end) {
         PathMatcher matcher = FileSystems.getDefault().getPathMatcher("glob:" + glob);
         return descriptor ->
-                descriptor.family().equals("unix") && matches(matcher, end.of(descriptor));
-    }
-
-    private static boolean matches(PathMatcher matcher, String name) {
-        try {
-            return matcher.matches(Path.of(name));
-        } catch (InvalidPathException e) {
-            return false;
-        }
+                descriptor.family().equals("unix")
+                        && matcher.matches(OpenDescriptor.pathOf(end.of(descriptor)));
     }
 
     private static Predicate<OpenDescriptor> family(String value) {
