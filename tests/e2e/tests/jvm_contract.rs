@@ -1,6 +1,6 @@
 //! CRaC's contract in its corners, by checkpoints that a program asks for itself.
 
-use crate::jvm::on_each_jdk_and_21;
+use crate::jvm::{on_each_jdk, on_each_jdk_and_21};
 use crate::jvm_program::Program;
 use tub_testkit::{Flavour, Pids, Restore};
 
@@ -46,5 +46,19 @@ fn order_and_errors_are_those_of_crac() {
             copy.go("copy");
             copy.verdict();
         }
+    });
+}
+
+/// Of `javax.crac`, whose resources each have one of `jdk.crac` that stands for them.
+#[test]
+fn a_resource_that_two_threads_register_at_once_is_told_once() {
+    on_each_jdk(|jdk| {
+        let program = Program::new(jdk, "Registered");
+        let mut original = program.start(&[]);
+        let image = program.dir.join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, Flavour::USUAL).start();
+        copy.go("on");
+        copy.verdict();
     });
 }

@@ -20,11 +20,16 @@ public final class JavaxContext extends Context<Resource> {
     @Override
     public void register(Resource resource) {
         Objects.requireNonNull(resource, "resource");
-        Adapter adapter = adapters.get(resource);
-        if (adapter == null) {
-            adapter = new Adapter(resource);
-            adapters.put(resource, adapter);
+        Adapter adapter;
+        // Two that register one resource at once must not make two of it.
+        synchronized (adapters) {
+            adapter = adapters.get(resource);
+            if (adapter == null) {
+                adapter = new Adapter(resource);
+                adapters.put(resource, adapter);
+            }
         }
+        // Outside, where it may wait for the end of a checkpoint.
         GlobalContext.INSTANCE.register(adapter);
     }
 
