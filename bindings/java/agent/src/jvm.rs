@@ -497,6 +497,26 @@ impl<'frame> Env<'frame> {
         Ok(self.object(jni!(self.raw, v1_2.GetObjectField, object.raw, field)))
     }
 
+    /// A field that is a `boolean`.
+    pub(crate) fn boolean_field(
+        self,
+        object: &Object<'_>,
+        class: &Object<'_>,
+        name: &CStr,
+    ) -> Result<bool, JvmError> {
+        let signature = c"Z".as_ptr();
+        let field = jni!(self.raw, v1_2.GetFieldID, class.raw, name.as_ptr(), signature);
+        if field.is_null() {
+            return Err(self.failed(&name.to_string_lossy()));
+        }
+        Ok(jni!(self.raw, v1_2.GetBooleanField, object.raw, field))
+    }
+
+    /// The class of an object.
+    pub(crate) fn class_of(self, object: &Object<'_>) -> Result<Object<'frame>, JvmError> {
+        self.outcome("class", jni!(self.raw, v1_2.GetObjectClass, object.raw))
+    }
+
     /// Enters or leaves the monitor of an object, as `synchronized` does.
     pub(crate) fn monitor(self, object: &Object<'_>, enter: bool) -> Result<(), JvmError> {
         let status = if enter {

@@ -129,6 +129,30 @@ extern "system" fn Java_tubthumping_crac_Agent_instances(
     found.map_or(ptr::null_mut(), Object::into_raw)
 }
 
+/// `Agent.hasState(Object, boolean)`.
+///
+/// JVM(since 17): the fields that `SecureGenerators.Members` has; same on 25.
+#[unsafe(no_mangle)]
+extern "system" fn Java_tubthumping_crac_Agent_hasState(
+    env: *mut JNIEnv,
+    _class: jobject,
+    generator: jobject,
+    is_sha1: jboolean,
+) -> jboolean {
+    // SAFETY: the JVM has passed the environment of this thread to this native method.
+    let env = unsafe { Env::from_raw(env) };
+    // SAFETY: the JVM has passed the argument to this native method.
+    let Some(generator) = (unsafe { env.argument(generator) }) else { return true };
+    let has_state = env.class_of(&generator).and_then(|class| {
+        if is_sha1 {
+            env.field(&generator, &class, c"state", c"[B").map(|state| state.is_some())
+        } else {
+            env.boolean_field(&generator, &class, c"instantiated")
+        }
+    });
+    has_state.unwrap_or(true)
+}
+
 /// `Agent.openDescriptors()`.
 #[unsafe(no_mangle)]
 extern "system" fn Java_tubthumping_crac_Agent_openDescriptors(

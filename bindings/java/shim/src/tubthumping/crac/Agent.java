@@ -42,6 +42,13 @@ final class Agent {
     /** Living objects of these classes and their subclasses; {@code null} if the JVM fails. */
     static native Object[] instances(Class<?>[] types);
 
+    /**
+     * Whether a generator of the JDK's has a state to draw from; {@code true} where that cannot be told.
+     *
+     * @param isSha1 whether it is one of SHA1PRNG, else one of DRBG
+     */
+    static native boolean hasState(Object generator, boolean isSha1);
+
     /** What is open, eleven strings for each descriptor: see {@link OpenDescriptor}. */
     static native byte[] openDescriptors();
 

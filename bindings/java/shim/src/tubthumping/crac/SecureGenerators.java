@@ -27,6 +27,7 @@ import java.util.Set;
  */
 final class SecureGenerators {
     private static final String PACKAGE = "sun.security.provider.";
+    private static final String SHA1 = "SecureRandom";
 
     /** How often to begin anew because a generator came to life meanwhile. */
     private static final int ATTEMPTS = 10;
@@ -61,8 +62,11 @@ final class SecureGenerators {
         MADE.put(generator, false);
     }
 
-    static void seeded(Object generator) throws ReflectiveOperationException {
-        if (!Boolean.TRUE.equals(MADE.get(generator)) && !Members.get().isAlive(generator)) {
+    static void seeded(Object generator) {
+        // Not by Members: the first generator is seeded while the application starts, and to open the JDK and make
+        // handles of its methods would take that thread 10 to 20 ms, and 130 classes.
+        boolean isSha1 = generator.getClass().getName().equals(PACKAGE + SHA1);
+        if (!Boolean.TRUE.equals(MADE.get(generator)) && !Agent.hasState(generator, isSha1)) {
             MADE.put(generator, true);
         }
     }
@@ -164,7 +168,7 @@ final class SecureGenerators {
     private static final class Members {
         private static Members instance;
 
-        private final Class<?> sha1 = type("SecureRandom");
+        private final Class<?> sha1 = type(SHA1);
         private final Field sha1State = Internals.field(sha1, "state");
         private final MethodHandle sha1SetSeed = Internals.handle(sha1, "engineSetSeed", byte[].class);
         private final Class<?> drbg = type("AbstractDrbg");
