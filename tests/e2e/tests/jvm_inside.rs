@@ -33,6 +33,9 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
         let path = |name: &str| program.dir.join(name).display().to_string();
         let flags = [
             "-Xlog:gc*:file=gc.log".to_owned(),
+            // Names that the JVM fills in; and without the word that says it is a file.
+            "-Xlog:gc:by-id-%p.log".to_owned(),
+            "-Xlog:gc:file=\"by-time-%t.log\":uptime:filecount=2".to_owned(),
             // A kind of selector that is seldom chosen, by its class.
             "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED".to_owned(),
             format!("-Djdk.crac.resource-policies={}", path("policy")),

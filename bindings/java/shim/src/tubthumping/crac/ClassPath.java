@@ -10,13 +10,24 @@ import java.util.ArrayList;
 import java.util.Collection;
 import java.util.LinkedHashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Set;
 import java.util.jar.Attributes;
 import java.util.jar.JarFile;
 import java.util.jar.Manifest;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
 
 /** The files and directories that this JVM itself keeps open, which no application can close. */
 final class ClassPath {
+    private static final String FILE = "file=";
+
+    /** JVM(since 17): what is filled into names of logs: id, time of the start, and on 25 the name of the host. */
+    private static final Map<String, String> PLACEHOLDERS =
+            Map.of("%p", "\\d+", "%t", "[-_\\d]+", "%hn", "[^/]+");
+
+    private static final Pattern PLACEHOLDER = Pattern.compile("%(?:p|t|hn)");
+
     private final Set<Path> paths = new LinkedHashSet<>();
 
     private ClassPath() {}
@@ -44,18 +55,83 @@ final class ClassPath {
         } else if (argument.startsWith("-Xbootclasspath/a:")) {
             addAll(argument.substring(argument.indexOf(':') + 1));
         } else if (argument.startsWith("-Xlog:")) {
-            // -Xlog:what:file=NAME:decorators:options
-            int file = argument.indexOf("file=");
-            if (file >= 0) {
-                String name = argument.substring(file + "file=".length());
-                add(name.contains(":") ? name.substring(0, name.indexOf(':')) : name);
-            }
+            addLog(logFile(argument.substring("-Xlog:".length())));
         } else if (argument.startsWith("-Xloggc:")) {
-            add(argument.substring("-Xloggc:".length()));
+            addLog(argument.substring("-Xloggc:".length()));
         } else if (argument.startsWith("-XX:SharedArchiveFile=")
                 || argument.startsWith("-XX:AOTCache=")) {
             add(argument.substring(argument.indexOf('=') + 1));
         }
+    }
+
+    /**
+     * The name of the file in {@code what:output:decorators:options}, empty for none.
+     *
+     * <p>JVM(since 17): colons within quotes part nothing, and an output of no kind is a file; same on 25.
+     */
+    private static String logFile(String option) {
+        int start = indexOfColon(option, 0);
+        if (start < 0) {
+            return "";
+        }
+        String output = option.substring(start + 1, endOfField(option, start + 1));
+        if (output.equals("stdout") || output.equals("stderr")) {
+            return "";
+        }
+        return (output.startsWith(FILE) ? output.substring(FILE.length()) : output).replace("\"", "");
+    }
+
+    private static int endOfField(String option, int from) {
+        int colon = indexOfColon(option, from);
+        return colon < 0 ? option.length() : colon;
+    }
+
+    private static int indexOfColon(String option, int from) {
+        boolean isQuoted = false;
+        for (int i = from; i < option.length(); i++) {
+            isQuoted ^= option.charAt(i) == '"';
+            if (option.charAt(i) == ':' && !isQuoted) {
+                return i;
+            }
+        }
+        return -1;
+    }
+
+    /** A log, whose name may be one that the JVM has filled in: then it is among what is open. */
+    private void addLog(String name) {
+        if (name.indexOf('%') < 0) {
+            add(name);
+            return;
+        }
+        try {
+            Pattern filledIn = filledIn(name);
+            for (OpenDescriptor descriptor : OpenDescriptor.all()) {
+                if (descriptor.isFile() && filledIn.matcher(descriptor.name()).matches()) {
+                    paths.add(OpenDescriptor.pathOf(descriptor.name()));
+                }
+            }
+        } catch (IllegalArgumentException e) {
+            // No name of a file.
+        }
+    }
+
+    /** What the kernel may call a log of this name. A copy goes on with that of the original, whose id is another. */
+    private static Pattern filledIn(String name) {
+        Path file = Path.of(name).toAbsolutePath().normalize();
+        try {
+            file = file.getParent().toRealPath().resolve(file.getFileName());
+        } catch (IOException e) {
+            // The name of the directory is filled in as well.
+        }
+        Matcher placeholder = PLACEHOLDER.matcher(file.toString());
+        StringBuilder pattern = new StringBuilder();
+        int end = 0;
+        while (placeholder.find()) {
+            pattern.append(Pattern.quote(file.toString().substring(end, placeholder.start())));
+            pattern.append(PLACEHOLDERS.get(placeholder.group()));
+            end = placeholder.end();
+        }
+        return Pattern.compile(pattern.append(Pattern.quote(file.toString().substring(end))).toString());
     }
 
     private void addAll(String list) {
