@@ -48,6 +48,10 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
             command.env("TZ", "UTC");
         });
         is_reached_by_tools(jdk, &life);
+        // One more, that no option of the command line knows of.
+        let mut log = as_user(User::Ordinary, &jdk.home.join("bin/jcmd"));
+        log.args([&life.pid().to_string(), "VM.log", "output=later-%p.log", "what=gc"]);
+        run_bounded(log, Duration::from_secs(60)).succeeds();
         for (generation, pids) in [(1, Pids::Keep), (2, Pids::New)] {
             program.write("hosts", &format!("127.0.0.{} host.of.the.test\n", generation + 1));
             let image = program.dir.join(format!("image-{generation}"));

@@ -3,6 +3,7 @@ package tubthumping.crac;
 import java.io.File;
 import java.io.IOException;
 import java.lang.management.ManagementFactory;
+import java.lang.reflect.Method;
 import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -28,6 +29,9 @@ final class ClassPath {
 
     private static final Pattern PLACEHOLDER = Pattern.compile("%(?:p|t|hn)");
 
+    /** A line of the list of logs. */
+    private static final Pattern LOG = Pattern.compile("(?m)^ *#\\d+: file=(.*?) all=");
+
     private final Set<Path> paths = new LinkedHashSet<>();
 
     private ClassPath() {}
@@ -41,6 +45,7 @@ final class ClassPath {
         for (String argument : ManagementFactory.getRuntimeMXBean().getInputArguments()) {
             classPath.addArgument(argument);
         }
+        classPath.addLogsOfNow();
         List<String> allowed = new ArrayList<>();
         for (Path path : classPath.paths) {
             allowed.add(path.toString());
@@ -113,6 +118,37 @@ final class ClassPath {
         } catch (IllegalArgumentException e) {
             // No name of a file.
         }
+    }
+
+    /**
+     * Logs that {@code jcmd PID VM.log} has the JVM write. It is only asked where a file is open that may be one.
+     *
+     * <p>JVM(since 17): {@code DiagnosticCommandImpl} with the names below, which takes no server of beans; the
+     * command writes {@code #2: file=NAME all=…}; same on 25.
+     */
+    private void addLogsOfNow() {
+        if (OpenDescriptor.all().stream().noneMatch(this::mayBeLog)) {
+            return;
+        }
+        try {
+            Class<?> commands = Internals.type("com.sun.management.internal.DiagnosticCommandImpl");
+            Object bean = Internals.call(Internals.method(commands, "getDiagnosticCommandMBean"), null);
+            Method execute = Internals.method(commands, "executeDiagnosticCommand", String.class);
+            Matcher logs = LOG.matcher((String) Internals.call(execute, bean, "VM.log list"));
+            while (logs.find()) {
+                addLog(logs.group(1).replace("\"", ""));
+            }
+        } catch (Exception | LinkageError e) {
+            // A runtime without such commands, to which nobody can have said so.
+        }
+    }
+
+    private boolean mayBeLog(OpenDescriptor descriptor) {
+        if (!descriptor.kind().equals("regular") || descriptor.isOwn() || descriptor.isReadOnly()) {
+            return false;
+        }
+        Path path = OpenDescriptor.pathOf(descriptor.name());
+        return paths.stream().noneMatch(path::startsWith);
     }
 
     /** What the kernel may call a log of this name. A copy goes on with that of the original, whose id is another. */
