@@ -35,6 +35,8 @@ fn what_the_jdk_has_for_itself_goes_on_for_two_generations() {
             "-Xlog:gc*:file=gc.log".to_owned(),
             // Names that the JVM fills in; and without the word that says it is a file.
             "-Xlog:gc:by-id-%p.log".to_owned(),
+            "-XX:+UnlockDiagnosticVMOptions".to_owned(),
+            "-XX:+LogVMOutput".to_owned(),
             "-Xlog:gc:file=\"by-time-%t.log\":uptime:filecount=2".to_owned(),
             // A kind of selector that is seldom chosen, by its class.
             "--add-opens=java.base/sun.nio.ch=ALL-UNNAMED".to_owned(),

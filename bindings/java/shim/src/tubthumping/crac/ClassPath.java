@@ -63,6 +63,11 @@ final class ClassPath {
             addLog(logFile(argument.substring("-Xlog:".length())));
         } else if (argument.startsWith("-Xloggc:")) {
             addLog(argument.substring("-Xloggc:".length()));
+        } else if (argument.startsWith("-XX:LogFile=")) {
+            addLog(argument.substring("-XX:LogFile=".length()));
+        } else if (argument.equals("-XX:+LogVMOutput") || argument.equals("-XX:+LogCompilation")) {
+            // JVM(since 17): unless LogFile says otherwise; same on 25.
+            addLog("hotspot_pid%p.log");
         } else if (argument.startsWith("-XX:SharedArchiveFile=")
                 || argument.startsWith("-XX:AOTCache=")) {
             add(argument.substring(argument.indexOf('=') + 1));
