@@ -7,6 +7,7 @@ use crate::aside::{Room, carry};
 use crate::collect::{self, Beforehand};
 use crate::discarders::SeenObjects;
 use crate::files::FilePolicy;
+use crate::letter::deliver;
 use crate::memory_files::MemoryFiles;
 use crate::tree::{SurveyedTree, survey_tree_knowing};
 use crate::waits::Notes;
@@ -231,28 +232,6 @@ fn tell(pid: HostPid, options: &Options, letter: impl FnOnce(&Letters) -> Vec<u8
         return;
     };
     deliver(pid, RemoteAddr(coordination.mailbox.start()), &letter(letters));
-}
-
-/// Writes a letter into the mailbox at `at` of a process, which looks for it by itself. Whether it
-/// could be delivered is not told: there would be nobody left to tell.
-pub fn deliver(pid: HostPid, at: RemoteAddr, letter: &[u8]) {
-    let Ok(memory) = std::fs::File::options().write(true).open(format!("/proc/{pid}/mem")) else {
-        return;
-    };
-    let _ = deliver_to(&memory, at, letter);
-}
-
-/// Puts a letter into the mailbox at `at` of the process whose `/proc/PID/mem` this is.
-///
-/// # Errors
-///
-/// That of pwrite(2); then there is no letter.
-pub fn deliver_to(memory: &std::fs::File, at: RemoteAddr, letter: &[u8]) -> std::io::Result<()> {
-    use std::os::unix::fs::FileExt;
-    // The state comes first in the letter, and is written last: it says that the rest is there.
-    let (state, rest) = letter.split_at(4.min(letter.len()));
-    memory.write_all_at(rest, at.0 + 4)?;
-    memory.write_all_at(state, at.0)
 }
 
 /// Who traces the process, if anybody does.

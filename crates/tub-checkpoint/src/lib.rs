@@ -20,6 +20,7 @@ mod error;
 mod files;
 mod home;
 mod left_behind;
+mod letter;
 mod mapped;
 mod memory;
 mod memory_files;
@@ -36,10 +37,11 @@ mod waits;
 mod watched;
 mod write;
 
-pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint, deliver, deliver_to};
+pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
 pub use ended::has_ended;
 pub use ending::cannot_end;
 pub use error::{Error, Outcome, Result};
+pub use letter::{deliver, deliver_to, waits_in};
 pub use mapped::Unmappable;
 pub use memory::{Origin, origin, own_pages};
 pub use refuse::{

@@ -8,7 +8,6 @@
 //! and an application stops waiting at its deadline.
 //! Not here: the threads of the original. They need nobody (docs/decisions/0009).
 
-use crate::waiting::waits_in;
 use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::{self, File};
@@ -187,7 +186,7 @@ struct Application {
 impl Application {
     fn tell(&self, complete: bool) {
         // It may have been told already, and have given the memory back.
-        if waits_in(&self.memory, self.pid, self.mailbox) {
+        if tub_checkpoint::waits_in(&self.memory, self.pid, self.mailbox) {
             let letter = if complete { &self.resumed } else { &self.killed };
             let _ =
                 tub_checkpoint::deliver_to(&self.memory, RemoteAddr(self.mailbox.start()), letter);

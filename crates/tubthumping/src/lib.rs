@@ -18,7 +18,6 @@ mod prepare;
 mod restore;
 pub mod standby;
 mod train;
-mod waiting;
 
 pub use attach::{AttachError, LateAgent};
 pub use checkpoint::{CheckpointError, CheckpointOptions, checkpoint};

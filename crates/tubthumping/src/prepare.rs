@@ -7,10 +7,9 @@
 
 use crate::LateAgent;
 use crate::checkpoint::{CheckpointError, application_left_open, coordinate, is_running, reach};
-use crate::waiting::waits_in;
 use std::fs::File;
 use std::time::{Duration, Instant};
-use tub_checkpoint::{SurveyedTree, deliver, deliver_to, survey_tree};
+use tub_checkpoint::{SurveyedTree, deliver, deliver_to, survey_tree, waits_in};
 use tub_control::mailbox::{self, HEADER_BYTES};
 use tub_control::{Client, ClientError, Prepared};
 use tub_units::{AddrRange, HostPid, RemoteAddr};
