@@ -1,6 +1,7 @@
 //! Descriptors of every kind that an image can hold.
 
 use crate::round_trip::round_trips;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -138,4 +139,63 @@ fn a_lock_that_somebody_holds_is_named() {
         original.go("");
         original.verdict();
     });
+}
+
+/// Whoever opens a FIFO waits for its other end, which may never come.
+#[test]
+fn a_fifo_in_the_place_of_a_file_is_named_and_not_waited_for() {
+    let flavour = Flavour::USUAL;
+    let mut original = Subject::new("files", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    for name in ["data", "log", "both"] {
+        let path = original.dir().join("state").join(name);
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::from_bits_truncate(0o666)).unwrap();
+        original.dir().give(&path);
+        let path_shown = path.display().to_string();
+        let restore = Restore::of(&original, &image, flavour).tub();
+        restore.run().fails_with(code::BAD_IMAGE, &[&path_shown, "is of another type now"]);
+        std::fs::rename(&aside, &path).unwrap();
+    }
+    let copy = Restore::of(&original, &image, flavour).start();
+    copy.go(&flavour.promises());
+    copy.verdict();
+}
+
+/// Whether anybody listens behind a socket's file is found out by knocking.
+#[test]
+fn a_listener_that_takes_no_more_connections_is_not_waited_for() {
+    use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+    use nix::sys::socket::{bind, connect, listen, socket};
+    use std::os::fd::AsRawFd;
+    let flavour = Flavour::USUAL;
+    let mut original = Subject::new("sockets", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    let path = original.dir().join("state/unix.sock");
+    let owner = std::fs::metadata(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let address = UnixAddr::new(&path).unwrap();
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let fresh = || socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap();
+    let busy = fresh();
+    bind(busy.as_raw_fd(), &address).unwrap();
+    listen(&busy, Backlog::new(1).unwrap()).unwrap();
+    let (uid, gid) = (owner.uid(), owner.gid());
+    std::os::unix::fs::chown(&path, Some(uid), Some(gid)).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let mut callers = Vec::new();
+    loop {
+        let caller = fresh();
+        if connect(caller.as_raw_fd(), &address).is_err() {
+            break;
+        }
+        callers.push(caller);
+    }
+    let restore = Restore::of(&original, &image, flavour).tub();
+    let words = ["listening unix socket", "state/unix.sock", "EADDRINUSE"];
+    restore.run().fails_with(code::HOST_LACKS, &words);
+    assert!(path.exists(), "somebody listens there");
 }

@@ -1,21 +1,51 @@
 //! Files at their paths, checked.
 //!
 //! In: what the image says of a file. Out: a descriptor. Invariant: no link is followed; a file
-//! that must be unchanged is.
+//! that must be unchanged is; nobody is waited for, whatever lies at a path by now.
 
 use crate::launch::LaunchError;
 use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, fstat};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use tub_model::FileIdentity;
 use tub_sys::Errno;
 
 /// Opens a file that must be the one that the image knows.
 pub(super) fn open_existing(file: &FileIdentity, writable: bool) -> Result<OwnedFd, LaunchError> {
     let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-    let fd = open_path(&file.path, access)?;
+    let fd = open_path(&file.path, access | OFlag::O_NONBLOCK)?;
+    check_kind(&fd, &file.path, libc::S_IFREG)?;
     check_identity(&fd, file)?;
     Ok(fd)
+}
+
+/// Opens what must be of that kind (`S_IF…`). Opening does not wait: the path may be that of a FIFO by now.
+pub(super) fn open_kind(path: &str, flags: OFlag, kind: u32) -> Result<OwnedFd, LaunchError> {
+    let fd = open_path(path, flags | OFlag::O_NONBLOCK)?;
+    check_kind(&fd, path, kind)?;
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        tub_sys::set_status_flags(fd.as_raw_fd(), flags.bits())
+            .map_err(|source| LaunchError::Descriptor { object: format!("file {path}"), source })?;
+    }
+    Ok(fd)
+}
+
+fn check_kind(fd: &OwnedFd, path: &str, kind: u32) -> Result<(), LaunchError> {
+    let stat = fstat(fd)
+        .map_err(|source| LaunchError::Descriptor { object: format!("file {path}"), source })?;
+    if stat.st_mode & libc::S_IFMT == kind {
+        return Ok(());
+    }
+    Err(not_of_kind(path, kind))
+}
+
+fn not_of_kind(path: &str, kind: u32) -> LaunchError {
+    let what = match kind {
+        libc::S_IFDIR => "directory",
+        libc::S_IFCHR => "device",
+        _ => "regular file",
+    };
+    LaunchError::FileChanged { path: path.to_owned(), problem: format!("is no {what} any more") }
 }
 
 pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
@@ -41,6 +71,8 @@ pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError
             path: path.to_owned(),
             problem: "leads through a link now, which is not followed".to_owned(),
         },
+        // What a FIFO without a reader says to a writer who does not wait (open(2)).
+        Errno::ENXIO if flags.contains(OFlag::O_NONBLOCK) => not_of_kind(path, libc::S_IFREG),
         source => LaunchError::Descriptor { object: format!("file {path}"), source },
     })
 }

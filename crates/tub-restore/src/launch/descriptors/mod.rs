@@ -18,9 +18,9 @@ mod terminal;
 
 use super::LaunchError;
 use crate::plan::{End, FileStep, MappedFile, RestorePlan, SpareFds, TaskPlan};
-use file::{check_identity, open_existing, open_path};
+use file::{check_identity, open_existing, open_kind, open_path};
 use nix::fcntl::OFlag;
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 use scratch::open_scratch;
 use std::fs::File;
@@ -327,20 +327,16 @@ fn reopen(
     let nonblocking = file.flags & libc::O_NONBLOCK;
     match &file.kind {
         FileKind::Regular { file: identity, .. } => {
-            let fd = open_path(&identity.path, flags)?;
+            let fd = open_kind(&identity.path, flags, libc::S_IFREG)?;
             // A file open for writing may have grown since: the log that everybody appends to.
             if flags & OFlag::O_ACCMODE == OFlag::O_RDONLY {
                 check_identity(&fd, identity)?;
             }
-            let stat = fstat(&fd).map_err(failed)?;
-            if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
-                let problem = "is no regular file any more".to_owned();
-                return Err(LaunchError::FileChanged { path: identity.path.clone(), problem });
-            }
             Ok(fd)
         }
         FileKind::Memory { file, .. } => memory::open_again(spare, *file, flags).map_err(failed),
-        FileKind::Directory { path, .. } | FileKind::Device { path } => open_path(path, flags),
+        FileKind::Directory { path, .. } => open_kind(path, flags, libc::S_IFDIR),
+        FileKind::Device { path } => open_kind(path, flags, libc::S_IFCHR),
         FileKind::PathOnly { path } => open_path(path, flags | OFlag::O_PATH),
         FileKind::Kernel { path, .. } => {
             // Not `open_path`: /proc/self is a link.

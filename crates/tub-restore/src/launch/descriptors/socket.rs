@@ -278,7 +278,9 @@ fn is_dead(path: &Path, address: &UnixAddr, kind: i32) -> bool {
         .is_ok_and(|meta| meta.file_type().is_socket() && (meta.uid() == ours || ours == 0));
     let refused = || {
         let kind = socket_kind(kind)?;
-        let caller = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+        // Whoever takes no more connections at the moment is not waited for.
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let caller = socket(AddressFamily::Unix, kind, flags, None)?;
         connect(caller.as_raw_fd(), address)
     };
     is_ours && refused() == Err(Errno::ECONNREFUSED)
