@@ -44,6 +44,9 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     packets_out.write_all(b"one")?;
     packets_out.write_all(b"second")?;
     packets_out.write_all(&[9; 4000])?;
+    // A single packet, whose end is not where the pipe's is.
+    let (mut lone_in, mut lone_out) = sys::pipe(libc::O_DIRECT | libc::O_NONBLOCK)?;
+    lone_out.write_all(b"single")?;
     // Two reading ends of one pipe that share nothing but the pipe.
     let (twice_in, mut twice_out) = sys::pipe(0)?;
     let again = File::open(format!("/proc/self/fd/{}", twice_in.as_raw_fd()))?;
@@ -98,6 +101,10 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     packets_out.write_all(b"a")?;
     packets_out.write_all(b"b")?;
     stage.same("packet mode goes on", &1, &packets_in.read(&mut packet)?);
+    stage.same("start of a single packet", &2, &lone_in.read(&mut packet[..2])?);
+    lone_out.write_all(b"next")?;
+    stage.same("what is left of it is gone", &4, &lone_in.read(&mut packet)?);
+    stage.same("the packet after it", &b"next"[..], &packet[..4]);
     twice_out.write_all(b"12")?;
     let (mut first, mut other) = ([0], [0]);
     (&twice_in).read_exact(&mut first)?;

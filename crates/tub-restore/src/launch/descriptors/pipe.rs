@@ -28,12 +28,22 @@ pub(super) fn pipe(step: &FileStep) -> Result<(), LaunchError> {
         }
         None => nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed)?,
     };
-    fill(&writes, *capacity_bytes, content).map_err(failed)?;
+    // A single packet is told from bytes by how the pipe is written to.
+    let is_written_in_packets = |end: &End| {
+        end.flags & libc::O_ACCMODE != libc::O_RDONLY && end.flags & libc::O_DIRECT != 0
+    };
+    let packets = content.len() > 1 || ends.iter().any(is_written_in_packets);
+    fill(&writes, *capacity_bytes, content, packets).map_err(failed)?;
     place_ends(ends, reads, writes, path.is_some()).map_err(failed)
 }
 
 /// Fills a pipe. A FIFO that somebody else has kept open still holds what lay in it.
-fn fill(writes: &OwnedFd, capacity_bytes: u32, content: &[Vec<u8>]) -> Result<(), Errno> {
+fn fill(
+    writes: &OwnedFd,
+    capacity_bytes: u32,
+    content: &[Vec<u8>],
+    packets: bool,
+) -> Result<(), Errno> {
     let has_capacity = tub_sys::set_pipe_capacity(writes.as_raw_fd(), capacity_bytes);
     if content.is_empty() || tub_sys::readable_bytes(writes.as_fd())? > 0 {
         // A smaller pipe does no harm as long as nothing lies in it.
@@ -41,7 +51,7 @@ fn fill(writes: &OwnedFd, capacity_bytes: u32, content: &[Vec<u8>]) -> Result<()
     }
     has_capacity?;
     // Packets are what is written in packet mode (pipe(2), O_DIRECT).
-    let mode = if content.len() > 1 { libc::O_DIRECT } else { 0 };
+    let mode = if packets { libc::O_DIRECT } else { 0 };
     tub_sys::set_status_flags(writes.as_raw_fd(), libc::O_NONBLOCK | mode)?;
     for bytes in content {
         if nix::unistd::write(writes, bytes)? < bytes.len() {
