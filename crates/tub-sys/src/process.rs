@@ -245,6 +245,16 @@ pub fn wait_for_child(pid: i32, flags: i32) -> Result<Option<(i32, ChildChange)>
     Ok(Some((child, change)))
 }
 
+/// `waitid(P_PID, pid, &info, WEXITED | WNOWAIT?)`: waits for the end of a child, however it ends, and with
+/// `leave` leaves it as a zombie.
+pub fn await_end(pid: i32, leave: bool) -> Result<(), Errno> {
+    let id = libc::id_t::try_from(pid).map_err(|_| Errno::ECHILD)?;
+    let flags = libc::WEXITED | if leave { libc::WNOWAIT } else { 0 };
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::uninit();
+    // SAFETY: the kernel writes `info`, which nobody reads.
+    check(i64::from(unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) })).map(drop)
+}
+
 fn byte(number: i32) -> u8 {
     number.to_le_bytes()[0]
 }
@@ -391,4 +401,19 @@ pub fn reset_signal_action(signal: i32) -> Result<(), Errno> {
     // SAFETY: the default action calls no code of ours.
     let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
     if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+}
+
+/// `rt_sigprocmask(SIG_UNBLOCK, {signal})` of the calling thread, real-time signals included.
+///
+/// # Errors
+///
+/// EINVAL where there is no such signal.
+pub fn unblock_signal(signal: i32) -> Result<(), Errno> {
+    let bit = u32::try_from(signal - 1).ok().and_then(|bit| 1_u64.checked_shl(bit));
+    let set = bit.ok_or(Errno::EINVAL)?;
+    let null = std::ptr::null_mut::<u64>();
+    let how = libc::SIG_UNBLOCK;
+    // SAFETY: the kernel reads the 8 bytes of `set`; no old set is asked for.
+    let result = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how, &raw const set, null, 8) };
+    check(result).map(drop)
 }

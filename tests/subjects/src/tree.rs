@@ -9,7 +9,7 @@
 //!        ├ leader         leads a session
 //!        │   └ follower   in that session
 //!        ├ sleeper        stopped
-//!        └ two zombies    one has exited with 7, one was killed
+//!        └ three zombies  one has exited with 7, one was killed, one by a real-time signal
 //! ```
 
 use crate::pattern;
@@ -182,6 +182,11 @@ pub(crate) fn tree(stage: &'static Stage) -> io::Result<()> {
         sys::raise(libc::SIGKILL)?;
         sys::exit(1)
     };
+    let real_time = libc::SIGRTMIN() + 1;
+    let Some(killed_in_time) = sys::fork()? else {
+        sys::raise(real_time)?;
+        sys::exit(1)
+    };
     // The worker's and the session leader's children are two more.
     all_ready.read_exact(&mut vec![0; members + 2])?;
     sys::kill(gone, libc::SIGKILL)?;
@@ -189,6 +194,7 @@ pub(crate) fn tree(stage: &'static Stage) -> io::Result<()> {
     sys::wait(sleeper, libc::WUNTRACED)?;
     sys::wait_for_zombie(exited)?;
     sys::wait_for_zombie(killed)?;
+    sys::wait_for_zombie(killed_in_time)?;
     sys::handle(libc::SIGCHLD, count_child, libc::SA_NOCLDSTOP | libc::SA_RESTART, &[])?;
     let before = Identity::now()?;
     let children = children()?;
@@ -203,13 +209,13 @@ pub(crate) fn tree(stage: &'static Stage) -> io::Result<()> {
         stage.same("children", &children, &self::children()?);
     }
     stage.same("number of children", &children.len(), &self::children()?.len());
-    let mut ended: Vec<_> = (0..3).filter_map(|_| sys::wait(-1, libc::WNOHANG).ok()?).collect();
+    let mut ended: Vec<_> = (0..4).filter_map(|_| sys::wait(-1, libc::WNOHANG).ok()?).collect();
     ended.sort_by_key(|(_, status)| *status);
     let statuses: Vec<i32> = ended.iter().map(|(_, status)| *status).collect();
-    stage.same("how zombies ended", &vec![libc::SIGKILL, 7 << 8], &statuses);
+    stage.same("how zombies ended", &vec![libc::SIGKILL, real_time, 7 << 8], &statuses);
     if stage.promised(Promise::SameIds) {
         let pids: Vec<i32> = ended.iter().map(|(pid, _)| *pid).collect();
-        stage.same("zombies", &vec![killed, exited], &pids);
+        stage.same("zombies", &vec![killed, killed_in_time, exited], &pids);
     }
     share(stage, &mut shared, (&mut seen, &copied), &mut File::from(ours), &mut watched_out)?;
     let stopped = self::children()?.into_iter().filter(|pid| is_stopped(*pid));

@@ -8,12 +8,11 @@
 use super::{LaunchError, rebirth};
 use crate::plan::{Birth, Group, Ids, Lowered, RestorePlan, Role};
 use nix::sys::resource::{Resource, setrlimit};
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::{ForkResult, Pid, fork, getpid, read, setpgid, setsid, write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicI32, Ordering};
 use tub_sys::{Errno, Forked};
+use tub_units::HostPid;
 
 /// First byte of the message by which a process tells the launcher that it is there: the number of
 /// its birth follows.
@@ -150,17 +149,17 @@ fn settle_children(plan: &RestorePlan, at: usize, ids: &[AtomicI32]) -> Result<(
         if birth.parent != Some(at) {
             continue;
         }
-        let flags = match birth.role {
+        let stays_zombie = match birth.role {
             Role::Task(_) => continue,
-            Role::Leader => WaitPidFlag::WEXITED,
-            Role::Zombie { .. } => WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT,
+            Role::Leader => false,
+            Role::Zombie { .. } => true,
         };
-        let pid = Pid::from_raw(ids[child].load(Ordering::Acquire));
+        let pid = ids[child].load(Ordering::Acquire);
         loop {
-            match waitid(Id::Pid(pid), flags) {
+            match tub_sys::await_end(pid, stays_zombie) {
                 Err(Errno::EINTR) => {}
                 Err(source) => return Err(LaunchError::System { what: "end of a child", source }),
-                Ok(_) => break,
+                Ok(()) => break,
             }
         }
     }
@@ -170,13 +169,12 @@ fn settle_children(plan: &RestorePlan, at: usize, ids: &[AtomicI32]) -> Result<(
 /// Ends as the zombie did. That its memory was dumped cannot be had again.
 fn end(name: &str, status: i32) -> ! {
     let _ = tub_sys::set_own_name(name);
-    if let Ok(signal) = Signal::try_from(status & 0x7f) {
+    let signal = status & 0x7f;
+    if signal != 0 {
         let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
-        let _ = tub_sys::reset_signal_action(signal as i32);
-        let mut one = SigSet::empty();
-        one.add(signal);
-        let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&one), None);
-        let _ = kill(getpid(), signal);
+        let _ = tub_sys::reset_signal_action(signal);
+        let _ = tub_sys::unblock_signal(signal);
+        let _ = tub_sys::send_signal(HostPid(getpid().as_raw()), signal);
     }
     std::process::exit((status >> 8) & 0xff)
 }
