@@ -23,6 +23,7 @@ const MAGIC: [u8; 8] = *b"\x89TUBHOT\x01";
 const FIXED_BYTES: usize = 8 + 16 + 8;
 /// More ranges than this cost more than they save.
 const RANGES_MAX: usize = 1 << 16;
+const BYTES_MAX: u64 = (FIXED_BYTES + RANGES_MAX * 16) as u64;
 
 impl Image {
     /// The pages that a restored process is known to write to first: ascending and disjoint, empty
@@ -59,16 +60,17 @@ impl Image {
 }
 
 fn read(path: &Path) -> Option<Vec<u8>> {
-    let mut file =
-        File::options().read(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path).ok()?;
+    // Not blocking: it may have been replaced by a FIFO.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path).ok()?;
     let metadata = file.metadata().ok()?;
     let ours = metadata.uid() == 0 || metadata.uid() == nix::unistd::geteuid().as_raw();
-    let small = metadata.len() <= (FIXED_BYTES + RANGES_MAX * 16) as u64;
-    if !ours || metadata.mode() & 0o022 != 0 || !small {
+    let small = metadata.len() <= BYTES_MAX;
+    if !metadata.is_file() || !ours || metadata.mode() & 0o022 != 0 || !small {
         return None;
     }
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).ok()?;
+    file.take(BYTES_MAX).read_to_end(&mut bytes).ok()?;
     Some(bytes)
 }
 
@@ -112,6 +114,18 @@ mod tests {
         [(0x1000, 0x2000), (0x5000, 0x9000)]
             .map(|(start, end)| AddrRange::new(start, end).unwrap())
             .to_vec()
+    }
+
+    #[test]
+    fn what_is_no_file_is_no_advice_and_not_waited_for() {
+        let path = std::env::temp_dir().join(format!("tub-hot-{}", std::process::id()));
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        let at = path.clone();
+        std::thread::spawn(move || tell.send(read(&at)));
+        let found = told.recv_timeout(std::time::Duration::from_secs(10));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(found, Ok(None));
     }
 
     #[test]
