@@ -4,13 +4,14 @@
 //! Invariant: no call waits longer than it was told to, plus a fixed grace.
 //! Not here: what to do with the answers.
 
+use crate::bounded::{connect_within, read_line_within};
 use crate::find;
 use crate::message::{
     DecodeError, Event, LINE_LIMIT_BYTES, OpenResource, Operation, Prepared, Refusal, Status,
     answer_from_line,
 };
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufReader, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
@@ -117,7 +118,7 @@ impl Client {
             .open(directory)
             .map_err(failed)?;
         let short = Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name);
-        let stream = UnixStream::connect(short).map_err(failed)?;
+        let stream = connect_within(&short, ANSWER_GRACE).map_err(failed)?;
         stream.set_write_timeout(Some(ANSWER_GRACE)).map_err(failed)?;
         Ok(Self { stream: BufReader::new(stream), path: path.into() })
     }
@@ -204,16 +205,14 @@ impl Client {
             operation: "read from it",
             source,
         };
-        self.stream.get_ref().set_read_timeout(Some(patience)).map_err(failed)?;
-        let mut line = Vec::new();
-        match self.stream.by_ref().take(LINE_LIMIT_BYTES).read_until(b'\n', &mut line) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+        let line = match read_line_within(&mut self.stream, LINE_LIMIT_BYTES, patience) {
+            Ok(line) => line,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 return Err(ClientError::TimedOut { operation: name, waited: patience });
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => line.clear(),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Vec::new(),
             Err(error) => return Err(failed(error)),
-        }
+        };
         if line.is_empty() {
             return Err(ClientError::Ended { operation: name });
         }

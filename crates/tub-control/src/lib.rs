@@ -9,6 +9,7 @@
 //! The protocol is specified in `docs/control-protocol.md`.
 #![forbid(unsafe_code)]
 
+mod bounded;
 mod client;
 mod find;
 pub mod mailbox;
@@ -16,6 +17,7 @@ mod message;
 mod server;
 mod witness;
 
+pub use bounded::{connect_within, read_line_within};
 pub use client::{Client, ClientError};
 pub use find::{is_control_path, listens};
 pub use message::*;
