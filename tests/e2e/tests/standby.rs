@@ -369,6 +369,58 @@ fn only_its_own_user_and_root_are_listened_to() {
     assert!(keeper.tell().contains("user 65534 asked"), "{}", keeper.tell());
 }
 
+/// Whoever waits at a full house's door costs nothing.
+#[test]
+fn a_keeper_with_as_many_callers_as_it_takes_is_at_rest() {
+    let (original, image) = image_of("counter", Flavour::USUAL);
+    let keeper = Keeper::start(original.dir(), &image, Flavour::USUAL, 1, &[]);
+    let mut callers: Vec<UnixStream> =
+        (0..270).map(|_| UnixStream::connect(&keeper.socket).unwrap()).collect();
+    thread::sleep(Duration::from_millis(300));
+    let ticks = || {
+        let stat = fs::read(keeper.process.proc("stat")).unwrap();
+        let stat = String::from_utf8_lossy(&stat).into_owned();
+        let times: Vec<u64> = stat[stat.rfind(')').unwrap()..]
+            .split(' ')
+            .skip(12)
+            .take(2)
+            .map(|ticks| ticks.parse().unwrap())
+            .collect();
+        times.iter().sum::<u64>()
+    };
+    let before = ticks();
+    thread::sleep(Duration::from_secs(1));
+    let used = ticks() - before;
+    assert!(used < 20, "{used} hundredths of a second of processor time in one second");
+    // The last one is served as soon as there is room.
+    let mut last = callers.pop().unwrap();
+    drop(callers);
+    last.set_read_timeout(Some(SOON)).unwrap();
+    last.write_all(b"{\"op\":\"status\"}\n").unwrap();
+    let mut answer = [0; 17];
+    last.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"{\"event\":\"status\"");
+}
+
+/// A health check with a short timeout, say.
+#[test]
+fn whoever_leaves_before_he_is_served_takes_nobodys_place() {
+    let (original, image) = image_of("counter", Flavour::USUAL);
+    let keeper = Keeper::start(original.dir(), &image, Flavour::USUAL, 1, &[]);
+    for _ in 0..3 {
+        // So that all of them have left when the keeper hears of them.
+        keeper.process.signal(Signal::SIGSTOP);
+        for _ in 0..100 {
+            let mut caller = UnixStream::connect(&keeper.socket).unwrap();
+            caller.write_all(b"\n").unwrap();
+        }
+        keeper.process.signal(Signal::SIGCONT);
+        thread::sleep(Duration::from_millis(300));
+    }
+    assert_eq!(keeper.parked(1).len(), 1);
+    assert_eq!(keeper.status()["released"], 0);
+}
+
 #[test]
 fn a_socket_stands_only_where_nobody_else_can_put_one() {
     every(&[Flavour::USUAL], |flavour| {

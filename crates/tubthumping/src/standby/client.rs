@@ -3,10 +3,10 @@
 //! In: a socket, a wish. Out: the answer. Invariant: no wait without a bound.
 
 use super::wire::{self, Answer, FailureKind, Released, Request, Status, Wishes};
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tub_control::{LINE_LIMIT_BYTES, connect_within, read_line_within};
 
 /// Why nothing was released, or told.
 #[derive(Debug, thiserror::Error)]
@@ -83,21 +83,26 @@ fn unexpected(control: &Path, answer: Answer) -> AskError {
 fn ask(control: &Path, request: &Request, patience: Duration) -> Result<Answer, AskError> {
     let nobody = |source| AskError::Nobody { path: control.to_owned(), source };
     let no_answer = |source: io::Error| {
-        // What a bounded read says when its time is over.
+        // What a bounded write says when its time is over.
         let late = source.kind() == io::ErrorKind::WouldBlock;
         let source = if late { io::ErrorKind::TimedOut.into() } else { source };
         AskError::NoAnswer { path: control.to_owned(), source }
     };
-    let mut stream = UnixStream::connect(control).map_err(nobody)?;
-    stream.set_read_timeout(Some(patience)).map_err(no_answer)?;
+    let mut stream = connect_within(control, patience).map_err(|source| match source.kind() {
+        // Somebody is there, and does not even let us in.
+        io::ErrorKind::TimedOut => no_answer(source),
+        _ => nobody(source),
+    })?;
     stream.set_write_timeout(Some(patience)).map_err(no_answer)?;
     // One that turns us away does so without listening.
     let written = stream.write_all(&wire::line(request));
-    let mut line = String::new();
-    let read = BufReader::new(stream).read_line(&mut line);
-    if line.is_empty() {
-        written.and(read.map(drop)).map_err(no_answer)?;
-        return Err(no_answer(io::ErrorKind::UnexpectedEof.into()));
-    }
-    serde_json::from_str(&line).map_err(|error| no_answer(error.into()))
+    let read = read_line_within(&mut BufReader::new(stream), LINE_LIMIT_BYTES, patience);
+    let line = match (read, written) {
+        (Ok(line), Ok(())) if line.is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+        (Ok(line), Err(unwritten)) if line.is_empty() => Err(unwritten),
+        (Err(_), Err(unwritten)) => Err(unwritten),
+        (read, _) => read,
+    };
+    let line = line.map_err(no_answer)?;
+    serde_json::from_slice(&line).map_err(|error| no_answer(error.into()))
 }

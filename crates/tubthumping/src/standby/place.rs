@@ -8,8 +8,13 @@ use nix::unistd::geteuid;
 use std::fs::{self, Metadata};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tub_control::connect_within;
+
+/// How long a keeper that is alive may take until it is known to be.
+const KNOCK: Duration = Duration::from_secs(1);
 
 /// Why there can be no socket there.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +82,21 @@ impl Place {
             if !there.file_type().is_socket() {
                 return Err(PlaceError::NoSocket { path: path.to_owned() });
             }
-            if UnixStream::connect(path).is_ok() {
-                return Err(PlaceError::InUse { path: path.to_owned() });
+            match connect_within(path, KNOCK) {
+                // Its keeper was killed.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                    fs::remove_file(path).map_err(failed)?;
+                }
+                // Removed meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Its queue is full.
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    return Err(PlaceError::InUse { path: path.to_owned() });
+                }
+                Ok(_) => return Err(PlaceError::InUse { path: path.to_owned() }),
+                // Of another kind, or not ours to connect to: whoever has it has it still.
+                Err(error) => return Err(failed(error)),
             }
-            // Its keeper was killed.
-            fs::remove_file(path).map_err(failed)?;
         }
         // From its first moment on, not from some time after.
         let before = umask(Mode::from_bits_truncate(0o177));
@@ -120,4 +135,36 @@ fn check_directory(path: &Path) -> Result<(), PlaceError> {
         return Ok(());
     }
     Err(PlaceError::Directory { path: parent.to_owned(), owner, mode })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixDatagram;
+
+    #[test]
+    fn only_a_socket_that_nobody_listens_at_is_replaced() {
+        let dir = std::env::temp_dir().join(format!("tub-place-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("keeper.sock");
+        let log = UnixDatagram::bind(&path).unwrap();
+        assert!(matches!(Place::take(&path), Err(PlaceError::Io { .. })));
+        let sender = UnixDatagram::unbound().unwrap();
+        sender.send_to(b"still there", &path).unwrap();
+        drop(log);
+
+        let first = Place::take(&path).unwrap();
+        assert!(matches!(Place::take(&path), Err(PlaceError::InUse { .. })));
+        // A keeper that stands still is one all the same, however many knock.
+        nix::sys::socket::listen(&first.listener, nix::sys::socket::Backlog::new(1).unwrap())
+            .unwrap();
+        for _ in 0..4 {
+            assert!(matches!(Place::take(&path), Err(PlaceError::InUse { .. })));
+        }
+        drop(first);
+        drop(UnixListener::bind(&path).unwrap());
+        drop(Place::take(&path).unwrap());
+        assert!(!path.exists());
+        fs::remove_dir(&dir).unwrap();
+    }
 }

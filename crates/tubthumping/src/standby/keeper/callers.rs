@@ -37,7 +37,7 @@ impl Callers {
     /// Lets in who knocks; gives the users that were turned away.
     pub(super) fn accept(&mut self, listener: &UnixListener) -> Vec<u32> {
         let mut turned_away = Vec::new();
-        while self.all.len() < MOST {
+        while self.has_room() {
             let Ok((mut stream, _)) = listener.accept() else { break };
             let peer = getsockopt(&stream, PeerCredentials).map(|peer| peer.uid());
             let uid = peer.unwrap_or(u32::MAX);
@@ -56,6 +56,11 @@ impl Callers {
             self.all.insert(self.last, Caller { stream, read: Vec::new(), asked: false });
         }
         turned_away
+    }
+
+    /// Whether one more may come in. Who knocks at a full house is not to wake anybody.
+    pub(super) fn has_room(&self) -> bool {
+        self.all.len() < MOST
     }
 
     /// What is to be watched.
@@ -95,6 +100,11 @@ impl Callers {
         let hung_up = PollFlags::POLLHUP | PollFlags::POLLERR;
         let found = poll(&mut end, PollTimeout::ZERO);
         found == Ok(1) && end[0].revents().is_some_and(|events| events.intersects(hung_up))
+    }
+
+    /// Forgets somebody who has left.
+    pub(super) fn forget(&mut self, id: CallerId) {
+        self.all.remove(&id);
     }
 
     /// Answers; whoever wants more asks again on the same connection.

@@ -211,13 +211,11 @@ impl Keeper {
         } else {
             PollTimeout::NONE
         };
-        let mut polled = vec![
-            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
-            PollFd::new(place.listener.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut polled = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+        let door = self.callers.has_room().then(|| place.listener.as_fd());
         let attended = self.attended.iter().filter_map(Attended::socket);
-        let callers = self.callers.sockets();
-        polled.extend(attended.chain(callers).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        let watched = door.into_iter().chain(attended).chain(self.callers.sockets());
+        polled.extend(watched.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut polled, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => {
@@ -351,7 +349,10 @@ impl Keeper {
         self.check_image()?;
         for one in self.attended.iter_mut().filter(|one| one.is_parked()) {
             // Nobody's instance is let go for somebody who has left.
-            while self.waiting.front().is_some_and(|(caller, _)| self.callers.has_left(*caller)) {
+            while let Some((caller, _)) = self.waiting.front()
+                && self.callers.has_left(*caller)
+            {
+                self.callers.forget(*caller);
                 self.waiting.pop_front();
             }
             let Some((caller, wishes)) = self.waiting.pop_front() else { break };
