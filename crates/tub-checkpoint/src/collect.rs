@@ -10,6 +10,7 @@ use crate::home::Resting;
 use crate::memory::file_identity;
 use crate::memory_files::MemoryFiles;
 use crate::registers;
+use crate::state::ProcessState;
 use crate::survey::bytes;
 use crate::waits::Notes;
 use crate::{
@@ -20,12 +21,12 @@ use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use tub_model::{
-    AlternateStack, Checkpoint, Clocks, Coordination, Credentials, HostFacts, Limit, Lock,
-    MmFields, Provenance, Registers, Rseq, SigInfo, Task, Thread, Zombie,
+    AlternateStack, Checkpoint, Clocks, Coordination, Credentials, Fd, HostFacts, Limit, Lock,
+    MmFields, Provenance, Registers, Rseq, SigInfo, Task, Thread, Vma, Zombie,
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::Errno;
-use tub_tracee::{Frozen, FrozenTree, RemoteCalls, StoppedThread, WayHome};
+use tub_tracee::{CallSite, Frozen, FrozenTree, RemoteCalls, StoppedThread, WayHome};
 use tub_units::{HostPid, NsPid, RemoteAddr};
 
 /// What is known about a checkpoint before the process is looked at.
@@ -119,28 +120,25 @@ fn task<'a>(
         return Err(Error::Refused { pid, refusals, frozen: true });
     }
     let site = home::call_site(frozen, survey)?;
-    let [main, others @ ..] = frozen.threads() else {
-        return Err(Error::NoSuchProcess { pid });
-    };
+    let main = frozen.threads().first().ok_or(Error::NoSuchProcess { pid })?;
     // The main thread stays borrowed while the others are asked: it holds the scratch page.
     let mut caller = Caller::begin(frozen, survey, *main, site, rest(*main)?)?;
-    let (scratch, top) = (caller.scratch, caller.scratch.0 + caller.scratch_bytes);
-    let resting = caller.resting;
-    let mut threads = vec![thread(survey, *main, &mut caller.calls, resting, scratch)?];
-    let process = caller.process(survey)?;
-    let lock_future = caller.lock_future(survey)?;
-    memory_files.add(survey, &mut caller)?;
-    let vmas = memory::collect(frozen, survey, memory_files)?;
-    let fds = descriptions.collect(survey, &mut caller, memory_files)?;
-    for other in others {
-        let resting = rest(*other)?;
-        let way_home = Some(WayHome { top, registers: resting.at_home });
-        let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
-        threads.push(thread(survey, *other, &mut calls, resting, scratch)?);
-        // The next one's way home lies in the same place.
-        calls.end().map_err(tracee)?;
-    }
-    caller.end()?;
+    let mut all_home = true;
+    let objects = (descriptions, memory_files);
+    let asked = ask_all(frozen, survey, &mut caller, objects, &rest, site, &mut all_home);
+    let Answers { threads, process, lock_future, vmas, fds } = match asked {
+        Ok(answers) => {
+            caller.end()?;
+            answers
+        }
+        Err(error) => {
+            // The process goes on without our page, unless somebody may need it to go home.
+            if all_home {
+                let _ = caller.end();
+            }
+            return Err(error);
+        }
+    };
     let refusals = tiles_in_use(frozen.threads(), &threads);
     if !refusals.is_empty() {
         return Err(Error::Refused { pid, refusals, frozen: true });
@@ -189,6 +187,50 @@ fn task<'a>(
         fds,
         threads,
     })
+}
+
+/// What a process tells of itself through its threads, and what is found out meanwhile.
+struct Answers {
+    threads: Vec<Thread>,
+    process: ProcessState,
+    lock_future: Lock,
+    vmas: Vec<Vma>,
+    fds: Vec<Fd>,
+}
+
+/// Asks the main thread, which `caller` has borrowed, and then all others. `all_home` says whether each of
+/// these is known to be back where it was: the way of any other leads through the scratch page.
+fn ask_all<'a>(
+    frozen: &Frozen,
+    survey: &'a Survey,
+    caller: &mut Caller<'_>,
+    (descriptions, memory_files): (&mut Descriptions<'a>, &mut MemoryFiles),
+    rest: &dyn Fn(StoppedThread) -> Result<Resting>,
+    site: CallSite,
+    all_home: &mut bool,
+) -> Result<Answers> {
+    let tracee = |source| Error::Tracee { pid: frozen.pid(), source };
+    let (scratch, top) = (caller.scratch, caller.scratch.0 + caller.scratch_bytes);
+    let (main, others) = (frozen.threads()[0], &frozen.threads()[1..]);
+    let resting = caller.resting;
+    let mut threads = vec![thread(survey, main, &mut caller.calls, resting, scratch)?];
+    let process = caller.process(survey)?;
+    let lock_future = caller.lock_future(survey)?;
+    memory_files.add(survey, caller)?;
+    let vmas = memory::collect(frozen, survey, memory_files)?;
+    let fds = descriptions.collect(survey, caller, memory_files)?;
+    for other in others {
+        let resting = rest(*other)?;
+        let way_home = Some(WayHome { top, registers: resting.at_home });
+        *all_home = false;
+        let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
+        let told = thread(survey, *other, &mut calls, resting, scratch);
+        // The next one's way home lies in the same place.
+        calls.end().map_err(tracee)?;
+        *all_home = true;
+        threads.push(told?);
+    }
+    Ok(Answers { threads, process, lock_future, vmas, fds })
 }
 
 /// The path of an executable, and whether the file is there no more: the kernel marks its path by a

@@ -552,3 +552,29 @@ fn killing_the_checkpoint_leaves_the_process_alone() {
         original.verdict();
     });
 }
+
+/// A checkpoint that runs out of descriptors while the process stands still.
+#[test]
+fn a_checkpoint_that_fails_late_leaves_no_memory_behind() {
+    let original = Subject::new("pipes", User::Ordinary).start();
+    let image = original.dir().join("image");
+    let size = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", original.pid())).unwrap();
+        status.lines().find(|line| line.starts_with("VmSize:")).unwrap().to_owned()
+    };
+    let before = size();
+    let mut failed_late = 0;
+    for limit in 6..40 {
+        let tub = Tub::new(User::Ordinary, "checkpoint").arg(original.pid().to_string());
+        let tub = tub.arg("--image").arg(&image).arg("--leave-running");
+        let finished = tub.after(&format!("ulimit -n {limit}")).run();
+        if finished.status.success() {
+            break;
+        }
+        failed_late += i32::from(finished.stderr.contains("was thawed and goes on"));
+        assert_eq!(size(), before, "with {limit} descriptors: {finished}");
+    }
+    assert!(failed_late > 0, "no checkpoint failed while the process stood still");
+    original.go("");
+    original.verdict();
+}
