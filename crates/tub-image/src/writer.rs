@@ -26,7 +26,7 @@ use crate::leftover::{self, Claim, remove_image};
 use crate::pages::{PageWriter, Pages};
 use crate::structure;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::fcntl::{AT_FDCWD, OFlag, RenameFlags, renameat2};
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -321,8 +321,14 @@ fn check_vacant(dir: &Path, replace: Replace) -> Result<()> {
 
 fn starts_with_magic(path: &Path) -> bool {
     let mut magic = [0; MAGIC.len()];
-    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    read.is_ok() && magic == MAGIC
+    // Not blocking: it may be a FIFO, and the original may stand still.
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let opened = File::options().read(true).custom_flags(flags.bits()).open(path);
+    opened.is_ok_and(|mut file| {
+        file.metadata().is_ok_and(|metadata| metadata.is_file())
+            && file.read_exact(&mut magic).is_ok()
+            && magic == MAGIC
+    })
 }
 
 /// KERNEL(since 2.6.26): the fifth field of `mountinfo` is the mount point, with blank, tab, newline

@@ -52,6 +52,20 @@ fn what_is_no_image_is_never_replaced() {
     assert_eq!(scratch.names(), ["file", "home", "image", "link", "look-alike"]);
 }
 
+/// Whoever may write to the parent may put it there while the original stands still.
+#[test]
+fn a_fifo_that_looks_like_an_image_is_no_image_and_not_waited_for() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("image");
+    std::fs::create_dir(&dir).unwrap();
+    let mode = nix::sys::stat::Mode::S_IRUSR | nix::sys::stat::Mode::S_IWUSR;
+    nix::unistd::mkfifo(&dir.join(INVENTORY_FILE), mode).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(refusal(&dir, Replace::AnyImage)));
+    let kind = told.recv_timeout(std::time::Duration::from_secs(10)).unwrap();
+    assert!(matches!(kind, ErrorKind::ExistsOther { .. }), "{kind:?}");
+}
+
 #[test]
 fn an_image_is_replaced_only_when_asked_for() {
     let scratch = Scratch::new();
