@@ -18,6 +18,9 @@ use tub_units::AddrRange;
 /// Name of the file.
 pub const HOT_FILE: &str = "hot.tub";
 
+/// Its name while it is written.
+pub(crate) const HOT_ASIDE: &str = "hot.tub.new";
+
 const MAGIC: [u8; 8] = *b"\x89TUBHOT\x01";
 /// Magic, image id, and the checksum at the end.
 const FIXED_BYTES: usize = 8 + 16 + 8;
@@ -40,7 +43,7 @@ impl Image {
     /// before stays.
     pub fn record_hot(&self, ranges: &[AddrRange]) -> Result<()> {
         let path = self.dir.join(HOT_FILE);
-        let aside = self.dir.join(format!("{HOT_FILE}.new"));
+        let aside = self.dir.join(HOT_ASIDE);
         let failed = |operation| {
             let path = path.clone();
             move |error| Error::system(&path, operation, error)

@@ -4,7 +4,7 @@
 //! Invariant: what somebody is still writing to is left alone: he holds a lock on it, which the
 //! kernel takes from him when he dies. Only files that an image has are removed.
 
-use crate::hot::HOT_FILE;
+use crate::hot::{HOT_ASIDE, HOT_FILE};
 use crate::layout::{INVENTORY_FILE, PAGES_FILE};
 use crate::writer::Place;
 use nix::fcntl::{Flock, FlockArg, OFlag};
@@ -92,7 +92,7 @@ fn remove_now(dir: &Path) -> bool {
 
 /// Removes the files of an image and its directory.
 pub(crate) fn remove_image(dir: &Path) {
-    for name in [INVENTORY_FILE, PAGES_FILE, HOT_FILE] {
+    for name in [INVENTORY_FILE, PAGES_FILE, HOT_FILE, HOT_ASIDE] {
         let _ = fs::remove_file(dir.join(name));
     }
     let _ = fs::remove_dir(dir);

@@ -15,7 +15,7 @@
 //! the next writer of the same name removes.
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::hot::HOT_FILE;
+use crate::hot::{HOT_ASIDE, HOT_FILE};
 use crate::image::Image;
 use crate::inventory;
 use crate::layout::{
@@ -121,7 +121,7 @@ impl ImageWriter {
     pub fn add(&self, name: &str, content: &[u8]) -> Result<()> {
         let path = self.temporary.join(name);
         let is_name = Path::new(name).file_name().is_some_and(|file| file == name);
-        if !is_name || [INVENTORY_FILE, PAGES_FILE, HOT_FILE].contains(&name) {
+        if !is_name || [INVENTORY_FILE, PAGES_FILE, HOT_FILE, HOT_ASIDE].contains(&name) {
             let rule = "a file beside ours has a plain name that is none of ours";
             return Err(Error::new(&path, ErrorKind::Misuse { rule }));
         }
@@ -296,7 +296,7 @@ fn check_vacant(dir: &Path, replace: Replace) -> Result<()> {
     let mut empty = true;
     for entry in fs::read_dir(dir).map_err(|error| Error::system(dir, "readdir", error))? {
         let name = entry.map_err(|error| Error::system(dir, "readdir", error))?.file_name();
-        if ![INVENTORY_FILE, PAGES_FILE, HOT_FILE].iter().any(|known| name == *known) {
+        if ![INVENTORY_FILE, PAGES_FILE, HOT_FILE, HOT_ASIDE].iter().any(|known| name == *known) {
             let name = name.display();
             return Err(other(&format!("a directory that holds {name}")));
         }

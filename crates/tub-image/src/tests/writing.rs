@@ -66,6 +66,18 @@ fn a_fifo_that_looks_like_an_image_is_no_image_and_not_waited_for() {
     assert!(matches!(kind, ErrorKind::ExistsOther { .. }), "{kind:?}");
 }
 
+/// A training that was killed between the two leaves its recording under its other name.
+#[test]
+fn what_a_killed_training_leaves_is_part_of_the_image() {
+    let scratch = Scratch::new();
+    let dir = scratch.path("image");
+    write(&dir, Replace::Never, &sample::checkpoint()).unwrap();
+    std::fs::write(dir.join("hot.tub.new"), b"half").unwrap();
+    write(&dir, Replace::AnyImage, &sample::checkpoint()).unwrap();
+    Image::open(&dir).unwrap();
+    assert_eq!(scratch.names(), ["image"]);
+}
+
 #[test]
 fn an_image_is_replaced_only_when_asked_for() {
     let scratch = Scratch::new();
