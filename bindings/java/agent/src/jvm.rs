@@ -4,6 +4,10 @@
 //! Invariant: no exception is pending when a method of [`Env`] returns.
 //! Not here: what the calls are for.
 
+mod argument;
+
+pub(crate) use argument::Argument;
+
 use jni_sys::{JNI_OK, JNI_VERSION_1_6, JNIEnv, JavaVM, jint, jobject, jsize, jvalue};
 use std::ffi::{CStr, c_char, c_void};
 use std::marker::PhantomData;
@@ -589,25 +593,5 @@ impl<'frame> Env<'frame> {
         let target = bytes.as_mut_ptr().cast();
         jni!(self.raw, v1_2.GetByteArrayRegion, array.raw, 0, length, target);
         bytes
-    }
-}
-
-/// What a method is called with.
-pub(crate) enum Argument<'a> {
-    /// An object.
-    Object(&'a Object<'a>),
-    /// A `long`.
-    Long(i64),
-    /// A `boolean`.
-    Boolean(bool),
-}
-
-impl Argument<'_> {
-    fn value(&self) -> jvalue {
-        match self {
-            Argument::Object(object) => jvalue { l: object.raw },
-            Argument::Long(long) => jvalue { j: *long },
-            Argument::Boolean(boolean) => jvalue { z: *boolean },
-        }
     }
 }
