@@ -147,6 +147,24 @@ impl<'a> Caller<'a> {
         Ok(result)
     }
 
+    /// All that is in a file that is open for reading, whose position stays.
+    pub(crate) fn content(&mut self, fd: i32) -> Result<Vec<u8>> {
+        let mut content = Vec::new();
+        loop {
+            let number = u64::from(fd.cast_unsigned());
+            let args = [number, self.scratch.0, PAGE_BYTES, content.len() as u64, 0, 0];
+            let read = self.ask("content of a file", libc::SYS_pread64, args)?;
+            if read == 0 {
+                return Ok(content);
+            }
+            let start = content.len();
+            content.resize(start + usize::try_from(read).unwrap_or(0), 0);
+            let process = self.calls.process();
+            let tracee = |source| Error::Tracee { pid: self.pid, source };
+            process.read(self.scratch, &mut content[start..]).map_err(tracee)?;
+        }
+    }
+
     /// Maps memory of its own for a call that needs more than a page, lets `use_it`, and unmaps it.
     pub(crate) fn with_memory<T>(
         &mut self,

@@ -9,8 +9,8 @@
 //! image that somebody has made by hand.
 
 use tub_model::{
-    Backing, Checkpoint, Credentials, FileKind, MmFields, OpenFile, SigInfo, Socket, SocketOption,
-    Task, Thread, UnixName, Vma,
+    Backing, Checkpoint, Credentials, FileKind, Measured, MmFields, OpenFile, SigInfo, Socket,
+    SocketOption, Task, Thread, UnixName, Vma,
 };
 use tub_units::AddrRange;
 
@@ -103,6 +103,12 @@ fn check_task(task: &Task) -> Result<(), String> {
         }
         if timer.notify & SIGEV_THREAD_ID != 0 && !task.threads.iter().any(target) {
             return Err(format!("timer {} signals thread {}", timer.id, timer.target));
+        }
+        if let Some(Measured::Process(id)) = timer.measures()
+            && id.0 != 0
+            && id != task.pid
+        {
+            return Err(format!("timer {} measures process {id}", timer.id));
         }
     }
     match task.interval_timers.iter().find(|timer| !(0..=2).contains(&timer.which)) {

@@ -245,6 +245,33 @@ pub struct PosixTimer {
     pub interval_ns: u64,
 }
 
+impl PosixTimer {
+    /// Whose processor time its clock is, if it is that of anybody's by name.
+    pub fn measures(&self) -> Option<Measured> {
+        Measured::of(self.clock)
+    }
+}
+
+/// Whose processor time a clock is (KERNEL: linux/posix-timers_types.h, `CPUCLOCK_PID` and its likes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Measured {
+    /// The process's with that id; 0 is the one that asks.
+    Process(NsPid),
+    /// The thread's with that id; 0 is the one that asks.
+    Thread(NsPid),
+}
+
+impl Measured {
+    /// Of a `clockid_t`: negative ones measure processor time, and have the complement of an id above three
+    /// bits, of which the highest tells threads from processes.
+    pub fn of(clock: i32) -> Option<Self> {
+        const PER_THREAD: i32 = 4;
+        let id = NsPid(!(clock >> 3));
+        let make = if clock & PER_THREAD == 0 { Self::Process } else { Self::Thread };
+        (clock < 0).then(|| make(id))
+    }
+}
+
 /// User, groups and capabilities of a task.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Credentials {

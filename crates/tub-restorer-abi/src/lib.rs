@@ -26,7 +26,7 @@ pub const BLOB_MAGIC: [u8; 8] = *b"TUBBLOB\x01";
 /// First bytes of the blob's data.
 pub const DATA_MAGIC: [u8; 8] = *b"TUBDATA\x01";
 /// Changes with every change of this file that the blob could notice.
-pub const ABI_VERSION: u64 = 1;
+pub const ABI_VERSION: u64 = 2;
 /// Exit status of the process when an operation failed before the point of no return.
 pub const FAILED_STATUS: u64 = 111;
 
@@ -48,6 +48,10 @@ pub const BARRIER: u32 = 7;
 /// `rt_sigreturn` with the stack pointer at `args[0]`. The program ends here.
 pub const SIGRETURN: u32 = 8;
 
+/// Stores the calling thread's processor clock as u64 at `args[0]`: the complement of its id, and below that the
+/// lowest three bits of `args[1]`.
+pub const STORE_CLOCK: u32 = 9;
+
 /// Flag of [`SYSCALL`]: an error is no failure.
 pub const FLAG_MAY_FAIL: u32 = 1;
 /// Flag of [`SYSCALL`]: the first argument is the calling process's id, as it now is.
@@ -56,6 +60,9 @@ pub const FLAG_PID_FIRST: u32 = 2;
 pub const FLAG_TID_SECOND: u32 = 4;
 /// Flag of [`SYSCALL`]: a result of 0 is a failure (end of file on the pipe that says go).
 pub const FLAG_NOT_ZERO: u32 = 8;
+
+/// Flag of [`SYSCALL`]: the first argument is the u64 at that address.
+pub const FLAG_FIRST_AT: u32 = 16;
 
 /// One operation.
 #[repr(C)]

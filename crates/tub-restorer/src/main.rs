@@ -83,6 +83,11 @@ fn execute(header: &RawHeader, op: &RawOp) -> u64 {
             if op.flags & abi::FLAG_PID_FIRST != 0 {
                 first = syscall(arch::GETPID, [0; 6]);
             }
+            if op.flags & abi::FLAG_FIRST_AT != 0 {
+                let place = first as *const u64;
+                // SAFETY: the plan names a mapped, aligned word of the blob's own data.
+                first = unsafe { place.read_volatile() };
+            }
             if op.flags & abi::FLAG_TID_SECOND != 0 {
                 second = syscall(arch::GETTID, [0; 6]);
             }
@@ -102,6 +107,13 @@ fn execute(header: &RawHeader, op: &RawOp) -> u64 {
             let place = a[0] as *mut u32;
             // SAFETY: the plan names a mapped, aligned word of the process being reborn.
             unsafe { place.write_volatile(tid) };
+            0
+        }
+        abi::STORE_CLOCK => {
+            let clock = (!syscall(arch::GETTID, [0; 6])) << 3 | (a[1] & 7);
+            let place = a[0] as *mut u64;
+            // SAFETY: the plan names a mapped, aligned word of the blob's own data.
+            unsafe { place.write_volatile(clock) };
             0
         }
         abi::SPAWN => arch::spawn_clone3(header, a[0], a[1], a[2]),

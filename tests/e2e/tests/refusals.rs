@@ -243,7 +243,7 @@ fn what_only_the_process_itself_can_tell() {
 fn what_single_threads_have_to_themselves() {
     let words = ["has other no_new_privs than", "has other seccomp filters, no_new_privs than"];
     is_refused(&["thread-rights", "thread-filter"], &words);
-    is_refused(&["thread-timer"], &["timer 0", "processor time of one thread"]);
+    is_refused(&["thread-timer"], &["timer 0", "processor time of the thread that made it"]);
 }
 
 #[test]

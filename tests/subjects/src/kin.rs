@@ -3,7 +3,7 @@
 //! What is one open file description stays one; what only the child holds is still only the
 //! child's; and each can still name the other by the handle that it had of it.
 
-use crate::stage::Stage;
+use crate::stage::{Promise, Stage};
 use crate::sys;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, Write};
@@ -22,6 +22,8 @@ struct Shared {
     pipe: (File, File),
     /// Of the parent, and of nobody.
     handles: [OwnedFd; 2],
+    /// Tells the parent of its events.
+    telling: OwnedFd,
 }
 
 /// `kin`: one of each.
@@ -47,7 +49,9 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
         epoll,
         pipe: sys::pipe(0)?,
         handles,
+        telling: sys::socketpair(libc::SOCK_STREAM)?.0,
     };
+    sys::owner(&shared.telling, Some((BY_PROCESS, parent)))?;
     sys::flock(&shared.locked, libc::LOCK_EX)?;
     let (ours, theirs) = sys::socketpair(libc::SOCK_SEQPACKET)?;
     let (mut said, line) = sys::pipe(0)?;
@@ -75,6 +79,8 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     let of_nobody = sys::pidfd(gone)?;
     sys::wait(gone, 0)?;
     let again = of_child.try_clone()?;
+    let telling_child = sys::socketpair(libc::SOCK_STREAM)?.0;
+    sys::owner(&telling_child, Some((BY_PROCESS, child)))?;
     let own_epoll = sys::epoll_create()?;
     sys::epoll_ctl(&own_epoll, libc::EPOLL_CTL_ADD, &of_child, libc::EPOLLIN, 0xc41d)?;
     // Two messages wait in each direction; the child says so when it has its locks.
@@ -118,6 +124,9 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
     let refused = sys::flock(open("shared")?, libc::LOCK_EX).map_err(|error| error.kind());
     stage.same("flock given up", &Ok(()), &refused);
 
+    told(stage, "what both have", &shared.telling, parent);
+    told(stage, "what only the parent has", &telling_child, child);
+
     let alive = |pidfd: &OwnedFd| sys::poll(pidfd.as_fd(), libc::POLLIN, 0);
     stage.same("child lives", &0, &alive(&of_child)?);
     stage.same("so do we", &0, &alive(&of_self)?);
@@ -146,6 +155,17 @@ pub(crate) fn kin(stage: &'static Stage) -> io::Result<()> {
         stage.differs(line.to_owned());
     }
     Ok(())
+}
+
+/// `F_OWNER_PID`.
+const BY_PROCESS: i32 = 1;
+
+/// Checks who is told of a descriptor's events: `pid`, where ids are the same.
+fn told(stage: &Stage, what: &str, fd: &OwnedFd, pid: i32) {
+    if stage.promised(Promise::SameIds) || !stage.promised(Promise::Restored) {
+        let owner = sys::owner(fd, None).ok();
+        stage.same(&format!("who is told of {what}"), &Some((BY_PROCESS, pid)), &owner);
+    }
 }
 
 /// `pidfds`: of a process alone: its own, a zombie's, and one of somebody whom nobody remembers.
@@ -216,6 +236,8 @@ fn child(
     ours.write_all(b"once more")?;
     shared.pipe.1.write_all(b"early")?;
     let of_parent = sys::pidfd(parent)?;
+    let telling_parent = sys::socketpair(libc::SOCK_STREAM)?.0;
+    sys::owner(&telling_parent, Some((BY_PROCESS, parent)))?;
     line.write_all(b".")?;
 
     stage.wait_for_go()?;
@@ -225,6 +247,8 @@ fn child(
         let bytes = ours.read(&mut text)?;
         stage.same("message that waited", &expected.as_bytes(), &&text[..bytes]);
     }
+    told(stage, "what only the child has", &telling_parent, parent);
+    told(stage, "what both have, seen by the child", &shared.telling, parent);
     let [of_parent_too, of_nobody] = &shared.handles;
     let flags = sys::fcntl(of_parent_too, libc::F_GETFL, 0)?;
     stage.holds("flags of the shared handle", flags & libc::O_NONBLOCK != 0);

@@ -7,7 +7,7 @@ use crate::sys;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 /// `paths`: one of each.
 pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
@@ -34,6 +34,16 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     let mut apart = File::open(&gone)?;
     apart.seek(SeekFrom::Start(99_990))?;
     fs::remove_file(&gone)?;
+
+    // Nobody may open it any more, not even we.
+    let shut = stage.path("shut");
+    let locked_out =
+        OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&shut)?;
+    locked_out.write_all_at(&pattern::bytes(10_000, 91), 0)?;
+    let mut locked_out_too = File::open(&shut)?;
+    locked_out_too.seek(SeekFrom::Start(9_000))?;
+    fs::remove_file(&shut)?;
+    locked_out.set_permissions(fs::Permissions::from_mode(0o001))?;
 
     let mut status = File::open("/proc/self/status")?;
     status.read_exact(&mut [0; 6])?;
@@ -85,6 +95,14 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     stage.holds("nobody can see it", !gone.exists());
     let refused = (&apart).write(b"x").err().and_then(code);
     stage.same("writing to what is open for reading", &Some(libc::EBADF), &refused);
+
+    stage.same("rights that forbid all", &0o001, &(locked_out.metadata()?.mode() & 0o7777));
+    locked_out.read_exact_at(&mut content[..10_000], 0)?;
+    stage.holds("content in spite of them", content[..10_000] == pattern::bytes(10_000, 91));
+    stage.same("position in spite of them", &9_000, &locked_out_too.stream_position()?);
+    locked_out.write_all_at(b"seen", 9_000)?;
+    locked_out_too.read_exact(&mut shared[..4])?;
+    stage.same("one file in spite of them", &b"seen"[..], &shared[..4]);
 
     let mut rest = String::new();
     status.read_to_string(&mut rest)?;

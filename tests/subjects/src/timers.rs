@@ -8,7 +8,7 @@ use crate::sys::{self, PosixTimer};
 use crate::thread::{self, JoinHandle};
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 /// How late a timer may be on a busy machine.
@@ -96,7 +96,8 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let directed = libc::SIGRTMIN() + 10;
     sys::block(&signals);
     let unheard = libc::SIGRTMIN() + 11;
-    sys::block(&[directed, unheard]);
+    let measured = libc::SIGRTMIN() + 12;
+    sys::block(&[directed, unheard, measured]);
     sys::handle(libc::SIGALRM, alarm, libc::SA_RESTART, &[])?;
     let (clock, clock_thread) = RunningClock::start();
 
@@ -119,6 +120,18 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let armed_at = clock.now();
     let beating = PosixTimer::new(libc::CLOCK_MONOTONIC, unheard, 105)?;
     beating.set(Duration::from_millis(1), BEAT)?;
+    let worker = BusyThread::start()?;
+    // 200 ms of the worker's time from here on, and more of the process's and our own than there will be.
+    let of_worker = PosixTimer::new(thread_clock(worker.tid), measured, 106)?;
+    of_worker.set(WORK, Duration::ZERO)?;
+    let of_us = PosixTimer::new(thread_clock(sys::gettid()), measured, 107)?;
+    of_us.set(seconds(1000), seconds(13))?;
+    let of_process = PosixTimer::new(process_clock(std::process::id()), measured, 108)?;
+    of_process.set(seconds(1000), seconds(17))?;
+    let ended = BusyThread::start()?;
+    let of_ended = PosixTimer::new(thread_clock(ended.tid), measured, 109)?;
+    of_ended.set(seconds(1), Duration::ZERO)?;
+    ended.end()?;
     sys::set_interval_timer(libc::ITIMER_REAL, seconds(3), Duration::from_millis(250))?;
     sys::set_interval_timer(libc::ITIMER_VIRTUAL, seconds(2000), seconds(9))?;
     let mut fd_once = sys::timerfd(libc::CLOCK_MONOTONIC, seconds(3), Duration::ZERO)?;
@@ -187,6 +200,20 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let taken = target.join().map_err(|_| io::Error::other("a thread panicked"))??;
     stage.same("timer of a thread", &Some(104), &taken.map(|taken| taken.value));
     stage.same("its remaining time", &seconds(0), &thread_timer.get()?.0);
+    stage.same(
+        "timer of a thread's work before it works",
+        &None,
+        &sys::take(&[measured], Duration::ZERO)?,
+    );
+    worker.work();
+    let taken = taken_by(measured, clock.now() + seconds(10))?.map(|taken| taken.value);
+    stage.same("timer of a thread's work", &Some(106), &taken);
+    let worked = worker.end()?;
+    say(&format!("it fired when the thread had worked for {worked:?}"));
+    stage.within("work until its timer fired", &worked, WORK - TICK..=WORK + LATE);
+    far_away(stage, "timer of our own work", of_us.get()?, 1000, seconds(13));
+    far_away(stage, "timer of all work", of_process.get()?, 1000, seconds(17));
+    stage.same("timer of a thread that has ended", &seconds(0), &of_ended.get()?.0);
     far_away(stage, "POSIX timer", far.get()?, 1000, seconds(7));
     far_away(stage, "timerfd", sys::timerfd_remaining(&fd_far)?, 1000, seconds(11));
     far_away(stage, "ITIMER_VIRTUAL", sys::interval_timer(libc::ITIMER_VIRTUAL)?, 2000, seconds(9));
@@ -211,6 +238,63 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     clock.stop();
     stage.holds("clock could be joined", clock_thread.join().is_ok());
     Ok(())
+}
+
+/// How long a thread works until a timer that measures that fires.
+const WORK: Duration = Duration::from_millis(200);
+
+/// Such timers are looked at a hundred times a second.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The clocks of pthread_getcpuclockid(3) and clock_getcpuclockid(3), by the kernel's rule.
+fn thread_clock(tid: i32) -> libc::clockid_t {
+    (!tid << 3) | 6
+}
+
+fn process_clock(pid: u32) -> libc::clockid_t {
+    (!pid.cast_signed() << 3) | 2
+}
+
+/// A thread that works when it is told to, and as long.
+struct BusyThread {
+    tid: i32,
+    go: mpsc::Sender<()>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<Duration>,
+}
+
+impl BusyThread {
+    fn start() -> io::Result<Self> {
+        let (tell, told) = mpsc::channel();
+        let (go, gone) = mpsc::channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let until = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let _ = tell.send(sys::gettid());
+            // Nobody says go where it is only to end.
+            if gone.recv().is_err() {
+                return Duration::ZERO;
+            }
+            let start = sys::clock(libc::CLOCK_THREAD_CPUTIME_ID);
+            while !until.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+            sys::clock(libc::CLOCK_THREAD_CPUTIME_ID).saturating_sub(start)
+        });
+        let tid = told.recv().map_err(io::Error::other)?;
+        Ok(Self { tid, go, stop, thread })
+    }
+
+    fn work(&self) {
+        let _ = self.go.send(());
+    }
+
+    /// Ends it. Gives how long it has worked.
+    fn end(self) -> io::Result<Duration> {
+        self.stop.store(true, Ordering::Relaxed);
+        drop(self.go);
+        self.thread.join().map_err(|_| io::Error::other("a thread panicked"))
+    }
 }
 
 /// Tells its id, and waits for the signal that only it can take.

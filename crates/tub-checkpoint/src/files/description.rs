@@ -90,7 +90,7 @@ fn kind(survey: &Survey, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<Fil
     Ok(if let Some(path) = refuse::kernel_file(survey, fd) {
         FileKind::Kernel { path, offset_bytes: info.pos }
     } else if fd.is(SFlag::S_IFREG) && refuse::is_deleted(fd) {
-        deleted(survey.pid, fd)?
+        deleted(survey.pid, fd, caller)?
     } else if fd.is(SFlag::S_IFREG) {
         let file = FileIdentity {
             path: path(),
@@ -151,10 +151,17 @@ fn periodic_timer(pid: HostPid, number: i32, caller: &mut Caller<'_>) -> Result<
     })
 }
 
-/// A file without a name, with its content.
-fn deleted(pid: HostPid, fd: &SurveyedFd) -> Result<FileKind> {
+/// A file without a name, with its content. Its rights may forbid to open it once more, even to its owner:
+/// gunicorn's workers show that they are alive by changing those of such a file. Then the process itself reads it.
+fn deleted(pid: HostPid, fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<FileKind> {
     let path = format!("/proc/{pid}/fd/{}", fd.number);
-    let content = std::fs::read(&path).map_err(|source| Error::Proc { path, source })?;
+    let writes_only = fd.info.flags.cast_signed() & libc::O_ACCMODE == libc::O_WRONLY;
+    let content = match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !writes_only => {
+            caller.content(fd.number)?
+        }
+        read => read.map_err(|source| Error::Proc { path, source })?,
+    };
     Ok(FileKind::Deleted {
         path: fd.link.trim_end_matches(" (deleted)").to_owned(),
         dev: fd.dev,

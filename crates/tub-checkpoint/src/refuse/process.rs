@@ -5,7 +5,9 @@
 
 use super::{Refusal, RefusalKind};
 use crate::Survey;
+use tub_model::Measured;
 use tub_procfs::status::StatusRecord;
+use tub_units::NsPid;
 
 /// linux/sched.h.
 const SCHED_DEADLINE: u32 = 6;
@@ -51,12 +53,18 @@ pub(super) fn process(survey: &Survey, all: &mut Vec<Refusal>) {
         let remedy = "start it without them, or run tub under the same ones";
         refuse("seccomp filters".to_owned(), &reason, remedy);
     }
-    for timer in survey.timers.iter().filter(|timer| measures_a_thread(timer.clock)) {
-        refuse(
-            format!("timer {}", timer.id),
-            "measures the processor time of one thread, and the kernel does not tell of which",
-            "stop the profiler or whoever made it",
-        );
+    for timer in &survey.timers {
+        let reason = match Measured::of(timer.clock) {
+            Some(Measured::Thread(NsPid(0))) => {
+                "measures the processor time of the thread that made it, and the kernel does not tell which"
+            }
+            Some(Measured::Process(id)) if id.0 != 0 && Some(&id) != status.ns_pid.last() => {
+                "measures the processor time of another process"
+            }
+            _ => continue,
+        };
+        let remedy = "stop the profiler or whoever made it";
+        refuse(format!("timer {}", timer.id), reason, remedy);
     }
     if survey.root != "/" {
         refuse(format!("root directory {}", survey.root), "is not /", "run tub inside of it");
@@ -107,11 +115,4 @@ fn filters(survey: &Survey) -> Option<String> {
         "cannot be stored, and may not be those that tub runs under: it is in other control groups"
             .to_owned()
     })
-}
-
-/// KERNEL: linux/posix-timers.h: negative clocks measure processor time, and this bit says whether a
-/// thread's rather than a process's.
-fn measures_a_thread(clock: i32) -> bool {
-    const CPUCLOCK_PERTHREAD: i32 = 4;
-    clock < 0 && clock & CPUCLOCK_PERTHREAD != 0
 }

@@ -9,6 +9,7 @@
 //! refer to other descriptors (epoll) are filled when all are in place, and files are locked last: closing any descriptor of a file gives up the task's locks of it
 //! (fcntl_locking(2)).
 
+use super::events;
 use super::handles::{epolls_of_pidfds, holders, named_process};
 use super::{Ids, PlanOp};
 use std::collections::{BTreeMap, BTreeSet};
@@ -278,7 +279,7 @@ pub(super) fn plan(checkpoint: &Checkpoint, wishes: &FileWishes) -> FilePlan {
             _ => {}
         }
         if !several {
-            last.extend(owner(task, number, file, wishes.ids));
+            last.extend(events::step(task, number, file.owner, wishes.ids));
         }
         last.extend(locks(number, file, several));
     }
@@ -393,7 +394,8 @@ fn table(
             steps.push(FileStep::Duplicate { from, to: number, close_on_exec });
         }
         if seen.insert(fd.file) {
-            steps.extend(owner(task, number, &checkpoint.files[fd.file], wishes.ids));
+            let owner = checkpoint.files[fd.file].owner;
+            steps.extend(events::step(task, number, owner, wishes.ids));
         }
     }
     steps.extend(epolls_of_pidfds(checkpoint, index, &pidfds));
@@ -529,13 +531,6 @@ pub(super) fn on_this_clock(kind: FileKind, realtime_ns: u64) -> FileKind {
     FileKind::TimerFd { clock, ticks, settime_flags, value_ns, interval_ns }
 }
 
-/// Where ids are new, only the process itself is still known.
-fn owner(task: &Task, number: i32, file: &OpenFile, ids: Ids) -> Option<FileStep> {
-    let owner = file.owner.filter(|_| ids == Ids::New)?;
-    let me = owner.id == task.pid;
-    me.then_some(FileStep::OwnedByMe { number, kind: owner.kind, signal: owner.signal })
-}
-
 /// With `of_all`, those that a task holds are left to the task itself.
 fn locks(number: i32, file: &OpenFile, of_all: bool) -> impl Iterator<Item = FileStep> {
     let path = match &file.kind {
@@ -551,32 +546,14 @@ fn locks(number: i32, file: &OpenFile, of_all: bool) -> impl Iterator<Item = Fil
 /// What the process itself does to its descriptors when all its threads are there and the launcher's
 /// files are closed.
 pub(super) fn ops(
-    files: &[OpenFile],
-    task: &Task,
+    checkpoint: &Checkpoint,
+    index: usize,
     ids: Ids,
     warnings: &mut Vec<String>,
 ) -> Vec<PlanOp> {
-    let mut ops: Vec<PlanOp> =
-        task_locks(files, task).map(|(number, lock)| PlanOp::LockFile { number, lock }).collect();
-    let mut seen = BTreeSet::new();
-    for fd in &task.fds {
-        let Some(owner) = files[fd.file].owner.filter(|_| seen.insert(fd.file)) else {
-            continue;
-        };
-        let number = fd.number.0;
-        let known = owner.id.0 == 0
-            || owner.id == task.pid
-            || task.threads.iter().any(|thread| thread.tid == owner.id);
-        if ids == Ids::Keep && known {
-            ops.push(PlanOp::SetOwner { number, owner });
-        } else if owner.id != task.pid {
-            warnings.push(format!(
-                "descriptor {number} tells nobody of its events: {} is not there any more",
-                owner.id
-            ));
-        }
-    }
-    ops
+    let locks = task_locks(&checkpoint.files, &checkpoint.tasks[index]);
+    let locks = locks.map(|(number, lock)| PlanOp::LockFile { number, lock });
+    locks.chain(events::ops(checkpoint, index, ids, warnings)).collect()
 }
 
 /// Locks that the task itself holds, with the number of a descriptor: closing the launcher's own

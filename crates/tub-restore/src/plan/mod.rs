@@ -7,6 +7,7 @@
 
 mod display;
 mod error;
+mod events;
 mod family;
 mod files;
 mod handles;
@@ -412,7 +413,7 @@ fn plan_task(
     // What an operation writes is far smaller than an operation.
     let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
     let count = ops.len() + writes + hot.len();
-    let file_ops = files::ops(&checkpoint.files, task, wishes.ids, warnings);
+    let file_ops = files::ops(checkpoint, index, wishes.ids, warnings);
     let mut timers = Vec::new();
     if standby.is_some() {
         standby::timers(&mut timers, checkpoint, task);

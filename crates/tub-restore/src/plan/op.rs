@@ -217,6 +217,8 @@ pub enum PlanOp {
     },
     /// Says which thread the POSIX timer that is about to be made signals: the calling one.
     AimPosixTimer(PosixTimer),
+    /// Has a timer that is made later measure the processor time of the calling thread, or of its process.
+    AimTimerClock(PosixTimer),
     /// Deletes a POSIX timer.
     DeletePosixTimer(i32),
     /// Makes a POSIX timer with its id.
@@ -387,6 +389,7 @@ impl fmt::Display for PlanOp {
                 write!(f, "timerfd-arm    {number} in {value_ns} ns every {interval_ns} ns")
             }
             Self::AimPosixTimer(t) => write!(f, "timer-aim      {}", t.id),
+            Self::AimTimerClock(t) => write!(f, "timer-clock    {}", t.id),
             Self::DeletePosixTimer(id) => write!(f, "timer-delete   {id}"),
             Self::ArmPosixTimer(t) => {
                 write!(f, "timer-arm      {} in {} ns every {} ns", t.id, t.value_ns, t.interval_ns)

@@ -11,7 +11,7 @@
 //! them resets dumpable and the parent-death signal), then the registers.
 
 use super::{Awakening, Ids, Meeting, PlanOp, Program, SpareFds, standby};
-use tub_model::{Credentials, Limit, PosixTimer, Scheduling, SignalAction, Task, Thread};
+use tub_model::{Credentials, Limit, Measured, PosixTimer, Scheduling, SignalAction, Task, Thread};
 use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
@@ -251,10 +251,15 @@ fn take_on_credentials(ops: &mut Vec<PlanOp>, task: &Task, change: &CredentialCh
 
 /// Makes the POSIX timers with their ids.
 fn make_timers(ops: &mut Vec<PlanOp>, task: &Task, timer_ids: bool) {
-    let alive = |timer: &PosixTimer| task.threads.iter().any(|thread| thread.tid == timer.target);
-    let timers = task.posix_timers.iter().map(|timer| match timer.notify {
+    let alive = |tid| task.threads.iter().any(|thread| thread.tid == tid);
+    let timers = task.posix_timers.iter().map(|timer| match (timer.notify, timer.measures()) {
+        // It measured a thread that has ended since: it never fires.
+        (_, Some(Measured::Thread(tid))) if !alive(tid) => {
+            let (clock, notify) = (libc::CLOCK_MONOTONIC, SIGEV_NONE);
+            PosixTimer { clock, notify, value_ns: 0, interval_ns: 0, ..*timer }
+        }
         // It was to signal a thread that has ended since: it signals nobody.
-        SIGEV_THREAD_ID if !alive(timer) => PosixTimer { notify: SIGEV_NONE, ..*timer },
+        (SIGEV_THREAD_ID, _) if !alive(timer.target) => PosixTimer { notify: SIGEV_NONE, ..*timer },
         _ => *timer,
     });
     if timer_ids {
@@ -272,7 +277,8 @@ fn make_timers(ops: &mut Vec<PlanOp>, task: &Task, timer_ids: bool) {
     let mut next = 0;
     for timer in timers {
         for id in next..timer.id {
-            let filler = PosixTimer { id, notify: SIGEV_NONE, ..timer };
+            let (clock, notify) = (libc::CLOCK_MONOTONIC, SIGEV_NONE);
+            let filler = PosixTimer { id, clock, notify, ..timer };
             ops.push(PlanOp::CreatePosixTimer(filler));
             ops.push(PlanOp::DeletePosixTimer(id));
         }
@@ -281,13 +287,18 @@ fn make_timers(ops: &mut Vec<PlanOp>, task: &Task, timer_ids: bool) {
     }
 }
 
-/// The timers that signal `thread`, whose new id they must be made with.
+/// The timers that signal `thread` or measure it, whose new id they must be made with.
 fn aim_timers<'a>(task: &'a Task, thread: &Thread, ids: Ids) -> impl Iterator<Item = PlanOp> + 'a {
     let tid = thread.tid;
-    let aimed = move |timer: &&PosixTimer| {
-        ids == Ids::New && timer.notify == SIGEV_THREAD_ID && timer.target == tid
-    };
-    task.posix_timers.iter().filter(aimed).map(|timer| PlanOp::AimPosixTimer(*timer))
+    // The process has the id of its main thread.
+    let measured = [Measured::Thread(tid), Measured::Process(tid)];
+    let timers = task.posix_timers.iter().filter(move |_| ids == Ids::New);
+    timers.flat_map(move |timer| {
+        let signals = timer.notify == SIGEV_THREAD_ID && timer.target == tid;
+        let measures = timer.measures().is_some_and(|whom| measured.contains(&whom));
+        let aim = signals.then_some(PlanOp::AimPosixTimer(*timer));
+        aim.into_iter().chain(measures.then_some(PlanOp::AimTimerClock(*timer)))
+    })
 }
 
 /// The bits of a set of membarrier commands, each a command.

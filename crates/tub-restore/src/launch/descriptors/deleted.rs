@@ -6,9 +6,10 @@
 use nix::fcntl::OFlag;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::{Mode, fchmod};
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use tub_sys::Errno;
 
@@ -36,5 +37,18 @@ pub(super) fn reopen(of: i32, flags: i32) -> Result<OwnedFd, Errno> {
     let flags = OFlag::from_bits_retain(flags) - dropped - OFlag::O_TMPFILE;
     let flags = flags | OFlag::O_CLOEXEC;
     let path = format!("/proc/self/fd/{of}");
-    nix::fcntl::open(path.as_str(), flags, Mode::empty())
+    let open = || nix::fcntl::open(path.as_str(), flags, Mode::empty());
+    match open() {
+        Err(Errno::EACCES) => with_rights(&path, open).unwrap_or(Err(Errno::EACCES)),
+        opened => opened,
+    }
+}
+
+/// Opens a file of ours whose rights forbid it: it was open before they did. `None` where it is not ours.
+fn with_rights<T>(path: &str, open: impl FnOnce() -> T) -> Option<T> {
+    let rights = fs::metadata(path).ok()?.permissions();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).ok()?;
+    let opened = open();
+    fs::set_permissions(path, rights).ok()?;
+    Some(opened)
 }

@@ -73,7 +73,7 @@ pub(super) fn data_bytes_bound(
     let groups = task.credentials.groups.len() as u64 * 4 + 64;
     let cpus = task.threads.iter().map(|thread| thread.scheduling.affinity.len()).max();
     let cpus = cpus.unwrap_or(0) as u64 * 8;
-    let ops = memory_ops as u64 + file_ops as u64 * 2 + 256 + threads * 32 + pending + timers * 5;
+    let ops = memory_ops as u64 + file_ops as u64 * 2 + 256 + threads * 32 + pending + timers * 7;
     let per_thread = SignalFrame::bytes(xsave) as u64
         + SIGNAL_FRAME_ALIGN as u64
         + STACK_BYTES
@@ -101,6 +101,12 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     arena.reserve(size_of::<abi::RawHeader>() as u64, 1);
     let programs_at = arena.reserve(threads * 16, 16);
     let counters = arena.reserve(64, 64);
+    // Threads write there what the main one, whose program comes first, reads.
+    let clocks = task.programs.iter().flat_map(|program| &program.ops).filter_map(|op| match op {
+        PlanOp::AimTimerClock(timer) => Some((timer.id, arena.put(&[0; 8], 8))),
+        _ => None,
+    });
+    let clocks = clocks.collect();
     let mut context = Lowering {
         plan,
         task,
@@ -109,6 +115,7 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
         stacks_at,
         stubs: Vec::new(),
         events: BTreeMap::new(),
+        clocks,
         ops: Vec::new(),
         origins: Vec::new(),
     };
@@ -151,6 +158,8 @@ struct Lowering<'a> {
     stacks_at: u64,
     stubs: Vec<u8>,
     events: BTreeMap<i32, u64>,
+    /// Where the clocks are that threads put their ids into, by timer.
+    clocks: BTreeMap<i32, u64>,
     ops: Vec<RawOp>,
     origins: Vec<u32>,
 }
@@ -388,6 +397,10 @@ impl Lowering<'_> {
                 let at = self.event(timer) + EVENT_THREAD;
                 self.raw(abi::STORE_TID, &[at]);
             }
+            PlanOp::AimTimerClock(timer) => {
+                let at = self.clocks[&timer.id];
+                self.raw(abi::STORE_CLOCK, &[at, number(timer.clock)]);
+            }
             PlanOp::DeletePosixTimer(id) => self.call(libc::SYS_timer_delete, &[number(*id)]),
             PlanOp::CreatePosixTimer(timer) => self.create_timer(timer),
             PlanOp::ArmPosixTimer(t) => {
@@ -495,7 +508,12 @@ impl Lowering<'_> {
     fn create_timer(&mut self, timer: &PosixTimer) {
         let event = self.event(timer);
         let id = self.arena.put(&timer.id.to_ne_bytes(), 8);
-        self.call(libc::SYS_timer_create, &[number(timer.clock), event, id]);
+        match self.clocks.get(&timer.id).copied() {
+            Some(at) => {
+                self.flagged(libc::SYS_timer_create, &[at, event, id], abi::FLAG_FIRST_AT);
+            }
+            None => self.call(libc::SYS_timer_create, &[number(timer.clock), event, id]),
+        }
         // Fails unless that is the id which it got.
         self.call(libc::SYS_timer_getoverrun, &[number(timer.id)]);
     }
