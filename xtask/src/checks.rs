@@ -7,7 +7,9 @@
 use crate::failure::{Failure, Result};
 use crate::layout::{self, cargo, root};
 use crate::process::{exists, run, run_quietly, step};
-use crate::{bench, containers, criu, examples, fuzz, jdk21, postgres, setup, tidy, uvicorn};
+use crate::{
+    bench, containers, criu, examples, fuzz, jdk21, postgres, servers, setup, tidy, uvicorn,
+};
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -45,6 +47,10 @@ pub(crate) fn test() -> Result<()> {
     match postgres::need_postgres() {
         Ok(root) => command.env("TUB_POSTGRES", root),
         Err(error) => command.env_remove("TUB_POSTGRES").env("TUB_NO_POSTGRES", error.to_string()),
+    };
+    match servers::need_servers() {
+        Ok(root) => command.env("TUB_SERVERS", root),
+        Err(error) => command.env_remove("TUB_SERVERS").env("TUB_NO_SERVERS", error.to_string()),
     };
     match uvicorn::need_uvicorn() {
         Ok(dir) => command.env("TUB_UVICORN", dir),

@@ -2,7 +2,7 @@
 //!
 //! In: a suite, names of packages, a directory. Out: their files and those of all they need.
 //! Invariant: apt's own state and the host's packages are not touched; no script of a package runs.
-//! Not here: what runs from there (`criu`, `containers`).
+//! Not here: what runs from there (`criu`, `containers`, `postgres`, `servers`).
 
 use crate::failure::{Failure, Result};
 use crate::process::{exists, run_quietly};
@@ -18,6 +18,15 @@ pub(crate) fn need() -> Result<()> {
         return Ok(());
     }
     Err(Failure::new("it is fetched from Debian, and this is none"))
+}
+
+/// The suite of this host: its packages run with the host's own loader and C library.
+pub(crate) fn own_suite() -> Result<String> {
+    let path = Path::new("/etc/os-release");
+    let text = fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    let named = name.map(|name| name.trim_matches('"').to_owned());
+    named.ok_or_else(|| Failure::new("/etc/os-release: names no release of Debian's"))
 }
 
 /// Fetches `packages` of `suite` and all they need, with an apt state of its own, and unpacks them to

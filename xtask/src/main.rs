@@ -21,6 +21,7 @@ mod layout;
 mod measure;
 mod postgres;
 mod process;
+mod servers;
 mod setup;
 mod tidy;
 mod uvicorn;

@@ -24,7 +24,7 @@ pub(crate) fn need_postgres() -> Result<PathBuf> {
     let dir = target_dir().join("postgresql");
     if !has_server(&dir) {
         debian::need()?;
-        let suite = own_suite()?;
+        let suite = debian::own_suite()?;
         step("fetching PostgreSQL (unpacked below target/postgresql, not installed)", || {
             unpack(&suite, &dir)
         })?;
@@ -46,13 +46,4 @@ fn unpack(suite: &str, dir: &Path) -> Result<()> {
     debian::unpack(suite, &["postgresql"], &aside)?;
     let _ = fs::remove_dir_all(dir);
     fs::rename(&aside, dir).map_err(|error| Failure::io("rename", &aside, &error))
-}
-
-/// The suite of this host: its packages run with the host's own loader and C library.
-fn own_suite() -> Result<String> {
-    let path = Path::new("/etc/os-release");
-    let text = fs::read_to_string(path).map_err(|error| Failure::io("read", path, &error))?;
-    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let named = name.map(|name| name.trim_matches('"').to_owned());
-    named.ok_or_else(|| Failure::new("/etc/os-release: names no release of Debian's"))
 }

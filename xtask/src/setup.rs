@@ -201,6 +201,9 @@ pub(crate) fn everything() -> Result<()> {
     if let Err(error) = crate::uvicorn::need_uvicorn() {
         progress(&format!("tests with uvicorn will be skipped: {error}"));
     }
+    if let Err(error) = crate::servers::need_servers() {
+        progress(&format!("tests with servers of Debian's will be skipped: {error}"));
+    }
     if let Err(error) = crate::containers::need_containers() {
         progress(&format!("tests with Podman and Docker will be skipped: {error}"));
     }

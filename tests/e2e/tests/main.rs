@@ -64,6 +64,7 @@ mod python;
 mod refusals;
 mod registers;
 mod round_trip;
+mod servers;
 mod services;
 mod signals;
 mod soak;

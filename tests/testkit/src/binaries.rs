@@ -211,6 +211,26 @@ pub fn postgres() -> Option<PathBuf> {
     Some(root)
 }
 
+/// A root directory with servers of Debian's: `$TUB_SERVERS`, else the one that `cargo xtask setup` has unpacked.
+/// Says why there is none, where there is none.
+pub fn servers() -> Option<PathBuf> {
+    if let Ok(reason) = env::var("TUB_NO_SERVERS") {
+        crate::skipped(&format!("no servers: {reason}"));
+        return None;
+    }
+    let named = env::var_os("TUB_SERVERS").map(PathBuf::from);
+    let root = named.unwrap_or_else(|| target_dir().join("servers"));
+    if !root.is_dir() {
+        crate::skipped("no servers: `cargo xtask setup` gets them");
+        return None;
+    }
+    if !is_open(&root) {
+        crate::skipped(&format!("{}: out of an ordinary user's reach", root.display()));
+        return None;
+    }
+    Some(root)
+}
+
 /// A directory for PYTHONPATH with uvicorn: `$TUB_UVICORN`, else the one that `cargo xtask setup` has fetched. Says
 /// why there is none, where there is none.
 pub fn uvicorn() -> Option<PathBuf> {

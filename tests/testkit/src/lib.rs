@@ -20,7 +20,7 @@ mod visible;
 
 pub use binaries::{
     Product, agent, app_left_open, app_subject, axum_service, c_library, containers, crac_engine,
-    criu, jdk_21, node_addon, postgres, prober_binary, product, subject_binary, uvicorn,
+    criu, jdk_21, node_addon, postgres, prober_binary, product, servers, subject_binary, uvicorn,
 };
 pub use command::{Finished, Started, Tub, as_user, code, run_bounded};
 pub use faults::{Call, Fault, Traced, left_over, strace};
