@@ -31,6 +31,9 @@ pub(in crate::bench) struct Options {
     /// Only see that everything works and prints; fails for wrong answers, never for times.
     #[arg(long)]
     check: bool,
+    /// So many starts of each kind and no load: for a narrower answer to what a start costs.
+    #[arg(long, value_name = "N", conflicts_with_all = ["quick", "check"])]
+    starts: Option<usize>,
     /// Print one JSON object on the last line of stdout instead of the table.
     #[arg(long)]
     json: bool,
@@ -46,10 +49,13 @@ impl Options {
     /// The short form that the continuous integration runs.
     pub(in crate::bench) fn check() -> Self {
         let service = "spring-boot".to_owned();
-        Self { quick: false, check: true, json: false, jdk: Vec::new(), service }
+        Self { quick: false, check: true, starts: None, json: false, jdk: Vec::new(), service }
     }
 
     fn wish(&self) -> Wish {
+        if let Some(rounds) = self.starts {
+            return Wish { name: "starts", rounds, load: 0, with_archives: true };
+        }
         match (self.quick, self.check) {
             (_, true) => Wish { name: "check", rounds: 2, load: 500, with_archives: false },
             (true, _) => Wish { name: "quick", rounds: 10, load: 10_000, with_archives: true },
@@ -66,7 +72,7 @@ struct Wish {
     name: &'static str,
     /// Starts of each kind.
     rounds: usize,
-    /// Requests after each.
+    /// Requests after each; 0 for none, and no rate.
     load: u32,
     with_archives: bool,
 }
@@ -75,7 +81,17 @@ struct Wish {
 struct Sample {
     answer_ms: f64,
     /// Requests per second over the second half of the load, when most is compiled.
-    rate: f64,
+    rate: Option<f64>,
+}
+
+impl Sample {
+    fn answer_ms(&self) -> Option<f64> {
+        Some(self.answer_ms)
+    }
+
+    fn rate(&self) -> Option<f64> {
+        self.rate
+    }
 }
 
 /// A command line, started with us and without.
@@ -182,27 +198,28 @@ impl Pair {
         }
     }
 
-    fn ratio(&self, of: fn(&Sample) -> f64) -> Option<f64> {
+    fn ratio(&self, of: fn(&Sample) -> Option<f64>) -> Option<f64> {
         let median =
-            |samples: &[Sample]| percentile(&samples.iter().map(of).collect::<Vec<_>>(), 50);
+            |samples: &[Sample]| percentile(&samples.iter().filter_map(of).collect::<Vec<_>>(), 50);
         Some(rounded(median(&self.with)? / median(&self.without)?))
     }
 
     /// The median of each round's ratio, since what slows a machine down for a while slows both starts of a
     /// round, and its bounds: it lies outside of them in one of twenty runs. `None` where a start has failed,
     /// so that it is not known which belong together.
-    fn ratio_of_pairs(&self, of: fn(&Sample) -> f64) -> Option<(f64, [f64; 2])> {
+    fn ratio_of_pairs(&self, of: fn(&Sample) -> Option<f64>) -> Option<(f64, [f64; 2])> {
         let pairs = self.with.iter().zip(&self.without).filter(|_| self.failures.is_empty());
-        let ratios: Vec<f64> = pairs.map(|(with, without)| of(with) / of(without)).collect();
+        let ratios = pairs.filter_map(|(with, without)| Some(of(with)? / of(without)?));
+        let ratios: Vec<f64> = ratios.collect();
         let [low, high] = median_bounds(&ratios)?;
         Some((rounded(percentile(&ratios, 50)?), [rounded(low), rounded(high)]))
     }
 
     fn to_json(&self) -> Value {
-        let of = |samples: &[Sample], of: fn(&Sample) -> f64| {
-            summary(&samples.iter().map(of).collect::<Vec<_>>())
+        let of = |samples: &[Sample], of: fn(&Sample) -> Option<f64>| {
+            summary(&samples.iter().filter_map(of).collect::<Vec<_>>())
         };
-        let both = |value: fn(&Sample) -> f64| {
+        let both = |value: fn(&Sample) -> Option<f64>| {
             json!({
                 "without": of(&self.without, value),
                 "with": of(&self.with, value),
@@ -215,15 +232,15 @@ impl Pair {
         json!({
             "kind": self.kind,
             "jdk": self.jdk,
-            "answer_ms": both(|sample| sample.answer_ms),
-            "rate": both(|sample| sample.rate),
+            "answer_ms": both(Sample::answer_ms),
+            "rate": both(Sample::rate),
             "failures": self.failures,
         })
     }
 
     fn row(&self) -> String {
-        let middle = |samples: &[Sample], of: fn(&Sample) -> f64| {
-            let all: Vec<f64> = samples.iter().map(of).collect();
+        let middle = |samples: &[Sample], of: fn(&Sample) -> Option<f64>| {
+            let all: Vec<f64> = samples.iter().filter_map(of).collect();
             percentile(&all, 50).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
         };
         let ratio = |of| match (self.ratio_of_pairs(of), self.ratio(of)) {
@@ -231,7 +248,7 @@ impl Pair {
             (None, Some(ratio)) => format!("{ratio:.3}"),
             (None, None) => "-".to_owned(),
         };
-        let [ms, rate]: [fn(&Sample) -> f64; 2] = [|sample| sample.answer_ms, |sample| sample.rate];
+        let [ms, rate]: [fn(&Sample) -> Option<f64>; 2] = [Sample::answer_ms, Sample::rate];
         format!(
             "  {:<28}{:>4}{:>7}{:>10}{:>10}{:>23}{:>10}{:>10}{:>23}",
             format!("JDK {}, {}", self.release, self.kind),
@@ -275,8 +292,12 @@ fn start(place: &Place, app: &App, name: &str, command: &[OsString], load: u32) 
     let mut prober = Prober::prepare(&place.stage, name, app.question(), command)?;
     prober.go()?;
     let answer_ms = prober.first_answer()?.ms;
-    prober.load(load / 2)?;
-    let rate = prober.load(load / 2)?.rate;
+    let rate = if load == 0 {
+        None
+    } else {
+        prober.load(load / 2)?;
+        Some(prober.load(load / 2)?.rate)
+    };
     prober.stop()?;
     Ok(Sample { answer_ms, rate })
 }
@@ -288,7 +309,7 @@ mod tests {
     #[test]
     fn ratios_are_of_medians() {
         let samples = |all: &[f64]| {
-            all.iter().map(|&answer_ms| Sample { answer_ms, rate: 100.0 }).collect::<Vec<_>>()
+            all.iter().map(|&answer_ms| Sample { answer_ms, rate: Some(100.0) }).collect::<Vec<_>>()
         };
         let pair = Pair {
             kind: "as it is",
