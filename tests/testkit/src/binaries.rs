@@ -204,11 +204,7 @@ pub fn postgres() -> Option<PathBuf> {
         return None;
     };
     // It refuses to be root's, and is too large to be copied.
-    if !is_open(&root) {
-        crate::skipped(&format!("{}: out of an ordinary user's reach", root.display()));
-        return None;
-    }
-    Some(root)
+    within_reach(root)
 }
 
 /// A root directory with servers of Debian's: `$TUB_SERVERS`, else the one that `cargo xtask setup` has unpacked.
@@ -224,11 +220,7 @@ pub fn servers() -> Option<PathBuf> {
         crate::skipped("no servers: `cargo xtask setup` gets them");
         return None;
     }
-    if !is_open(&root) {
-        crate::skipped(&format!("{}: out of an ordinary user's reach", root.display()));
-        return None;
-    }
-    Some(root)
+    within_reach(root)
 }
 
 /// A directory for PYTHONPATH with uvicorn: `$TUB_UVICORN`, else the one that `cargo xtask setup` has fetched. Says
@@ -316,6 +308,15 @@ fn reachable(path: &Path) -> PathBuf {
     let copy = copies.join(path.file_name().expect("a binary has a name"));
     fs::copy(path, &copy).unwrap_or_else(|error| panic!("{}: {error}", copy.display()));
     copy
+}
+
+/// The root, where an ordinary user may use what is in it; says so where not.
+fn within_reach(root: PathBuf) -> Option<PathBuf> {
+    if !is_open(&root) {
+        crate::skipped(&format!("{}: out of an ordinary user's reach", root.display()));
+        return None;
+    }
+    Some(root)
 }
 
 /// Whether an ordinary user can reach `path`.
