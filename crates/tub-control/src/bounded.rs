@@ -24,13 +24,19 @@ use std::time::{Duration, Instant};
 pub fn connect_within(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let address = UnixAddr::new(path)?;
     let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-    // socket(7), SO_SNDTIMEO: connect(2) waits no longer either; 0 would be for ever.
-    let microseconds = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX).max(1);
-    setsockopt(&fd, SendTimeout, &TimeVal::microseconds(microseconds))?;
-    match connect(fd.as_raw_fd(), &address) {
-        Ok(()) => Ok(fd.into()),
-        Err(Errno::EAGAIN) => Err(io::ErrorKind::TimedOut.into()),
-        Err(errno) => Err(errno.into()),
+    let deadline = Instant::now() + patience;
+    loop {
+        // socket(7), SO_SNDTIMEO: connect(2) waits no longer either; 0 would be for ever.
+        let left = deadline.saturating_duration_since(Instant::now()).as_micros();
+        let microseconds = i64::try_from(left).unwrap_or(i64::MAX).max(1);
+        setsockopt(&fd, SendTimeout, &TimeVal::microseconds(microseconds))?;
+        match connect(fd.as_raw_fd(), &address) {
+            Ok(()) => return Ok(fd.into()),
+            // As std does: a signal that is handled is no answer.
+            Err(Errno::EINTR) => {}
+            Err(Errno::EAGAIN) => return Err(io::ErrorKind::TimedOut.into()),
+            Err(errno) => return Err(errno.into()),
+        }
     }
 }
 
