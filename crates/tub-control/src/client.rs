@@ -8,8 +8,9 @@ use crate::bounded::{connect_within, read_line_within};
 use crate::find;
 use crate::message::{
     DecodeError, Event, LINE_LIMIT_BYTES, OpenResource, Operation, Prepared, Refusal, Status,
-    answer_from_line,
+    answer_from_line, as_many_as_fit,
 };
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::fs::File;
 use std::io::{self, BufReader, Write};
 use std::os::fd::AsRawFd;
@@ -79,7 +80,7 @@ pub struct Client {
 
 impl Client {
     /// Connects to the control socket of `pid`; `None` where it has none, so that nobody is to
-    /// be told of a checkpoint.
+    /// be told of a checkpoint. A socket that somebody else listens on is none of its.
     ///
     /// # Errors
     /// [`ClientError::Io`], where the process is gone or not ours, or the socket does not answer.
@@ -94,12 +95,20 @@ impl Client {
             // The path is the one that the process knows, in its own mount namespace.
             let mut seen = PathBuf::from(format!("/proc/{pid}/root"));
             seen.extend(path.components().skip(1));
-            outcome = Self::connect(&seen).map(Some);
-            if outcome.is_ok() {
-                break;
+            match Self::connect(&seen) {
+                // KERNEL: a name may hold newlines, and make up whole lines of /proc/PID/net/unix, with the
+                // inode of a socket that the process does have (unix_seq_show, net/unix/af_unix.c). Who
+                // called listen(2), nobody can make up (unix(7), SO_PEERCRED).
+                Ok(client) if !client.is_served_by(pid) => {}
+                Ok(client) => return Ok(Some(client)),
+                Err(error) => outcome = Err(error),
             }
         }
         outcome
+    }
+
+    fn is_served_by(&self, pid: HostPid) -> bool {
+        getsockopt(self.stream.get_ref(), PeerCredentials).is_ok_and(|who| who.pid() == pid.0)
     }
 
     /// Connects to the control socket at `path`.
@@ -154,8 +163,12 @@ impl Client {
     /// Any [`ClientError`]. The application goes on all the same, since a connection that ends
     /// means the same.
     pub fn abort(mut self, message: &str, failures: &[OpenResource]) -> Result<(), ClientError> {
-        let operation =
-            Operation::Abort { message: message.to_owned(), failures: failures.to_vec() };
+        // A line that is too long would be no message, and nobody would learn what stood in the way.
+        let operation = as_many_as_fit(message, failures, |message, failures| {
+            let operation = Operation::Abort { message, failures };
+            let fits = operation.to_line().len() as u64 <= LINE_LIMIT_BYTES;
+            if fits { Ok(operation) } else { Err(ClientError::Ended { operation: "abort" }) }
+        })?;
         match self.ask(&operation, "abort", ABORT_GRACE)? {
             Event::Resumed => Ok(()),
             _ => Err(ClientError::Malformed { operation: "abort", source: None }),

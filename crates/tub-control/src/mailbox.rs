@@ -13,6 +13,7 @@
 //! ```
 
 use crate::OpenResource;
+use crate::message::as_many_as_fit;
 use serde::{Deserialize, Serialize};
 
 /// Length of the mailbox that an application offers, in bytes.
@@ -125,12 +126,15 @@ pub fn encode_resumed(resumed: &Resumed) -> Result<Vec<u8>, TooLong> {
     encode(RESUMED, [&json(resumed), &[], &[], &[]])
 }
 
-/// The letter that tells the original that there is no image and that it goes on.
+/// The letter that tells the original that there is no image and that it goes on. Of what stood in the way
+/// it names as much as fits, and says so: without a letter the original would wait until its deadline.
 ///
 /// # Errors
-/// [`TooLong`], where it does not fit.
+/// [`TooLong`], where not even the message fits.
 pub fn encode_failed(failed: &Failed) -> Result<Vec<u8>, TooLong> {
-    encode(FAILED, [&json(failed), &[], &[], &[]])
+    as_many_as_fit(&failed.message, &failed.failures, |message, failures| {
+        encode(FAILED, [&json(&Failed { message, failures }), &[], &[], &[]])
+    })
 }
 
 /// The letter that tells a copy that it is one. `environment` is a block of `K=V`, each ended by
@@ -301,6 +305,27 @@ mod tests {
     fn a_letter_that_does_not_fit_is_refused() {
         let error = encode_restored(&restored(), &vec![b'x'; MAILBOX_BYTES], &[]).unwrap_err();
         assert!(error.bytes > MAILBOX_BYTES);
+    }
+
+    #[test]
+    fn of_very_many_failures_as_many_are_named_as_fit() {
+        let one = |fd| OpenResource {
+            kind: OpenResourceKind::Socket,
+            fd: Some(fd),
+            detail: format!(
+                "listening unix socket on /run/user/1000/a/rather/long/name/no-{fd}.sock"
+            ),
+        };
+        let failures: Vec<_> = (3..20_003).map(one).collect();
+        let failed = Failed { message: "it cannot be stored".into(), failures };
+        let letter = decode(&encode_failed(&failed).unwrap()).unwrap();
+        let Letter::Failed(told) = letter else { panic!("{letter:?}") };
+        let named = told.failures.len();
+        assert!(named > 4_000 && told.failures == failed.failures[..named], "{named}");
+        let said = format!("it cannot be stored ({named} of 20000 objects are named)");
+        assert_eq!(told.message, said);
+        let endless = Failed { message: "x".repeat(MAILBOX_BYTES), failures: Vec::new() };
+        assert!(encode_failed(&endless).is_err());
     }
 
     #[test]

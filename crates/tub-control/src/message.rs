@@ -211,6 +211,31 @@ pub struct ResourceFailure {
     pub resource: Option<String>,
 }
 
+/// What `encode` makes of `message` and of as many of `failures` as fit into it; where some are left out,
+/// the message says so.
+///
+/// # Errors
+/// That of `encode`, where there is no room for any.
+pub(crate) fn as_many_as_fit<T, E>(
+    message: &str,
+    failures: &[OpenResource],
+    encode: impl Fn(String, Vec<OpenResource>) -> Result<T, E>,
+) -> Result<T, E> {
+    let all = failures.len();
+    let mut named = all;
+    loop {
+        let left_out = if named < all {
+            format!(" ({named} of {all} objects are named)")
+        } else {
+            String::new()
+        };
+        match encode(format!("{message}{left_out}"), failures[..named].to_vec()) {
+            Err(_) if named > 0 => named /= 2,
+            encoded => return encoded,
+        }
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Request {
     v: u32,

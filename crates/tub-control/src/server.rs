@@ -8,6 +8,7 @@
 //! One thread accepts, one more serves each conversation, so that a round that hangs in one
 //! conversation does not keep another from asking what is going on.
 
+use crate::bounded::connect_within;
 use crate::find::is_control_path;
 use crate::message::{
     DecodeError, Event, LINE_LIMIT_BYTES, OpenResource, Operation, Prepared, Refusal, RefusalKind,
@@ -132,7 +133,20 @@ pub fn serve<A: Application>(directory: &Path, application: &A) -> Result<Infall
         if let Some(deadline) = serve_until_commit(door, application) {
             application.commit(deadline);
         }
-        door = Door::open(directory)?;
+        door = reopen(directory)?;
+    }
+}
+
+/// Opens the next socket. An application that lacks descriptors or memory at this moment would take part in
+/// no checkpoint any more.
+fn reopen(directory: &Path) -> Result<Door, ServeError> {
+    loop {
+        match Door::open(directory) {
+            Err(ServeError::Io { source, .. }) if is_shortage(&source) => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            opened => return opened,
+        }
     }
 }
 
@@ -478,7 +492,8 @@ fn remove_stale_sockets(directory: &Path) {
             .is_some_and(|age| age > STALE_AGE);
         let fits = path.as_os_str().as_bytes().len() <= SOCKET_PATH_LIMIT;
         if is_control_path(&path) && is_old && fits {
-            let refused = UnixStream::connect(&path)
+            // One with a full queue is somebody's, and is not waited for.
+            let refused = connect_within(&path, Duration::ZERO)
                 .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
             if refused {
                 let _ = fs::remove_file(&path);

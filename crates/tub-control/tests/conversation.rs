@@ -2,7 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "the helpers of a test panic as its body does")]
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Mutex, MutexGuard};
@@ -243,6 +246,115 @@ fn a_process_is_found_by_its_descriptors() {
     other.kill().unwrap();
     other.wait().unwrap();
     assert!(matches!(Client::find(pid), Err(ClientError::Io { .. })));
+}
+
+/// Anybody may give a socket a name that goes on as if it were another line of `/proc/net/unix`, with the
+/// inode of whichever socket.
+#[test]
+fn a_name_with_a_newline_makes_nobody_a_control_socket_of_others() {
+    let base = std::env::temp_dir().join(format!("tubcontrol-{}-newline", std::process::id()));
+    std::fs::create_dir_all(base.join("tub-1")).unwrap();
+    let _scratch = Scratch(base.clone());
+    let path = base.join("tub-1/0123456789abcdef.sock");
+    let _listens = UnixListener::bind(&path).unwrap();
+    let (here, there) = UnixStream::pair().unwrap();
+    let inode = std::fs::metadata(format!("/proc/self/fd/{}", there.as_raw_fd())).unwrap().ino();
+    let mut other = std::process::Command::new("sleep");
+    let mut other = other.arg("60").stdin(OwnedFd::from(there)).spawn().unwrap();
+    let pid = HostPid(i32::try_from(other.id()).unwrap());
+    let name = format!("\n0: 2 0 10000 1 1 {inode} {}", path.display());
+    let name = SocketAddr::from_abstract_name(name).unwrap();
+    let _named = UnixListener::bind_addr(&name).unwrap();
+    let found = Client::find(pid);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    drop(here);
+    assert!(matches!(found, Ok(None)), "{found:?}");
+}
+
+#[test]
+fn of_very_many_failures_as_many_are_told_as_fit() {
+    let (_scratch, directory, heard) = start("many", Duration::ZERO);
+    let mut engine = client(&directory);
+    engine.prepare(SOON).unwrap();
+    let failure = |fd| OpenResource {
+        kind: tub_control::OpenResourceKind::File,
+        fd: Some(fd),
+        detail: format!("/a/path/of/some/{}", "length/".repeat(20)),
+    };
+    let failures: Vec<_> = (0..50_000).map(failure).collect();
+    engine.abort("cannot", &failures).unwrap();
+    let told = heard.recv_timeout(SOON).unwrap();
+    assert_eq!(told, "abort cannot (12500 of 50000 objects are named) 12500");
+}
+
+/// Says to the program that it is the one that runs out of descriptors.
+const RUNS_OUT: &str = "TUB_TEST_RUNS_OUT";
+
+/// What runs out of descriptors while it waits in its mailbox; by itself it is no test.
+#[test]
+fn program_that_runs_out_of_descriptors() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if std::env::var_os(RUNS_OUT).is_none() {
+        return;
+    }
+    let (_scratch, directory, heard) = start("out", Duration::ZERO);
+    let mut engine = client(&directory);
+    engine.prepare(SOON).unwrap();
+    let first = socket(&directory);
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    thread::spawn(move || {
+        assert!(heard.recv_timeout(SOON).unwrap().starts_with("commit"));
+        setrlimit(Resource::RLIMIT_NOFILE, 0, hard).unwrap();
+        thread::sleep(Duration::from_millis(600));
+        setrlimit(Resource::RLIMIT_NOFILE, soft, hard).unwrap();
+    });
+    engine.commit(SOON).unwrap();
+    thread::sleep(Duration::from_millis(700));
+    assert_ne!(first, socket(&directory));
+    assert_eq!(client(&directory).status().unwrap().state, State::Running);
+}
+
+#[test]
+fn who_lacks_descriptors_for_a_moment_listens_again() {
+    let mut program = std::process::Command::new(std::env::current_exe().unwrap());
+    program.args(["--exact", "program_that_runs_out_of_descriptors"]).env(RUNS_OUT, "");
+    assert!(program.status().unwrap().success());
+}
+
+/// Whoever has died or stands still with a full queue keeps nobody from listening.
+#[test]
+fn a_full_queue_behind_an_old_name_keeps_nobody_waiting() {
+    let base = std::env::temp_dir().join(format!("tubcontrol-{}-full", std::process::id()));
+    let directory = base.join("tub-1");
+    tub_control::make_directory(&base).unwrap();
+    tub_control::make_directory(&directory).unwrap();
+    let _scratch = Scratch(base);
+    let old = directory.join("00000000000000aa.sock");
+    let full = UnixListener::bind(&old).unwrap();
+    nix::sys::socket::listen(&full, nix::sys::socket::Backlog::new(0).unwrap()).unwrap();
+    let _waits = UnixStream::connect(&old).unwrap();
+    let long_ago = nix::sys::time::TimeSpec::new(1_000_000_000, 0);
+    let flags = nix::sys::stat::UtimensatFlags::NoFollowSymlink;
+    nix::sys::stat::utimensat(nix::fcntl::AT_FDCWD, &old, &long_ago, &long_ago, flags).unwrap();
+    let (told, _heard) = mpsc::channel();
+    let served = directory.clone();
+    thread::spawn(move || {
+        let scripted =
+            Scripted { state: Mutex::new(State::Running), prepare_takes: Duration::ZERO, told };
+        let ended = tub_control::serve(&served, &scripted);
+        panic!("{ended:?}");
+    });
+    let start = Instant::now();
+    let fresh = loop {
+        if let Some(path) = sockets(&directory).into_iter().find(|path| *path != old) {
+            break path;
+        }
+        assert!(start.elapsed() < SOON);
+    };
+    let mut client = Client::connect(&fresh).unwrap();
+    assert_eq!(client.status().unwrap().state, State::Running);
+    assert!(old.exists(), "somebody listens there");
 }
 
 #[test]
