@@ -124,7 +124,45 @@ impl Error {
             Self::NoSuchProcess { .. } => Outcome::Gone,
             Self::Tracee { source: tub_tracee::Error::Died { .. }, .. } => Outcome::Gone,
             _ if frozen => Outcome::Thawed,
+            // Where one of many did not stop, the others did.
+            Self::Tracee { pid, source } if !is_of_the_first(*pid, source) => Outcome::Thawed,
             _ => Outcome::Untouched,
         }
+    }
+}
+
+/// Whether a freeze failed before anything of `pid` stood still: at its first thread.
+fn is_of_the_first(pid: HostPid, error: &tub_tracee::Error) -> bool {
+    match error {
+        tub_tracee::Error::Attach { tid, .. } => *tid == pid,
+        tub_tracee::Error::Proc { path, .. } => *path == format!("/proc/{pid}/mem"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tub_sys::Errno;
+
+    #[test]
+    fn a_process_of_which_a_part_stood_still_is_not_called_untouched() {
+        let pid = HostPid(10);
+        let outcome = |source| Error::Tracee { pid, source }.outcome(false);
+        let attach = |tid| tub_tracee::Error::Attach { tid, source: Errno::EPERM };
+        assert_eq!(outcome(attach(pid)), Outcome::Untouched);
+        // Another thread of it, or a descendant.
+        assert_eq!(outcome(attach(HostPid(11))), Outcome::Thawed);
+        let waited = std::time::Duration::from_secs(10);
+        let stuck = tub_tracee::Error::NotStopping { tid: pid, waited };
+        assert_eq!(outcome(stuck), Outcome::Thawed);
+        assert_eq!(outcome(tub_tracee::Error::GroupStopped { pid }), Outcome::Thawed);
+        assert_eq!(outcome(tub_tracee::Error::Died { pid }), Outcome::Gone);
+        let of = |path: &str| {
+            let source = io::Error::from(io::ErrorKind::PermissionDenied);
+            tub_tracee::Error::Proc { path: path.to_owned(), source }
+        };
+        assert_eq!(outcome(of("/proc/10/mem")), Outcome::Untouched);
+        assert_eq!(outcome(of("/proc/11/mem")), Outcome::Thawed);
     }
 }

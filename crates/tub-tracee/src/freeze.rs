@@ -73,6 +73,8 @@ impl Frozen {
                     Ok(()) => {}
                     // It ended between the listing and now.
                     Err(Errno::ESRCH) if tid != pid => continue,
+                    // KERNEL: or it is about to be forgotten (ptrace_attach, kernel/ptrace.c: exit_state).
+                    Err(Errno::EPERM) if tid != pid && has_ended(pid, tid) => continue,
                     Err(source) => return Err(Error::Attach { tid, source }),
                 }
                 frozen.threads.push(StoppedThread { tid });
@@ -329,6 +331,12 @@ fn thread_ids(pid: HostPid) -> Result<Vec<HostPid>> {
     };
     let names = listing.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
     Ok(names.map(HostPid).collect())
+}
+
+/// Whether a thread has nothing more to run.
+fn has_ended(pid: HostPid, tid: HostPid) -> bool {
+    let Ok(bytes) = std::fs::read(format!("/proc/{pid}/task/{tid}/stat")) else { return true };
+    tub_procfs::stat::parse(&bytes).is_ok_and(|stat| matches!(stat.state, 'Z' | 'X'))
 }
 
 #[cfg(test)]
