@@ -348,7 +348,7 @@ fn thread(
     let tid = known.status.ns_pid.last().copied().unwrap_or(NsPid(stopped.tid().0));
     Ok(Thread {
         tid,
-        name: known.stat.comm.clone(),
+        name: thread_name(&known.stat.comm),
         registers: Registers { general, xsave },
         signal_mask: mask,
         pending_signals: pending.into_iter().map(SigInfo).collect(),
@@ -366,6 +366,11 @@ fn thread(
         timer_slack_ns,
         wait,
     })
+}
+
+/// The name of a thread, no longer than it was: what a name is cut off to may be no letter.
+fn thread_name(comm: &str) -> String {
+    comm.replace(char::REPLACEMENT_CHARACTER, "?")
 }
 
 /// `prctl(PR_GET_TID_ADDRESS)`: KERNEL(since 3.5, with CONFIG_CHECKPOINT_RESTORE).

@@ -6,7 +6,7 @@
 //! Not here: which mappings are worth saving (`tub-checkpoint`).
 
 use crate::error::{ErrorKind, Place, Result};
-use crate::text::{Fields, lines, makedev, name, number, unescape};
+use crate::text::{Fields, lines, lossy, makedev, number, unescape};
 use alloc::{string::String, vec::Vec};
 use tub_units::AddrRange;
 
@@ -25,7 +25,7 @@ pub struct MapsRecord {
     /// Inode; 0 for anonymous memory.
     pub inode: u64,
     /// The file's path, or the kernel's name in brackets (`[heap]`), as seen from the root
-    /// directory of the reader.
+    /// directory of the reader. Bytes that are not UTF-8 are replaced, so that it leads nowhere then.
     pub path: Option<String>,
     /// Whether the file has been deleted. The kernel marks it by a suffix, which a live file may
     /// also bear: whoever opens the path must compare `dev` and `inode`.
@@ -79,7 +79,7 @@ pub(crate) fn parse_line(place: Place, line: &[u8]) -> Result<MapsRecord> {
     let dev = fields.next("device")?;
     let dev = parse_dev(dev).ok_or_else(|| place.malformed("device", dev))?;
     let inode = fields.number(10, "inode")?;
-    let (path, deleted) = parse_path(place, fields.rest(), inode)?;
+    let (path, deleted) = parse_path(fields.rest(), inode);
     Ok(MapsRecord { range, perms, offset_bytes, dev, inode, path, deleted })
 }
 
@@ -121,20 +121,17 @@ fn split_once(text: &[u8], delimiter: u8) -> Option<(&[u8], &[u8])> {
 /// KERNEL(since 2.6): `fs/proc/task_mmu.c`, `show_map_vma`: of a file's path only the newline is
 /// escaped, as `\012`; a backslash is not, so a name that holds these four characters cannot be
 /// told from one with a newline.
-fn parse_path(place: Place, text: &[u8], inode: u64) -> Result<(Option<String>, bool)> {
+fn parse_path(text: &[u8], inode: u64) -> (Option<String>, bool) {
     if text.is_empty() {
-        return Ok((None, false));
+        return (None, false);
     }
     let (text, deleted) = match text.strip_suffix(b" (deleted)") {
         Some(path) if inode != 0 => (path, true),
         _ => (text, false),
     };
-    let path = if text.contains(&b'\\') {
-        name(place, "path", &unescape(text, b"\\012", b'\n'))?
-    } else {
-        name(place, "path", text)?
-    };
-    Ok((Some(path), deleted))
+    let path =
+        if text.contains(&b'\\') { lossy(&unescape(text, b"\\012", b'\n')) } else { lossy(text) };
+    (Some(path), deleted)
 }
 
 #[cfg(test)]
@@ -181,8 +178,9 @@ mod tests {
             let error = parse(line.as_bytes()).unwrap_err();
             assert!(format!("{error}").contains(field), "{line}: {error}");
         }
-        let error = parse(b"1000-2000 rw-p 0 0:0 1 /\xff").unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotUtf8);
+        let error = parse(b"1000-2000 rw-p 0 0:0").unwrap_err();
         assert_eq!((error.file(), error.line()), ("maps", 1));
+        let odd = parse(b"1000-2000 rw-p 0 0:0 1 /a\xffb").unwrap();
+        assert_eq!(odd[0].path.as_deref(), Some("/a\u{fffd}b"));
     }
 }

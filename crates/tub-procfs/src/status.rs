@@ -5,14 +5,15 @@
 //! lines that are not listed here are passed over.
 
 use crate::error::{Place, Result};
-use crate::text::{Fields, Number, lines, name, unescape};
+use crate::text::{Fields, Number, lines, lossy, unescape};
 use alloc::{string::String, vec::Vec};
 use tub_units::{HostPid, NsPid};
 
 /// What `status` says about a process or thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StatusRecord {
-    /// `Name`: the command name, with the kernel's escapes undone.
+    /// `Name`: the command name, with the kernel's escapes undone. Bytes that are not UTF-8 are replaced: a
+    /// name that is cut off after 15 bytes may end in the middle of a letter.
     pub name: String,
     /// `Umask`; absent for a process that is ending.
     pub umask: Option<u32>,
@@ -82,7 +83,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
     let status = Status { bytes };
     let state = status.required("State")?.next("State")?;
     Ok(StatusRecord {
-        name: status.name()?,
+        name: lossy(&status.name()?),
         umask: status.optional("Umask", 8)?,
         state: state.first().copied().map_or('?', char::from),
         tgid: HostPid(status.number("Tgid", 10)?),
@@ -168,7 +169,7 @@ impl<'a> Status<'a> {
 
     /// KERNEL(since 2.6): `fs/proc/array.c`, `proc_task_name` with escapes: a newline is `\n`, a
     /// backslash is doubled; nothing else is touched, least of all blanks.
-    fn name(&self) -> Result<String> {
+    fn name(&self) -> Result<Vec<u8>> {
         let fields = self.required("Name")?;
         // Not `rest()`: a command name may start with a blank.
         let text = self
@@ -183,7 +184,7 @@ impl<'a> Status<'a> {
             }
             plain.extend_from_slice(&unescape(part, b"\\n", b'\n'));
         }
-        name(fields.place(), "Name", &plain)
+        Ok(plain)
     }
 }
 
@@ -249,6 +250,14 @@ mod tests {
         assert_eq!(status.name, " a\\n\nb");
         assert_eq!(status.ns_pid, vec![NsPid(pid.0), NsPid(7), NsPid(1)]);
         assert_eq!(status.groups, vec![4, 24, 1000]);
+    }
+
+    #[test]
+    fn a_name_that_is_cut_off_within_a_letter() {
+        let mut text = JVM.to_vec();
+        let end = text.iter().position(|&byte| byte == b'\n').unwrap();
+        text.splice(6..end, *b"0123456789abcd\xc3");
+        assert_eq!(parse(&text).unwrap().name, "0123456789abcd\u{fffd}");
     }
 
     #[test]

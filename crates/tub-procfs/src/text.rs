@@ -107,6 +107,11 @@ pub(crate) fn name(place: Place, field: &'static str, text: &[u8]) -> Result<Str
     core::str::from_utf8(text).map(String::from).map_err(not_utf8)
 }
 
+/// `text` as a name; what is not UTF-8 of it is replaced.
+pub(crate) fn lossy(text: &[u8]) -> String {
+    String::from_utf8_lossy(text).into_owned()
+}
+
 /// Replaces each occurrence of `escape` by `byte`.
 pub(crate) fn unescape(text: &[u8], escape: &[u8], byte: u8) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());

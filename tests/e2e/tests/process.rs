@@ -1,11 +1,20 @@
 //! The process as such: ids, names, limits, what /proc says of it, and many threads.
 
-use crate::round_trip::{restored, round_trips};
+use crate::round_trip::{gets_up_well, restored, round_trips};
 use tub_testkit::{Flavour, Pids, Restore, Subject, every};
 
 #[test]
 fn directory_masks_limits_names_and_rights_survive() {
     round_trips("attributes", &Flavour::LAZY);
+}
+
+/// A JVM has such ones for its threads where their names are of letters beyond ASCII.
+#[test]
+fn a_thread_whose_name_was_cut_off_within_a_letter() {
+    every(&Flavour::LAZY[..2], |flavour| {
+        let original = Subject::new("attributes", flavour.user).options(&["cut-off"]).start();
+        gets_up_well(original, flavour);
+    });
 }
 
 #[test]

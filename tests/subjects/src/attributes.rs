@@ -19,8 +19,10 @@ const PRIVATE_EXPEDITED: i32 = 1 << 3;
 const IO_PRIORITY: i32 = 2 << 13 | 6;
 
 static NAMED: AtomicBool = AtomicBool::new(false);
+static CUT: AtomicBool = AtomicBool::new(false);
 
-/// Sets everything to something unusual that needs no right, and compares.
+/// Sets everything to something unusual that needs no right, and compares. `attributes cut-off`: and a name
+/// that is no text.
 pub(crate) fn attributes(stage: &'static Stage) -> io::Result<()> {
     let directory = stage.path("deep/er");
     fs::create_dir_all(&directory)?;
@@ -78,6 +80,13 @@ pub(crate) fn attributes(stage: &'static Stage) -> io::Result<()> {
     while !NAMED.load(Ordering::SeqCst) {
         thread::yield_now();
     }
+    let cut = (stage.option(0) == Some("cut-off")).then(|| {
+        let thread = thread::spawn(move || name_cut_off(stage));
+        while !CUT.load(Ordering::SeqCst) {
+            thread::yield_now();
+        }
+        thread
+    });
     let limits = fs::read_to_string("/proc/self/limits")?;
     let rights = rights()?;
 
@@ -115,8 +124,24 @@ pub(crate) fn attributes(stage: &'static Stage) -> io::Result<()> {
     stage.same("personality", &personality, &sys::personality(None)?);
     stage.same("user, groups and capabilities", &rights, &self::rights()?);
     stage.holds("thread ends", thread.join().is_ok());
+    if let Some(cut) = cut {
+        stage.holds("thread with a name cut off ends", cut.join().is_ok());
+    }
     stage.holds("plain thread ends", plain.join().is_ok());
     Ok(())
+}
+
+/// A thread with a name as the kernel cuts off those of more than 15 bytes, in the middle of a letter.
+fn name_cut_off(stage: &Stage) {
+    let named = fs::write("/proc/thread-self/comm", b"0123456789abcd\xc3");
+    stage.works("naming of a thread", named);
+    CUT.store(true, Ordering::SeqCst);
+    while !stage.is_over() {
+        thread::sleep(Duration::from_millis(10));
+    }
+    let comm = stage.works("a name cut off", fs::read("/proc/thread-self/comm"));
+    let comm = String::from_utf8_lossy(&comm.unwrap_or_default()).replace('\u{fffd}', "?");
+    stage.same("a name cut off", &"0123456789abcd?\n", &comm.as_str());
 }
 
 static PLAIN: AtomicBool = AtomicBool::new(false);
