@@ -34,6 +34,19 @@ pub(crate) fn unix(stage: &'static Stage) -> io::Result<()> {
     let (mut packets, mut packets_peer) = (File::from(packets), File::from(packets_peer));
     packets.write_all(b"one")?;
     packets.write_all(b"three")?;
+    // Packets that a peer left which has gone, an empty one among them; and one that has said all it had to say.
+    let (packets_left, gone): (OwnedFd, OwnedFd) = sys::socketpair(libc::SOCK_SEQPACKET)?;
+    let (mut packets_left, mut gone) = (File::from(packets_left), UnixStream::from(gone));
+    for packet in [&b"first"[..], b"", b"third one"] {
+        // Unlike write_all, this sends an empty one.
+        stage.same("sending a packet", &packet.len(), &gone.write(packet)?);
+    }
+    drop(gone);
+    let (half_packets, half_packets_peer) = sys::socketpair(libc::SOCK_SEQPACKET)?;
+    let mut half_packets = UnixStream::from(half_packets);
+    let mut half_packets_peer = File::from(half_packets_peer);
+    half_packets.write_all(b"last")?;
+    half_packets.shutdown(Shutdown::Write)?;
     let (datagrams, datagrams_peer) = UnixDatagram::pair()?;
     datagrams.send(b"first")?;
     datagrams.send(b"")?;
@@ -89,6 +102,14 @@ pub(crate) fn unix(stage: &'static Stage) -> io::Result<()> {
     stage.same("next packet", &5, &packets_peer.read(&mut text)?);
     packets_peer.write_all(b"ok")?;
     stage.same("packet back", &2, &packets.read(&mut text)?);
+    for expected in [5, 0, 9, 0, 0] {
+        stage.same("packet of a peer that has gone", &expected, &packets_left.read(&mut text)?);
+    }
+    for expected in [4, 0, 0] {
+        stage.same("packet before the end", &expected, &half_packets_peer.read(&mut text)?);
+    }
+    half_packets_peer.write_all(b"but I go on")?;
+    stage.same("packet the other way", &11, &half_packets.read(&mut text)?);
     for expected in [5, 0, 5] {
         stage.same("datagram", &expected, &datagrams_peer.recv(&mut text)?);
     }

@@ -112,7 +112,7 @@ fn unix(
     } else if let Some(peer) = diag.peer {
         // Whether it belongs to the image, is seen when all processes are known.
         match peer_name {
-            Some(name) if kind == libc::SOCK_DGRAM && !holds(survey, peer) => {
+            Some(name) if kind == libc::SOCK_DGRAM && !holds(survey, fd, peer) => {
                 UnixState::Outside { name }
             }
             _ => UnixState::Connected { peer },
@@ -150,8 +150,8 @@ fn unix(
 }
 
 /// Whether the process itself holds the socket with that inode number.
-fn holds(survey: &Survey, ino: u64) -> bool {
-    survey.fds.iter().any(|other| other.ino == ino)
+fn holds(survey: &Survey, like: &SurveyedFd, ino: u64) -> bool {
+    survey.fds.iter().any(|other| (other.dev, other.ino) == (like.dev, ino))
 }
 
 /// Whether a connection is in the queue of a listening socket: its peer has no inode number yet,
@@ -185,6 +185,7 @@ fn messages(
     }
     let found = caller.with_memory(PEEK_BYTES, |caller, at| {
         let mut messages: Vec<Vec<u8>> = Vec::new();
+        let mut empty = 0;
         loop {
             let peeked = match peek(fd, at.0, credentials, caller)? {
                 Ok(peeked) => peeked,
@@ -201,7 +202,10 @@ fn messages(
                 // The end, after a shutdown or a closed peer.
                 return Ok(Ok(messages));
             }
-            if kind == libc::SOCK_SEQPACKET && peeked.bytes == 0 && messages.len() > 1 << 16 {
+            empty = if peeked.bytes == 0 { empty + 1 } else { 0 };
+            if kind == libc::SOCK_SEQPACKET && empty > EMPTY_PACKETS_MAX {
+                // The same. An empty packet reads like the end, so that none before it is missed.
+                messages.truncate(messages.len() + 1 - empty);
                 return Ok(Ok(messages));
             }
             let mut bytes = vec![0; peeked.bytes];
@@ -219,6 +223,10 @@ fn messages(
 /// Room for what is looked at in one go: more than the largest message of a default system
 /// (net.core.wmem_max).
 const PEEK_BYTES: u64 = 1 << 20;
+
+/// How many empty packets in a row are packets; more are the end of a connection, which reads as one for
+/// ever.
+const EMPTY_PACKETS_MAX: usize = 16;
 
 struct Peeked {
     bytes: usize,

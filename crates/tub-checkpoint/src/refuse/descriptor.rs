@@ -141,9 +141,10 @@ fn regular(survey: &Survey, fd: &SurveyedFd) -> Option<(String, &'static str)> {
     })
 }
 
-/// Whether a file has no name any more: the kernel marks it by a suffix, which a live file may also bear.
+/// Whether a file has no name any more: the kernel marks it by a suffix, which a live file may also bear,
+/// and counts no links to it, which some file systems do for none (FUSE). What is there is there.
 pub(crate) fn is_deleted(fd: &SurveyedFd) -> bool {
-    fd.links == 0 || fd.link.ends_with(" (deleted)") && fd.found_by_path != Some(true)
+    fd.found_by_path != Some(true) && (fd.links == 0 || fd.link.ends_with(" (deleted)"))
 }
 
 /// Why something that is opened again by its path would not be found there, if it would not.
@@ -276,8 +277,47 @@ pub(super) fn holds(survey: &Survey, ino: u64) -> bool {
         || survey.kin.descriptors.iter().any(|fd| fd.ino == ino)
 }
 
+/// The same of a socket that may have the number of somebody's file: all sockets are of one file system,
+/// that of `like`.
+pub(super) fn holds_socket(survey: &Survey, like: &SurveyedFd, ino: u64) -> bool {
+    survey.fds.iter().any(|fd| (fd.dev, fd.ino) == (like.dev, ino))
+        || survey.kin.descriptors.iter().any(|fd| (fd.dev, fd.ino) == (like.dev, ino))
+}
+
 /// Whether the process, or another one of its tree, holds the other end of a pipe.
 pub(crate) fn has_other_end(survey: &Survey, fd: &SurveyedFd) -> bool {
     let own = survey.fds.iter().map(KinFd::new);
     own.chain(survey.kin.descriptors.iter().copied()).any(|other| other.is_other_end_of(fd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tub_procfs::fdinfo::FdInfoRecord;
+
+    #[test]
+    fn what_its_path_leads_to_is_there_whatever_it_is_called_and_however_its_links_are_counted() {
+        let fd = |link: &str, links, found_by_path| SurveyedFd {
+            number: 3,
+            link: link.to_owned(),
+            mode: SFlag::S_IFREG.bits(),
+            dev: 1,
+            ino: 2,
+            rdev: 0,
+            size_bytes: 0,
+            mtime_ns: 0,
+            links,
+            protocol: None,
+            other_end_closed: false,
+            found_by_path,
+            no_file: None,
+            info: FdInfoRecord::default(),
+        };
+        assert!(!is_deleted(&fd("/mnt/fuse/log", 0, Some(true))));
+        assert!(!is_deleted(&fd("/a (deleted)", 1, Some(true))));
+        assert!(!is_deleted(&fd("/a", 1, Some(true))));
+        assert!(is_deleted(&fd("/a (deleted)", 0, Some(false))));
+        assert!(is_deleted(&fd("/a (deleted)", 1, Some(false))));
+        assert!(is_deleted(&fd("/a", 0, None)));
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a [`Survey`]. Out: what is wrong with a socket, in words. Pure.
 
-use super::descriptor::holds;
+use super::descriptor::holds_socket;
 use crate::{Survey, SurveyedFd};
 
 /// TCP states (net/tcp_states.h).
@@ -48,7 +48,7 @@ pub(super) fn socket_problem(
                 ));
             }
             let diag = survey.unix_diag.get(&fd.ino)?;
-            let outside = diag.peer.is_some_and(|peer| !holds(survey, peer));
+            let outside = diag.peer.is_some_and(|peer| !holds_socket(survey, fd, peer));
             let datagram = survey.unix.get(&fd.ino).is_some_and(|unix| unix.kind == SOCK_DGRAM);
             let reason = "is connected to a socket of another process";
             // A datagram socket may have a peer with a name, to which it can be connected again.
