@@ -35,6 +35,26 @@ pub(crate) fn unmappable(pid: HostPid, mappings: &[SmapsRecord]) -> BTreeMap<Str
     files.into_iter().filter_map(why).collect()
 }
 
+/// The kernel marks the path of a deleted file by a suffix that a live one may also bear: such a one lies
+/// there under its whole name.
+pub(crate) fn tell_live_from_deleted(pid: HostPid, map: &mut MapsRecord) {
+    // Objects without a name, of which there may be thousands of mappings.
+    let nameless = |path: &str| path.starts_with("/memfd:") || path == "/dev/zero";
+    let Some(path) = map.path.as_ref().filter(|path| map.deleted && !nameless(path)) else {
+        return;
+    };
+    let whole = format!("{path} (deleted)");
+    let at = format!("/proc/{pid}/root{whole}");
+    let is_it = |there: &fs::Metadata| {
+        there.is_file()
+            && ((there.dev(), there.ino()) == (map.dev, map.inode)
+                || is_mapped_alike(&at, map) == Some(true))
+    };
+    if fs::symlink_metadata(&at).is_ok_and(|there| is_it(&there)) {
+        (map.path, map.deleted) = (Some(whole), false);
+    }
+}
+
 /// Whether a restore opens the file of a mapping. That of a deleted one, and of an image, is content; so are
 /// the zeros of `/dev/zero`.
 fn is_opened_again(map: &MapsRecord) -> bool {

@@ -3,7 +3,7 @@
 //! In: a pid. Out: [`Survey`]. Invariant: reading changes nothing about the process.
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
-use crate::mapped::{Unmappable, unmappable};
+use crate::mapped::{Unmappable, tell_live_from_deleted, unmappable};
 use crate::memory::Resident;
 use crate::refuse::SECRET_MEMORY_REASON;
 use crate::tree::Kin;
@@ -67,6 +67,8 @@ pub struct Survey {
     pub cwd: String,
     /// Whether that directory has no name any more.
     pub cwd_is_gone: bool,
+    /// Whether its path leads to it; where nobody lets us look, it is taken to.
+    pub cwd_is_there: bool,
     /// Target of `/proc/PID/root`.
     pub root: String,
     /// `/proc/PID/auxv`.
@@ -205,6 +207,8 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
     let mut unix = parsed("/proc/self/net/unix", tub_procfs::net::parse_unix)?;
     unix.extend(parsed(&at("net/unix"), tub_procfs::net::parse_unix)?);
     let cwd = link(&at("cwd"))?;
+    let there = fs::metadata(at("cwd")).ok().and_then(|meta| found_by_path(pid, &cwd, &meta));
+    let cwd_is_there = there != Some(false);
     let watched = Watched::find(&fds, &mappings, &cwd, known);
     Ok(Survey {
         unix_diag: unix_diag(pid),
@@ -222,7 +226,8 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         clock_offsets: optional(parsed(&at("timens_offsets"), tub_procfs::timens::parse_offsets))?,
         exe,
         is_32_bit: is_32_bit(&at("exe")),
-        cwd_is_gone: cwd.ends_with(" (deleted)") && !Path::new(&cwd).exists(),
+        cwd_is_gone: cwd.ends_with(" (deleted)") && !cwd_is_there,
+        cwd_is_there,
         cwd,
         root: link(&at("root"))?,
         auxv: bytes(&at("auxv"))?,
@@ -352,13 +357,19 @@ const MAPPINGS_ATTEMPTS: usize = 20;
 /// succeeds.
 pub(crate) fn mappings(pid: HostPid) -> Result<Vec<SmapsRecord>> {
     let path = format!("/proc/{pid}/smaps");
-    for _ in 1..MAPPINGS_ATTEMPTS {
+    let mut attempts = 1..MAPPINGS_ATTEMPTS;
+    let mut mappings = loop {
         match parsed(&path, tub_procfs::smaps::parse) {
-            Err(Error::Malformed { .. }) => std::thread::sleep(Duration::from_millis(2)),
-            other => return other,
+            Err(Error::Malformed { .. }) if attempts.next().is_some() => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            other => break other?,
         }
+    };
+    for SmapsRecord { map, .. } in &mut mappings {
+        tell_live_from_deleted(pid, map);
     }
-    parsed(&path, tub_procfs::smaps::parse)
+    Ok(mappings)
 }
 
 /// What names the standard streams: device, inode and, of a device file, its number.

@@ -439,6 +439,37 @@ fn a_working_directory_that_was_deleted() {
 }
 
 #[test]
+fn a_mapped_file_whose_name_is_no_text() {
+    is_refused(&["mapped-no-text"], &["mapping ", "has a name that is no UTF-8"]);
+}
+
+/// The kernel shows no other path of it, and nothing can be told from a name that is no text.
+#[test]
+fn a_working_directory_whose_name_is_no_text() {
+    let words = ["working directory", "has a name that is no UTF-8", "let it change"];
+    is_refused(&["directory-no-text"], &words);
+}
+
+#[test]
+fn a_working_directory_under_another_one() {
+    if !is_root() {
+        return skipped("needs root, to mount something over it");
+    }
+    let words = ["working directory", "state/under is not what its path leads to", "let it change"];
+    is_refused_of(&USERS[..1], &["directory-under"], &words);
+}
+
+/// Of the other kind of filter the kernel tells the length; of this one it says that it may not be seen.
+#[test]
+fn a_socket_whose_filter_is_a_program() {
+    let subject = Subject::new("refused", User::Root).options(&["program"]).start();
+    if let Ok(why) = fs::read_to_string(subject.dir().join("state/lacking")) {
+        return skipped(&why);
+    }
+    is_refused_of(&USERS[..1], &["program"], &["UDP socket", "has a packet filter"]);
+}
+
+#[test]
 fn a_pidfd_of_a_stranger() {
     is_refused(&["stranger"], &["descriptor 3: pidfd of ", "not part of the tree"]);
 }

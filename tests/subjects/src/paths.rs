@@ -45,6 +45,14 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     fs::remove_file(&shut)?;
     locked_out.set_permissions(fs::Permissions::from_mode(0o001))?;
 
+    // A file that is there, under a name by which the kernel marks those that are not.
+    let alive = stage.path("alive (deleted)");
+    fs::write(&alive, [7; 4096])?;
+    let file = OpenOptions::new().read(true).write(true).open(&alive)?;
+    let prot = libc::PROT_READ | libc::PROT_WRITE;
+    let mut mapped = sys::Mapping::file(&file, 1, prot, libc::MAP_SHARED)?;
+    drop(file);
+
     let mut status = File::open("/proc/self/status")?;
     status.read_exact(&mut [0; 6])?;
     let own = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self")?;
@@ -103,6 +111,9 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     locked_out.write_all_at(b"seen", 9_000)?;
     locked_out_too.read_exact(&mut shared[..4])?;
     stage.same("one file in spite of them", &b"seen"[..], &shared[..4]);
+
+    mapped.words_mut(0, 1)[0] = u64::from_ne_bytes(*b"survived");
+    stage.same("a mapped file that is there", &b"survived"[..], &fs::read(&alive)?[..8]);
 
     let mut rest = String::new();
     status.read_to_string(&mut rest)?;

@@ -23,7 +23,8 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 /// `thread-rights`, `thread-filter`, `thread-timer`, `thread-files`, `thread-directories`, `thread-namespace`,
 /// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
 /// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`, `fault-range`, `huge-page`,
-/// `key`, `dispatch`, `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`: holds them and counts. What cannot be had here
+/// `key`, `dispatch`, `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`, `directory-no-text`,
+/// `directory-under`, `program`, `mapped-no-text`: holds them and counts. What cannot be had here
 /// is left out, and the file `lacking` says why.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
@@ -54,6 +55,22 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
                 std::env::set_current_dir(stage.path("gone"))?;
                 fs::remove_dir(stage.path("gone"))?;
             }
+            "directory-no-text" => {
+                let path = stage.path("").join(OsStr::from_bytes(b"no\xff\xfetext"));
+                fs::create_dir(&path)?;
+                std::env::set_current_dir(&path)?;
+            }
+            "directory-under" => {
+                for name in ["under", "over"] {
+                    fs::create_dir(stage.path(name))?;
+                }
+                std::env::set_current_dir(stage.path("under"))?;
+                sys::mount_over(&stage.path("over"), &stage.path("under"))?;
+            }
+            "program" => match sys::socket_with_program() {
+                Ok(socket) => held.push(socket),
+                Err(error) => or_lacking(stage, kind, Err(error))?,
+            },
             "stranger" => held.push(sys::pidfd(sys::parent())?),
             "thread-files" => in_a_thread(|| sys::unshare(libc::CLONE_FILES))?,
             "thread-directories" => in_a_thread(|| sys::unshare(libc::CLONE_FS))?,
@@ -78,6 +95,7 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "shadow-stack" => or_lacking(stage, kind, sys::shadow_stack())?,
             "device" => or_lacking(stage, kind, device())?,
             "ring" => sys::packet_ring()?,
+            "mapped-no-text" => sys::map_for_ever(&mapped_no_text(stage)?.into())?,
             "mapped-under" => sys::map_for_ever(&mounted_over(stage)?.into())?,
             "thread-handle" => or_lacking(stage, kind, in_a_thread(handle_of_this_thread))?,
             "netlink-group" => held.push(netlink_group()?),
@@ -181,6 +199,13 @@ fn named_sender(stage: &Stage) -> io::Result<[OwnedFd; 2]> {
 fn no_text(stage: &Stage) -> io::Result<File> {
     let path = stage.path("").join(OsStr::from_bytes(b"no\xff\xfetext"));
     File::options().read(true).write(true).create(true).truncate(true).open(path)
+}
+
+/// The same, with a page to map.
+fn mapped_no_text(stage: &Stage) -> io::Result<File> {
+    let file = no_text(stage)?;
+    file.set_len(4096)?;
+    Ok(file)
 }
 
 /// A file over which another one is mounted, for this process only.

@@ -20,6 +20,7 @@ pub use tree::unsupported_tree;
 
 use crate::{Survey, SurveyedFd, Unmappable};
 use descriptor::astray_reason;
+use nix::sys::stat::SFlag;
 use std::fmt;
 use tub_procfs::maps::Perms;
 use tub_procfs::smaps::SmapsRecord;
@@ -79,7 +80,9 @@ pub fn control_sockets(survey: &Survey) -> Vec<i32> {
                 .and_then(|dir| dir.strip_prefix("tub-"))
                 .is_some_and(|uid| !uid.is_empty() && uid.bytes().all(|byte| byte.is_ascii_digit()))
     };
-    survey.fds.iter().filter(is_control).map(|fd| fd.number).collect()
+    // A file may have the number of somebody's socket.
+    let sockets = survey.fds.iter().filter(|fd| fd.is(SFlag::S_IFSOCK));
+    sockets.filter(is_control).map(|fd| fd.number).collect()
 }
 
 /// What the engine cannot store, whoever opened it. `closing` are descriptors that will be gone.

@@ -3,6 +3,7 @@
 //! In: a [`Survey`]. Out: [`Refusal`]s.
 //! Not here: mappings and descriptors.
 
+use super::descriptor::astray_reason;
 use super::{Refusal, RefusalKind};
 use crate::Survey;
 use tub_model::Measured;
@@ -73,6 +74,9 @@ pub(super) fn process(survey: &Survey, all: &mut Vec<Refusal>) {
         let name = survey.cwd.trim_end_matches(" (deleted)");
         let remedy = "let it change to one that is there, or make it again and let it change to it";
         refuse(format!("working directory {name}"), "was deleted", remedy);
+    } else if !survey.cwd_is_there {
+        let name = format!("working directory {}", survey.cwd);
+        refuse(name, astray_reason(&survey.cwd), "let it change to another one");
     }
 }
 
