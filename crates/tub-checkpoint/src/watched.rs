@@ -91,8 +91,8 @@ impl Search {
         let missing: HashSet<u64> =
             self.wanted.iter().filter(|key| !self.found.0.contains_key(key)).map(|k| k.0).collect();
         // 36 35 98:0 / /mnt1 rw,noatime …: the fifth field is the mount point.
-        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4));
-        let on = |path: &&str| fs::metadata(path).is_ok_and(|meta| missing.contains(&meta.dev()));
+        let points = mounts.lines().filter_map(|line| line.split(' ').nth(4).map(unescaped));
+        let on = |path: &String| fs::metadata(path).is_ok_and(|meta| missing.contains(&meta.dev()));
         points.filter(on).map(PathBuf::from).collect()
     }
 
@@ -117,5 +117,24 @@ impl Search {
                 }
             }
         }
+    }
+}
+
+/// A path of mountinfo: blanks, tabs, newlines and backslashes in it are three octal digits each
+/// (proc_pid_mountinfo(5)).
+fn unescaped(path: &str) -> String {
+    let escapes = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    escapes.iter().fold(path.to_owned(), |path, (escape, plain)| path.replace(escape, plain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mount_point_with_a_blank_is_found() {
+        assert_eq!(unescaped("/media/USB\\040disk"), "/media/USB disk");
+        assert_eq!(unescaped("/a\\134040b\\011"), "/a\\040b\t");
+        assert_eq!(unescaped("/plain"), "/plain");
     }
 }

@@ -7,12 +7,19 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+// linux/in.h, linux/tcp.h.
+const IP_RECVORIGDSTADDR: i32 = 20;
+const IP_MINTTL: i32 = 21;
+const TCP_INQ: i32 = 36;
+
 /// `inet`: one of each.
 pub(crate) fn inet(stage: &'static Stage) -> io::Result<()> {
     let fresh = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     sys::set_socket_option(&fresh, libc::IPPROTO_TCP, libc::TCP_KEEPIDLE, 77)?;
     sys::set_socket_option(&fresh, libc::SOL_SOCKET, libc::SO_RCVBUF, 70_000)?;
     let room = sys::socket_option(&fresh, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
+    sys::set_socket_option(&fresh, libc::IPPROTO_TCP, TCP_INQ, 1)?;
+    sys::set_socket_option(&fresh, libc::IPPROTO_IP, IP_MINTTL, 5)?;
     let bound = sys::socket(libc::AF_INET, libc::SOCK_STREAM, 0)?;
     sys::bind_loopback(&bound)?;
     let address = sys::local_address(&bound)?;
@@ -35,6 +42,7 @@ pub(crate) fn inet(stage: &'static Stage) -> io::Result<()> {
     let client = UdpSocket::bind("127.0.0.1:0")?;
     client.connect(server.local_addr()?)?;
     client.set_ttl(9)?;
+    sys::set_socket_option(&client, libc::IPPROTO_IP, IP_RECVORIGDSTADDR, 1)?;
     let (server_address, client_address) = (server.local_addr()?, client.local_addr()?);
     let unbound = sys::socket(libc::AF_INET, libc::SOCK_DGRAM, 0)?;
     let netlink = sys::socket(libc::AF_NETLINK, libc::SOCK_RAW, 0)?;
@@ -43,6 +51,9 @@ pub(crate) fn inet(stage: &'static Stage) -> io::Result<()> {
 
     let tcp = |socket: &OwnedFd, name| sys::socket_option(socket, libc::IPPROTO_TCP, name);
     stage.same("TCP_KEEPIDLE", &Some(77), &tcp(&fresh, libc::TCP_KEEPIDLE).ok());
+    stage.same("TCP_INQ", &Some(1), &tcp(&fresh, TCP_INQ).ok());
+    let ttl = sys::socket_option(&fresh, libc::IPPROTO_IP, IP_MINTTL)?;
+    stage.same("IP_MINTTL", &5, &ttl);
     let found = sys::socket_option(&fresh, libc::SOL_SOCKET, libc::SO_RCVBUF)?;
     stage.same("SO_RCVBUF", &room, &found);
     stage.same("address of a bound socket", &address, &sys::local_address(&bound)?);
@@ -65,6 +76,8 @@ pub(crate) fn inet(stage: &'static Stage) -> io::Result<()> {
     stage.same("address of connected UDP", &client_address, &client.local_addr()?);
     stage.same("whom it is connected to", &Some(server_address), &client.peer_addr().ok());
     stage.same("IP_TTL", &9, &client.ttl()?);
+    let original = sys::socket_option(&client, libc::IPPROTO_IP, IP_RECVORIGDSTADDR)?;
+    stage.same("IP_RECVORIGDSTADDR", &1, &original);
     server.set_read_timeout(Some(Duration::from_secs(5)))?;
     client.send(b"connected")?;
     let (bytes, from) = server.recv_from(&mut [0; 16])?;

@@ -8,7 +8,7 @@
 
 use super::socket::number;
 use crate::caller::Caller;
-use crate::{Result, SurveyedFd};
+use crate::{Error, Result, SurveyedFd};
 use std::os::fd::{AsFd, OwnedFd};
 use tub_model::SocketOption;
 use tub_sys::Errno;
@@ -21,6 +21,17 @@ const ROOM: usize = 32;
 const SO_BUF_LOCK: i32 = 72;
 const SO_PASSPIDFD: i32 = 76;
 const IP_MULTICAST_ALL: i32 = 49;
+const IP_UNICAST_IF: i32 = 50;
+const IP_RECVORIGDSTADDR: i32 = 20;
+const IP_MINTTL: i32 = 21;
+const IPV6_MULTICAST_ALL: i32 = 29;
+const IPV6_DONTFRAG: i32 = 62;
+const IPV6_RECVORIGDSTADDR: i32 = 74;
+const IPV6_UNICAST_IF: i32 = 76;
+const TCP_WINDOW_CLAMP: i32 = 10;
+const TCP_FASTOPEN_CONNECT: i32 = 30;
+const TCP_INQ: i32 = 36;
+const SO_MAX_PACING_RATE: i32 = 47;
 const IP_LOCAL_PORT_RANGE: i32 = 51;
 
 /// Options of every family.
@@ -49,6 +60,7 @@ const GENERAL: &[i32] = &[
     libc::SO_BUSY_POLL,
     libc::SO_ZEROCOPY,
     libc::SO_PEEK_OFF,
+    SO_MAX_PACING_RATE,
 ];
 
 /// Options of IPv4, which IPv6 sockets have, too.
@@ -67,6 +79,9 @@ const IP: &[i32] = &[
     libc::IP_MULTICAST_LOOP,
     libc::IP_BIND_ADDRESS_NO_PORT,
     IP_MULTICAST_ALL,
+    IP_UNICAST_IF,
+    IP_RECVORIGDSTADDR,
+    IP_MINTTL,
     IP_LOCAL_PORT_RANGE,
 ];
 
@@ -83,6 +98,10 @@ const IPV6: &[i32] = &[
     libc::IPV6_RECVHOPLIMIT,
     libc::IPV6_RECVTCLASS,
     libc::IPV6_TCLASS,
+    IPV6_MULTICAST_ALL,
+    IPV6_DONTFRAG,
+    IPV6_RECVORIGDSTADDR,
+    IPV6_UNICAST_IF,
 ];
 
 /// Options of TCP.
@@ -101,6 +120,9 @@ const TCP: &[i32] = &[
     libc::TCP_FASTOPEN,
     libc::TCP_NOTSENT_LOWAT,
     libc::TCP_SAVE_SYN,
+    TCP_WINDOW_CLAMP,
+    TCP_FASTOPEN_CONNECT,
+    TCP_INQ,
 ];
 
 /// Options of UDP: UDP_SEGMENT, UDP_GRO.
@@ -119,7 +141,11 @@ pub(super) fn differing(fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<Vec<
     let family = socket.word(sol, libc::SO_DOMAIN)?.unwrap_or(0);
     let kind = socket.word(sol, libc::SO_TYPE)?.unwrap_or(0);
     let protocol = socket.word(sol, libc::SO_PROTOCOL)?.unwrap_or(0);
-    let Ok(fresh) = tub_sys::socket(family, kind, protocol) else { return Ok(Vec::new()) };
+    // Without one nobody could tell what of its options is its own, and all of them would be lost.
+    let fresh = tub_sys::socket(family, kind, protocol).map_err(|source| {
+        let what = format!("a socket like descriptor {}, to compare its options with,", fd.number);
+        Error::Remote { what, pid: socket.caller.pid(), source }
+    })?;
     let mut asked: Vec<(i32, i32)> = GENERAL.iter().map(|&name| (sol, name)).collect();
     let mut ask = |level, names: &[i32]| asked.extend(names.iter().map(|&name| (level, name)));
     if family == libc::AF_INET || family == libc::AF_INET6 {
@@ -214,14 +240,17 @@ pub(super) fn read(
 }
 
 /// Whether a filter is attached: without room for it, the kernel answers how many instructions it
-/// has (KERNEL(since 3.8): net/core/filter.c, sk_get_filter).
+/// has, and EACCES of one that is a program of bpf(2) (KERNEL(since 3.8): net/core/filter.c, sk_get_filter).
 pub(super) fn has_filter(fd: &SurveyedFd, caller: &mut Caller<'_>) -> Result<bool> {
     let mut memory = [0u8; 8];
     let (level, name) = (libc::SOL_SOCKET as u64, libc::SO_GET_FILTER as u64);
     let result = caller.call_on(libc::SYS_getsockopt, &mut memory, |at| {
         [number(fd), level, name, at + 4, at, 0]
     })?;
-    Ok(result.is_ok() && word_of(&memory).is_some_and(|instructions| instructions > 0))
+    Ok(match result {
+        Ok(_) => word_of(&memory).is_some_and(|instructions| instructions > 0),
+        Err(errno) => errno == Errno::EACCES,
+    })
 }
 
 /// Whether a netlink socket is a member of groups that its address has no bit for: those are joined
