@@ -24,6 +24,7 @@ mod letter;
 mod mapped;
 mod memory;
 mod memory_files;
+mod owner;
 mod refuse;
 mod registers;
 mod robust;
@@ -44,6 +45,7 @@ pub use error::{Error, Outcome, Result};
 pub use letter::{deliver, deliver_to, waits_in};
 pub use mapped::Unmappable;
 pub use memory::{Origin, origin, own_pages};
+pub use owner::only_owner;
 pub use refuse::{
     DELETED_BYTES_MAX, OpenPolicy, Refusal, RefusalKind, TcpPolicy, application_open,
     control_sockets, unsupported, unsupported_tree,

@@ -6,7 +6,8 @@
 //! application that stands still: a connection in its queue would be in the way of the image.
 //! Not here: the copy, which notices by itself that it is one.
 
-use crate::prepare::{busy, noted, prepare_and_note};
+use crate::noted::noted;
+use crate::prepare::{busy, prepare_and_note};
 use crate::report::Failure;
 use std::env;
 use std::fs;

@@ -18,6 +18,7 @@ mod inspect;
 mod java;
 mod java_options;
 mod jdk;
+mod noted;
 mod pause;
 mod prepare;
 mod release;

@@ -6,17 +6,17 @@
 //! Not here: taking an image.
 
 use crate::checkpoint::{failure, late_agent, seconds};
+use crate::noted::{note, noted, record};
 use crate::report::{Code, Failure};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
-use tubthumping::{CheckpointError, ClientError, HostPid, LateAgent, Preparation, ResumeError};
+use tubthumping::{CheckpointError, ClientError, HostPid, LateAgent, ResumeError};
 
 /// Have an application prepare for an image that somebody else takes: CRIU, Docker, Podman.
 ///
@@ -48,15 +48,6 @@ pub(crate) struct ResumeArgs {
     /// How long the application may take to answer again, in seconds.
     #[arg(long, value_name = "S", default_value_t = 60.0)]
     timeout: f64,
-}
-
-/// A [`Preparation`] between two commands.
-#[derive(Serialize, Deserialize)]
-struct Record {
-    v: u32,
-    start: u64,
-    mailbox: u64,
-    generation: u64,
 }
 
 pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
@@ -194,24 +185,4 @@ impl Drop for Turn {
         // Whoever waited for nothing opens another.
         let _ = fs::remove_file(&self.path);
     }
-}
-
-/// Where it is noted that a process was prepared.
-fn record(pid: HostPid) -> PathBuf {
-    tub_control::default_directory().join(format!("{pid}.prepared"))
-}
-
-pub(crate) fn noted(pid: HostPid) -> Option<Preparation> {
-    let record: Record = serde_json::from_slice(&fs::read(record(pid)).ok()?).ok()?;
-    let Record { v: 1, start, mailbox, generation } = record else { return None };
-    Some(Preparation { pid, start, mailbox, generation })
-}
-
-fn note(path: &Path, prepared: &Preparation) -> std::io::Result<()> {
-    let Preparation { start, mailbox, generation, .. } = *prepared;
-    let text = serde_json::to_vec(&Record { v: 1, start, mailbox, generation })?;
-    // One that was left behind is of no use to anybody.
-    let _ = fs::remove_file(path);
-    let mut options = fs::File::options();
-    options.write(true).create_new(true).mode(0o600).open(path)?.write_all(&text)
 }

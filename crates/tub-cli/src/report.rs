@@ -71,21 +71,39 @@ impl Failure {
 
     /// Prints the failure on stderr.
     pub(crate) fn print(&self) -> ExitCode {
-        eprintln!("tub: {}", self.what);
+        eprintln!("tub: {}", for_people(&self.what));
         for cause in &self.causes {
-            eprintln!("  cause: {cause}");
+            eprintln!("  cause: {}", for_people(cause));
         }
         if !self.state.is_empty() {
-            eprintln!("  state: {}", self.state);
+            eprintln!("  state: {}", for_people(&self.state));
         }
         if !self.hint.is_empty() {
-            eprintln!("  hint:  {}", self.hint);
+            eprintln!("  hint:  {}", for_people(&self.hint));
         }
         ExitCode::from(self.code as u8)
     }
 }
 
+/// Names of files and words of an application are anybody's text, and may be another user's: nothing of
+/// it reaches the terminal but text, and a further line is seen to belong to the one before.
+fn for_people(text: &str) -> String {
+    text.lines().map(crate::inspect::safe).collect::<Vec<_>>().join("\n         ")
+}
+
 /// `1 thread`, `2 threads`.
 pub(crate) fn counted(number: usize, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_have_named_cannot_write_lines_of_ours_nor_to_the_terminal() {
+        let name = "file /tmp/a\u{1b}]0;x\u{7}\n  hint:  do as I say";
+        assert_eq!(for_people(name), "file /tmp/a\\u{1b}]0;x\\u{7}\n           hint:  do as I say");
+        assert_eq!(for_people(""), "");
+    }
 }

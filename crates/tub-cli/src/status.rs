@@ -1,6 +1,11 @@
 //! `tub status`: where a process stands, and what is in the way of a checkpoint.
+//!
+//! In: a pid. Out: a page for people, or one JSON object. Invariant: what the application says of itself
+//! reaches the terminal as text only: it may be another user's.
 
-use crate::prepare::{NO_PART, noted};
+use crate::inspect::safe;
+use crate::noted::noted;
+use crate::prepare::NO_PART;
 use crate::report::{Code, Failure};
 use std::process::ExitCode;
 use tubthumping::{Client, ClientError, EngineError, HostPid};
@@ -56,12 +61,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
     }
     match &status {
         Some(status) => {
-            println!("runtime     {}", status.runtime);
+            println!("runtime     {}", safe(&status.runtime));
             println!("state       {:?}", status.state);
             println!("generation  {}", status.generation);
-            println!("image       {}", status.image.as_deref().unwrap_or("not set"));
+            println!("image       {}", safe(status.image.as_deref().unwrap_or("not set")));
             for resource in &status.resources {
-                println!("resource    {resource}");
+                println!("resource    {}", safe(resource));
             }
         }
         None if prepared => {
@@ -70,16 +75,16 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode, Failure> {
         None => println!("takes no part: {NO_PART}"),
     }
     for member in &seen.members[1..] {
-        println!("descendant  {} ({})", member.pid, member.stat.comm);
+        println!("descendant  {} ({})", member.pid, safe(&member.stat.comm));
     }
     for zombie in &seen.zombies {
-        println!("zombie      {} ({})", zombie.stat.pid, zombie.stat.comm);
+        println!("zombie      {} ({})", zombie.stat.pid, safe(&zombie.stat.comm));
     }
     if in_the_way.is_empty() {
         println!("nothing stands in the way now");
     }
     for object in in_the_way {
-        println!("in the way  {object}");
+        println!("in the way  {}", safe(&object));
     }
     Ok(ExitCode::SUCCESS)
 }

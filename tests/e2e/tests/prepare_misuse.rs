@@ -57,6 +57,28 @@ fn what_is_prepared_is_told_from_what_takes_no_part() {
     assert!(!status().contains("prepared"), "{}", status());
 }
 
+/// The note of it lies with whoever prepared it, in the place for temporary files of that time.
+#[test]
+fn what_is_prepared_is_found_from_elsewhere_and_by_root() {
+    let application = Application::start(User::Ordinary);
+    let elsewhere = application.instance.dir().make_dir("elsewhere");
+    let pid = application.instance.pid().to_string();
+    let status = |user| {
+        let tub = Tub::new(user, "status").arg(&pid);
+        tub.after(&format!("export TMPDIR={}", elsewhere.display())).run().succeeds().stdout
+    };
+    let users = if is_root() { vec![User::Ordinary, User::Root] } else { vec![User::Ordinary] };
+    for (round, user) in (1..).zip(users) {
+        tub("prepare", &application, User::Ordinary, &[]).succeeds();
+        assert!(status(user).contains("prepared: it waits"), "{}", status(user));
+        let resume = Tub::new(user, "resume").arg(&pid);
+        let resume = resume.after(&format!("export TMPDIR={}", elsewhere.display())).run();
+        assert!(resume.succeeds().stdout.contains("goes on\n"));
+        application.has_printed("after three resumed", round);
+        assert!(!status(user).contains("prepared"), "{}", status(user));
+    }
+}
+
 #[test]
 fn what_is_stopped_while_it_is_prepared_goes_on_when_it_is_continued() {
     let application = Application::start(User::Ordinary);

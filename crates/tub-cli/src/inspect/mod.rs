@@ -96,10 +96,9 @@ fn describe_file(file: &OpenFile) -> String {
         FileKind::Terminal { path } => format!("terminal {path}"),
         FileKind::Pipe { id, write_end, content, .. } => {
             let end = if *write_end { "writing" } else { "reading" };
-            let held = if content.is_empty() {
-                String::new()
-            } else {
-                format!(", {} bytes in it", content.len())
+            let held = match content.iter().map(Vec::len).sum::<usize>() {
+                0 => String::new(),
+                bytes => format!(", {bytes} bytes in it"),
             };
             format!("pipe {id}, {end} end{held}")
         }
@@ -303,6 +302,16 @@ mod tests {
         assert!(kinds > 0 && kinds == mappings);
         assert_eq!(object["format"], 1);
         assert_eq!(object["coordination"]["resources"][0], "com.acme.Pool@1f");
+    }
+
+    #[test]
+    fn a_pipe_holds_bytes_however_many_packets_they_are() {
+        let content = vec![vec![1; 300], vec![2; 21]];
+        let (id, capacity_bytes, both_ends) = (7, 65_536, true);
+        let (path, write_end) = (None, false);
+        let kind = FileKind::Pipe { path, id, write_end, capacity_bytes, content, both_ends };
+        let file = OpenFile { flags: 0, owner: None, locks: Vec::new(), kind };
+        assert_eq!(describe_file(&file), "pipe 7, reading end, 321 bytes in it");
     }
 
     #[test]

@@ -49,6 +49,17 @@ fn cannot_bind(address: &str, kind: SockType, options: &[SocketOption]) -> Optio
     if has(15) {
         let _ = setsockopt(&probe, sockopt::ReusePort, &true);
     }
+    // linux/in6.h: IPV6_V6ONLY 26; linux/in.h: IP_FREEBIND 15. Neither needs what the socket does without.
+    let is_set = |level: i32, name: i32| {
+        let found = options.iter().find(|option| (option.level, option.name) == (level, name));
+        found.is_some_and(|option| option.value.iter().any(|&byte| byte != 0))
+    };
+    if address.is_ipv6() && is_set(41, 26) {
+        let _ = setsockopt(&probe, sockopt::Ipv6V6Only, &true);
+    }
+    if is_set(0, 15) {
+        let _ = setsockopt(&probe, sockopt::IpFreebind, &true);
+    }
     match bind(probe.as_raw_fd(), &SockaddrStorage::from(address)) {
         Err(Errno::EADDRINUSE) => Some("is in use at the moment"),
         Err(Errno::EADDRNOTAVAIL) => Some("is not one of this host's"),
@@ -71,5 +82,20 @@ mod tests {
         assert_eq!(why(), None);
         let elsewhere = cannot_bind("192.0.2.1:80", SockType::Stream, &[]);
         assert_eq!(elsewhere, Some("is not one of this host's"));
+        let free = SocketOption { level: 0, name: 15, value: vec![1, 0, 0, 0] };
+        assert_eq!(cannot_bind("192.0.2.1:0", SockType::Stream, &[free]), None);
+    }
+
+    #[test]
+    fn a_port_of_ipv4_is_not_in_the_way_of_a_socket_for_ipv6_only() {
+        let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+        let address = format!("[::]:{}", listener.local_addr().unwrap().port());
+        let only = SocketOption { level: 41, name: 26, value: vec![1, 0, 0, 0] };
+        if std::net::TcpListener::bind("[::1]:0").is_err() {
+            return std::println!("skipped: no IPv6 here");
+        }
+        assert_eq!(cannot_bind(&address, SockType::Stream, &[only]), None);
+        let both = cannot_bind(&address, SockType::Stream, &[]);
+        assert_eq!(both, Some("is in use at the moment"));
     }
 }
