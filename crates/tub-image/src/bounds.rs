@@ -22,6 +22,9 @@ pub(crate) fn check(checkpoint: &Checkpoint) -> Result<(), String> {
     for file in &checkpoint.memory_files {
         check_mode(&file.kind.describe(), file.mode)?;
     }
+    for zombie in &checkpoint.zombies {
+        check_end(zombie.status).map_err(|what| format!("zombie {}: {what}", zombie.pid))?;
+    }
     for task in &checkpoint.tasks {
         check_task(task).map_err(|what| format!("process {}: {what}", task.pid))?;
         for thread in &task.threads {
@@ -97,12 +100,8 @@ fn check_task(task: &Task) -> Result<(), String> {
     }
     task.pending_signals.iter().try_for_each(check_pending)?;
     for timer in &task.posix_timers {
-        let target = |thread: &Thread| thread.tid == timer.target;
         if timer.id < 0 || !(0..=SIGNAL_MAX).contains(&timer.signal) {
             return Err(format!("timer {} sends signal {}", timer.id, timer.signal));
-        }
-        if timer.notify & SIGEV_THREAD_ID != 0 && !task.threads.iter().any(target) {
-            return Err(format!("timer {} signals thread {}", timer.id, timer.target));
         }
         if let Some(Measured::Process(id)) = timer.measures()
             && id.0 != 0
@@ -134,9 +133,6 @@ fn is_performance_data(path: &str) -> bool {
 /// KERNEL: `asm-generic/signal.h`, _NSIG.
 const SIGNAL_MAX: i32 = 64;
 
-/// KERNEL: `asm-generic/siginfo.h`.
-const SIGEV_THREAD_ID: i32 = 4;
-
 fn is_signal(signal: i32) -> bool {
     (1..=SIGNAL_MAX).contains(&signal)
 }
@@ -144,6 +140,21 @@ fn is_signal(signal: i32) -> bool {
 fn check_pending(info: &SigInfo) -> Result<(), String> {
     let signal = i32::from_le_bytes([info.0[0], info.0[1], info.0[2], info.0[3]]);
     if is_signal(signal) { Ok(()) } else { Err(format!("signal {signal} is pending")) }
+}
+
+/// Signals that end nobody by default: those that are ignored, and those that stop or continue (signal(7)).
+const ENDS_NOBODY: [i32; 8] = [17, 18, 19, 20, 21, 22, 23, 28];
+
+/// A status as wait(2) tells it of somebody who has ended. A restore ends a process in the same way, and
+/// whoever were to end by a signal that stops would keep it waiting.
+fn check_end(status: i32) -> Result<(), String> {
+    const CORE_DUMPED: i32 = 0x80;
+    let exited = status & !0xff00 == 0;
+    let signal = status & !CORE_DUMPED;
+    if exited || is_signal(signal) && !ENDS_NOBODY.contains(&signal) {
+        return Ok(());
+    }
+    Err(format!("nobody ends with the status {status:x}"))
 }
 
 /// KERNEL: `linux/limits.h`.

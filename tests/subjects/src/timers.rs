@@ -131,6 +131,9 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     let ended = BusyThread::start()?;
     let of_ended = PosixTimer::new(thread_clock(ended.tid), measured, 109)?;
     of_ended.set(seconds(1), Duration::ZERO)?;
+    // And one that would signal it.
+    let to_ended = PosixTimer::for_thread(libc::CLOCK_MONOTONIC, measured, 110, ended.tid)?;
+    to_ended.set(seconds(1000), seconds(19))?;
     ended.end()?;
     sys::set_interval_timer(libc::ITIMER_REAL, seconds(3), Duration::from_millis(250))?;
     sys::set_interval_timer(libc::ITIMER_VIRTUAL, seconds(2000), seconds(9))?;
@@ -214,6 +217,7 @@ pub(crate) fn timers(stage: &'static Stage) -> io::Result<()> {
     far_away(stage, "timer of our own work", of_us.get()?, 1000, seconds(13));
     far_away(stage, "timer of all work", of_process.get()?, 1000, seconds(17));
     stage.same("timer of a thread that has ended", &seconds(0), &of_ended.get()?.0);
+    far_away(stage, "timer for a thread that has ended", to_ended.get()?, 1000, seconds(19));
     far_away(stage, "POSIX timer", far.get()?, 1000, seconds(7));
     far_away(stage, "timerfd", sys::timerfd_remaining(&fd_far)?, 1000, seconds(11));
     far_away(stage, "ITIMER_VIRTUAL", sys::interval_timer(libc::ITIMER_VIRTUAL)?, 2000, seconds(9));

@@ -55,6 +55,12 @@ const CASES: &[(&str, Change)] = &[
     }),
     ("inotify watch 2147483647", |c| watch(c, i32::MAX)),
     ("inotify watch 0", |c| watch(c, 0)),
+    ("with the status 13", |c| c.zombies[0].status = 0x13), // SIGSTOP
+    ("with the status 7f", |c| c.zombies[0].status = 0x7f),
+    ("with the status 92", |c| c.zombies[0].status = 0x92), // SIGCONT, with a core dump
+    ("with the status 109", |c| c.zombies[0].status = 0x109),
+    ("with the status ffff", |c| c.zombies[0].status = 0xffff),
+    ("with the status 80", |c| c.zombies[0].status = 0x80),
     // Numbers beyond any table.
     ("beyond any table", |c| c.tasks[0].fds[2].number = FdNumber(i32::MAX)),
     ("descriptor -1 follows -1", |c| c.tasks[0].fds[0].number = FdNumber(-1)),
@@ -70,7 +76,6 @@ const CASES: &[(&str, Change)] = &[
     ("signal -1 is pending", |c| c.tasks[0].threads[0].pending_signals[0] = SigInfo([255; 128])),
     ("timer 0 sends signal 99", |c| c.tasks[0].posix_timers[0].signal = 99),
     ("timer -1 sends", |c| c.tasks[0].posix_timers[0].id = -1),
-    ("signals thread 1", |c| c.tasks[0].posix_timers[0].target = NsPid(1)),
     ("interval timer 3", |c| c.tasks[0].interval_timers[0].which = 3),
     // Privileges: what the caller may become is decided by the plan; these would fool the kernel.
     ("id means none", |c| c.tasks[0].credentials.uids[1] = u32::MAX),
