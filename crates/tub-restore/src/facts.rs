@@ -6,6 +6,7 @@ use crate::launch::{Surroundings, blob};
 use crate::plan::{MemoryFacts, PlanFacts};
 use nix::sys::statvfs::{FsFlags, fstatvfs};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::getgroups;
 use std::fs::File;
 use std::time::Duration;
 use tub_model::{HostFacts, Limit};
@@ -29,6 +30,7 @@ pub fn plan_facts(
         boottime_ns: clock(ClockId::CLOCK_BOOTTIME),
         uid: surroundings.uid,
         gid: surroundings.gid,
+        groups: groups(),
         capabilities: surroundings.capabilities,
         limits: limits(),
         timer_ids: tub_sys::has_timer_restore_ids(),
@@ -51,6 +53,17 @@ fn nanoseconds(time: Duration) -> u64 {
 /// executable.
 fn has_checkpoint_restore(surroundings: &Surroundings) -> bool {
     surroundings.capabilities[0] & (1 << 21 | 1 << 40) != 0
+}
+
+/// user_namespaces(7): where `/proc/PID/setgroups` says so, nobody changes groups.
+fn groups() -> Option<Vec<u32>> {
+    if std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|may| may.trim() == "deny") {
+        return None;
+    }
+    let mut groups: Vec<u32> =
+        getgroups().ok()?.into_iter().map(nix::unistd::Gid::as_raw).collect();
+    groups.sort_unstable();
+    Some(groups)
 }
 
 /// All limits of ourselves, by `RLIMIT_*` number.

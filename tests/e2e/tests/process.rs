@@ -1,7 +1,13 @@
 //! The process as such: ids, names, limits, what /proc says of it, and many threads.
 
 use crate::round_trip::{gets_up_well, restored, round_trips};
-use tub_testkit::{Flavour, Pids, Restore, Subject, every};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tub_testkit::{
+    Flavour, Instance, Memory, Pids, Process, Restore, Scratch, Subject, User, as_user, every,
+    is_root, skipped, wait_for,
+};
 
 #[test]
 fn directory_masks_limits_names_and_rights_survive() {
@@ -118,4 +124,49 @@ fn a_busy_program_loses_no_step() {
         copy.go(&flavour.promises());
         copy.verdict();
     });
+}
+
+/// Lines of `/proc/PID/status` that say who a process is and what it may do.
+fn rights(process: Process) -> Vec<String> {
+    let status = std::fs::read_to_string(process.proc("status")).unwrap();
+    let wanted = ["Uid:", "Gid:", "Groups:", "CapPrm:", "CapEff:"];
+    let lines = status.lines().filter(|line| wanted.iter().any(|start| line.starts_with(start)));
+    lines.map(|line| line.trim().to_owned()).collect()
+}
+
+/// A `sleep` that root has started with `words` of setpriv(1), and root's copies of it.
+fn keeps_its_rights(words: &[&str]) {
+    if !is_root() {
+        return skipped("only root gives rights to others");
+    }
+    let ways = [Pids::Keep, Pids::New];
+    every(&ways.map(|pids| Flavour { user: User::Root, pids, memory: Memory::Eager }), |flavour| {
+        let dir = Arc::new(Scratch::new(flavour.user));
+        let mut command = as_user(flavour.user, Path::new("/usr/bin/setpriv"));
+        command.args(words).args(["/bin/sleep", "1000"]).current_dir("/");
+        let mut original = Instance::start("sleep", &dir, command, |_| Some(()));
+        let sleeps = || {
+            let comm = std::fs::read_to_string(original.process().proc("comm")).unwrap_or_default();
+            (comm == "sleep\n").then_some(())
+        };
+        wait_for(Duration::from_secs(20), sleeps).unwrap();
+        let before = rights(original.process());
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        let copy = Restore::of(&original, &image, flavour).start();
+        assert_eq!(rights(copy.process()), before, "{}", copy.tell());
+    });
+}
+
+/// As `AmbientCapabilities=` of systemd(1) gives it to a service of a user of its own.
+#[test]
+fn a_user_with_a_capability_keeps_it() {
+    let one = "+net_bind_service";
+    let user = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+    keeps_its_rights(&[&user[..], &["--inh-caps", one, "--ambient-caps", one]].concat());
+}
+
+#[test]
+fn root_with_other_groups_than_roots_keeps_them() {
+    keeps_its_rights(&["--groups", "65533,4321"]);
 }

@@ -205,6 +205,7 @@ fn be_planned(image: &Image) {
         boottime_ns: u64::MAX,
         uid: 0,
         gid: 0,
+        groups: Some(vec![0, 27]),
         capabilities: [u64::MAX; 3],
         limits: (0..16)
             .map(|resource| tub_model::Limit { resource, soft: 1024, hard: 4096 })

@@ -79,6 +79,14 @@ pub enum PlanError {
         /// Its name.
         function: String,
     },
+    /// A limit of open files that leaves no room for what the image has open and maps.
+    #[error("{needed} open files are needed, and the limit is {limit} here (`ulimit -n`)")]
+    Descriptors {
+        /// How many.
+        needed: u64,
+        /// The hard limit.
+        limit: u64,
+    },
     /// A socket that a parked instance would take from those who answer.
     #[error(
         "descriptor {number} takes connections or messages at {address}: on standby nobody would answer there"

@@ -496,14 +496,17 @@ pub(super) fn epoll<'a>(
 ) -> Vec<FileStep> {
     // linux/eventpoll.h: everything but EPOLLEXCLUSIVE, EPOLLWAKEUP, EPOLLONESHOT, EPOLLET.
     const EVENTS: u32 = (1 << 28) - 1;
+    const EPOLLONESHOT: u32 = 1 << 30;
     let add = |target: &EpollTarget| {
         let at = numbers.get(&target.file)?;
         let own = at.iter().find(|(number, _)| *number == target.fd.0);
         let via = own.or(at.first())?.0;
         Some(FileStep::EpollAdd { epoll, via, target: *target })
     };
-    let (disabled, enabled): (Vec<_>, Vec<_>) =
-        targets.partition(|target| target.events & EVENTS == 0);
+    // Whatever else has no events would be ready again and again while it is drained.
+    let is_disabled =
+        |target: &&EpollTarget| target.events & (EVENTS | EPOLLONESHOT) == EPOLLONESHOT;
+    let (disabled, enabled): (Vec<_>, Vec<_>) = targets.partition(is_disabled);
     let mut steps: Vec<FileStep> = disabled.into_iter().filter_map(add).collect();
     if !steps.is_empty() {
         steps.push(FileStep::EpollDrain { epoll });

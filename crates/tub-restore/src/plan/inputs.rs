@@ -81,6 +81,8 @@ pub struct PlanFacts {
     pub uid: u32,
     /// Effective group id of the caller.
     pub gid: u32,
+    /// Supplementary groups of the caller, ascending; `None` where nobody may change them.
+    pub groups: Option<Vec<u32>>,
     /// Capabilities of the caller, before any user namespace.
     pub capabilities: [u64; 3],
     /// Limits of the caller.

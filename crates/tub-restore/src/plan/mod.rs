@@ -281,6 +281,7 @@ pub fn plan(
     });
     let enters_time = standby.is_some_and(|awakening| awakening.clocks);
     let spare = spare_fds(checkpoint, mapped_files.len(), seals_together, enters_time);
+    let files_limit = raised_files_limit(spare, facts)?;
     // Room for as many stubs as any task needs.
     let waits = checkpoint
         .tasks
@@ -297,7 +298,10 @@ pub fn plan(
     };
     let mut files = files::plan(checkpoint, &file_wishes);
     let mut tasks = Vec::with_capacity(checkpoint.tasks.len());
-    for (index, space) in spaces.into_iter().enumerate() {
+    for (index, mut space) in spaces.into_iter().enumerate() {
+        // What the launcher has raised for itself is what it was before, unless the image has its own.
+        let has_own = space.limits.iter().any(|limit| limit.resource == LIMIT_NOFILE);
+        space.limits.extend(files_limit.filter(|_| !has_own));
         let file_steps = std::mem::take(&mut files.tasks[index]);
         let has_ended_children = births.iter().any(|birth| birth.ends_as_child_of(index));
         let before = Before {
@@ -492,6 +496,29 @@ fn spare_fds(checkpoint: &Checkpoint, files: usize, meeting: bool, clocks: bool)
         clocks: clocks.then_some(above + 3 + files + parked),
         last: above + 2 + files + parked + if meeting || clocks { 2 } else { 0 },
     }
+}
+
+/// linux/resource.h: RLIMIT_NOFILE.
+const LIMIT_NOFILE: u32 = 7;
+
+/// Numbers above the spare ones that the launcher needs for moments, at least; and those that it had better have.
+const NUMBERS_ABOVE_MIN: u64 = 5;
+pub(crate) const NUMBERS_ABOVE: u64 = 16;
+
+/// The limit of open files as it is here, where the launcher needs more.
+fn raised_files_limit(spare: SpareFds, facts: &PlanFacts) -> Result<Option<Limit>, PlanError> {
+    // linux/capability.h: CAP_SYS_RESOURCE.
+    const SYS_RESOURCE: u64 = 1 << 24;
+    let Some(here) = facts.limits.iter().find(|limit| limit.resource == LIMIT_NOFILE) else {
+        return Ok(None);
+    };
+    let last = u64::try_from(spare.last).unwrap_or(0);
+    let may_raise = !facts.user_namespace && facts.capabilities[0] & SYS_RESOURCE != 0;
+    let needed = last + NUMBERS_ABOVE_MIN;
+    if here.hard < needed && !may_raise {
+        return Err(PlanError::Descriptors { needed, limit: here.hard });
+    }
+    Ok((here.soft < last + NUMBERS_ABOVE).then_some(*here))
 }
 
 fn clocks(

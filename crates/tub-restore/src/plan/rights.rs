@@ -18,7 +18,12 @@ pub(super) fn credentials(
     // linux/capability.h: CAP_SETGID 6, CAP_SETUID 7.
     const SET_IDS: u64 = 1 << 6 | 1 << 7;
     let may_change = !facts.user_namespace && facts.capabilities[0] & SET_IDS == SET_IDS;
-    let identity = if same {
+    let other_groups = || {
+        let mut groups = image.groups.clone();
+        groups.sort_unstable();
+        facts.groups.as_ref().is_some_and(|here| *here != groups)
+    };
+    let identity = if same && !(may_change && other_groups()) {
         None
     } else if may_change {
         Some(image.clone())

@@ -230,21 +230,30 @@ fn scheduling(ops: &mut Vec<PlanOp>, thread: &Thread) {
 }
 
 fn take_on_credentials(ops: &mut Vec<PlanOp>, task: &Task, change: &CredentialChange) {
-    if let Some(identity) = &change.identity {
-        let [r, e, s, _] = identity.gids;
-        ops.push(PlanOp::SetGroups(identity.groups.clone()));
-        ops.push(PlanOp::SetGids([r, e, s]));
-        let [r, e, s, _] = identity.uids;
-        ops.push(PlanOp::SetUids([r, e, s]));
-    }
-    // linux/securebits.h. Only the first of them can be had without CAP_SETPCAP.
+    // linux/securebits.h. Only this one of them can be had without CAP_SETPCAP, which is gone when ids are
+    // set.
     const SECBIT_KEEP_CAPS: u32 = 1 << 4;
     let bits = task.controls.secure_bits;
     if bits & !SECBIT_KEEP_CAPS != 0 {
         ops.push(prctl("secure-bits", PR_SET_SECUREBITS, u64::from(bits), true));
     }
-    if bits & SECBIT_KEEP_CAPS != 0 {
-        ops.push(prctl("keep-caps", PR_SET_KEEPCAPS, 1, true));
+    let keeps = bits & SECBIT_KEEP_CAPS != 0;
+    let mut kept = false;
+    if let Some(identity) = &change.identity {
+        let [r, e, s, _] = identity.gids;
+        ops.push(PlanOp::SetGroups(identity.groups.clone()));
+        ops.push(PlanOp::SetGids([r, e, s]));
+        let [r, e, s, _] = identity.uids;
+        // KERNEL: whoever has no id of user 0 any more has no permitted capability either, unless he
+        // has asked to keep them (capabilities(7)). Those in effect are gone in any case.
+        kept = change.capabilities[1] != 0;
+        if kept {
+            ops.push(prctl("keep-caps", PR_SET_KEEPCAPS, 1, true));
+        }
+        ops.push(PlanOp::SetUids([r, e, s]));
+    }
+    if kept != keeps {
+        ops.push(prctl("keep-caps", PR_SET_KEEPCAPS, u64::from(keeps), true));
     }
     ops.push(PlanOp::SetCapabilities(change.capabilities));
 }
@@ -256,7 +265,7 @@ fn make_timers(ops: &mut Vec<PlanOp>, task: &Task, timer_ids: bool) {
         // It measured a thread that has ended since: it never fires.
         (_, Some(Measured::Thread(tid))) if !alive(tid) => {
             let (clock, notify) = (libc::CLOCK_MONOTONIC, SIGEV_NONE);
-            PosixTimer { clock, notify, value_ns: 0, interval_ns: 0, ..*timer }
+            PosixTimer { clock, notify, ..*timer }
         }
         // It was to signal a thread that has ended since: it signals nobody.
         (SIGEV_THREAD_ID, _) if !alive(timer.target) => PosixTimer { notify: SIGEV_NONE, ..*timer },

@@ -205,6 +205,7 @@ pub(crate) fn facts() -> PlanFacts {
         boottime_ns: u64::MAX,
         uid: 1000,
         gid: 1000,
+        groups: Some(Vec::new()),
         capabilities: [0; 3],
         limits: vec![Limit { resource: 7, soft: 1024, hard: 2048 }],
         timer_ids: true,

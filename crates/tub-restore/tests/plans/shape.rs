@@ -2,7 +2,7 @@
 
 use crate::sample::{checkpoint, facts, planned, runs, thread};
 use tub_image::PageRun;
-use tub_model::{Checkpoint, Fd, Task, Zombie};
+use tub_model::{Checkpoint, Fd, FileKind, Task, Zombie};
 use tub_restore::plan::{
     Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, Stdio, lower, plan,
 };
@@ -135,5 +135,22 @@ fn nothing_that_may_fail_comes_after_the_point_of_no_return() {
                 | PlanOp::Resume { .. }
         );
         assert!(harmless, "{op}");
+    }
+}
+
+/// What has no events and has not fired would be ready again and again, for ever.
+#[test]
+fn an_epoll_set_is_only_drained_of_what_disables_itself() {
+    const ONE_SHOT: u32 = 1 << 30;
+    for (events, drained) in [(0, false), (1 << 31, false), (ONE_SHOT, true), (ONE_SHOT | 1, false)]
+    {
+        let mut image = checkpoint();
+        let targets = image.files.iter_mut().find_map(|file| match &mut file.kind {
+            FileKind::Epoll { targets } => Some(targets),
+            _ => None,
+        });
+        targets.unwrap()[0].events = events;
+        let plan = plan(&image, &runs(), &facts(), PlanWishes::default()).unwrap();
+        assert_eq!(plan.to_string().contains("EpollDrain"), drained, "{events:x}");
     }
 }
