@@ -255,6 +255,24 @@ pub fn await_end(pid: i32, leave: bool) -> Result<(), Errno> {
     check(i64::from(unsafe { libc::waitid(libc::P_PID, id, info.as_mut_ptr(), flags) })).map(drop)
 }
 
+/// `waitid(P_ALL, &info, WEXITED | WNOHANG | WNOWAIT)`: the id of a child that has ended, which is left as
+/// it is; `None` where none has.
+///
+/// # Errors
+///
+/// ECHILD where there is no child at all.
+pub fn ended_child() -> Result<Option<i32>, Errno> {
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    // SAFETY: the kernel writes `info`, or leaves it as it is.
+    check(i64::from(unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) }))?;
+    // SAFETY: zeros are a value of this struct of numbers, and so is what the kernel writes.
+    let info = unsafe { info.assume_init() };
+    // SAFETY: of a child's change, and of zeros, the field is there.
+    let pid = unsafe { info.si_pid() };
+    Ok((pid != 0).then_some(pid))
+}
+
 fn byte(number: i32) -> u8 {
     number.to_le_bytes()[0]
 }
@@ -392,15 +410,19 @@ pub fn set_own_name(name: &str) -> Result<(), Errno> {
     check(unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) }.into()).map(drop)
 }
 
-/// `sigaction(signal, SIG_DFL)`.
+/// `rt_sigaction(signal, SIG_DFL)`, without any flag. What is pending and ignored by default is forgotten.
 ///
 /// # Errors
 ///
 /// EINVAL for SIGKILL and SIGSTOP, whose action is always the default.
 pub fn reset_signal_action(signal: i32) -> Result<(), Errno> {
-    // SAFETY: the default action calls no code of ours.
-    let before = unsafe { libc::signal(signal, libc::SIG_DFL) };
-    if before == libc::SIG_ERR { Err(Errno::last()) } else { Ok(()) }
+    // The kernel's struct sigaction: handler, flags, restorer, mask.
+    let default = [0_u64; 4];
+    let null = std::ptr::null_mut::<u64>();
+    // SAFETY: the kernel reads the 32 bytes of `default`, and the default action calls no code of ours.
+    let result =
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &raw const default, null, 8) };
+    check(result).map(drop)
 }
 
 /// `rt_sigprocmask(SIG_UNBLOCK, {signal})` of the calling thread, real-time signals included.

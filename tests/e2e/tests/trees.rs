@@ -2,12 +2,13 @@
 
 use crate::http::{first_answer, free_port, get};
 use crate::round_trip::round_trips;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tub_image::Image;
 use tub_testkit::{
     Flavour, Instance, Memory, Pids, Process, Restore, Scratch, Subject, Tub, User, as_user, every,
@@ -234,4 +235,69 @@ fn children(of: Process) -> Vec<Process> {
     let path = format!("/proc/{0}/task/{0}/children", of.pid());
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().filter_map(|pid| Process::find(pid.parse().ok()?)).collect()
+}
+
+/// Kills the `nth` process that `first`, which stands still, and its descendants make, before it has done
+/// anything; all others go on, until `first` has ended or it is late.
+fn kill_newborn(first: Pid, nth: usize) {
+    use nix::sys::ptrace::{self, Options};
+    use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+    let forks = Options::PTRACE_O_TRACEFORK | Options::PTRACE_O_TRACECLONE;
+    ptrace::seize(first, forks | Options::PTRACE_O_TRACEVFORK).unwrap();
+    kill(first, Signal::SIGCONT).unwrap();
+    let now = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL;
+    let mut family = vec![first];
+    let ended = || {
+        let left = now | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
+        // Of whom we trace, stops are told, too.
+        let status = waitid(Id::Pid(first), left);
+        matches!(status, Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)))
+    };
+    let deadline = Instant::now() + PATIENCE / 3;
+    while !ended() && Instant::now() < deadline {
+        for at in 0..family.len() {
+            let pid = family[at];
+            // Who else has ended is the parent's to wait for when we have done so; `first` is our own child.
+            let wanted = if pid == first { now } else { now | WaitPidFlag::WEXITED };
+            let Ok(WaitStatus::PtraceEvent(_, signal, event)) =
+                waitid(Id::Pid(pid), wanted | WaitPidFlag::WSTOPPED)
+            else {
+                continue;
+            };
+            if [1, 2, 3].contains(&event) {
+                let born = ptrace::getevent(pid).unwrap();
+                family.push(Pid::from_raw(i32::try_from(born).unwrap()));
+                if family.len() == nth + 1 {
+                    kill(family[nth], Signal::SIGKILL).unwrap();
+                }
+            }
+            // A stop of its own, and that of a newborn, is no signal.
+            let passed = Some(signal).filter(|_| event == 0).filter(|s| *s != Signal::SIGSTOP);
+            let _ = ptrace::cont(pid, passed);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Whoever waits for it has not heard of it yet.
+#[test]
+fn a_process_that_is_killed_before_it_says_a_word_is_not_waited_for() {
+    let mut original = Subject::new("tree", User::Ordinary).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    // `tub`, the main process and, with ids that are kept, an init between the two come before.
+    for (pids, nth) in [(Pids::New, 2), (Pids::Keep, 3)] {
+        let flavour = Flavour { pids, ..Flavour::USUAL };
+        let restore = Restore::of(&original, &image, flavour).after("kill -STOP $$").tub();
+        let started = restore.start(original.dir().path());
+        let first = Process::find(started.pid()).unwrap();
+        let stands = || {
+            let stat = fs::read_to_string(first.proc("stat")).ok()?;
+            stat.rsplit(") ").next()?.starts_with('T').then_some(())
+        };
+        wait_for(PATIENCE, stands).unwrap();
+        kill_newborn(Pid::from_raw(started.pid()), nth);
+        let words = ["of the image could not be made", "was killed before it was parked"];
+        started.finish().fails_with(tub_testkit::code::FAILED, &words);
+    }
 }

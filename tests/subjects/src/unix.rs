@@ -67,6 +67,10 @@ pub(crate) fn unix(stage: &'static Stage) -> io::Result<()> {
     let (mut hidden_accepted, _) = hidden.accept()?;
     hidden_accepted.write_all(b"reply")?;
 
+    // A name that starts in the working directory.
+    std::env::set_current_dir(stage.path(""))?;
+    let near = UnixListener::bind("near.sock")?;
+
     // A datagram socket with a name, one that is connected to it, and one that is not.
     let inbox = UnixDatagram::bind(stage.path("inbox.sock"))?;
     let sender = UnixDatagram::unbound()?;
@@ -135,6 +139,10 @@ pub(crate) fn unix(stage: &'static Stage) -> io::Result<()> {
     stage.same("the abstract name", &Some(name.clone().into_bytes()), &hidden_name);
     let again = UnixStream::connect_addr(&abstract_name)?;
     stage.holds("the hidden listener listens", hidden.accept().is_ok());
+    drop(again);
+
+    let again = UnixStream::connect(stage.path("near.sock"))?;
+    stage.holds("the listener near by listens", near.accept().is_ok());
     drop(again);
 
     inbox.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -4,7 +4,7 @@
 //! an init of ours above it. Invariant: until [`Housed::running`], dropping it ends them all.
 //! Not here: how they are brought back.
 
-use super::{Child, LaunchError, Running, init};
+use super::{Child, LaunchError, Running, init, keep_children};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{ForkResult, Pid, fork, pipe, write};
@@ -38,6 +38,7 @@ pub fn house(
     unshare(CloneFlags::CLONE_NEWPID).map_err(|source| LaunchError::NoPidNamespace { source })?;
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(system("signal mask"))?;
+    keep_children();
     let (verdict, teller) = close_on_exec(pipe().map_err(system("pipe"))?)?;
     let (report, reporter) = close_on_exec(pipe().map_err(system("pipe"))?)?;
     // SAFETY: the caller is single-threaded, so the child may use all of std.

@@ -28,7 +28,7 @@ mod surroundings;
 pub use error::LaunchError;
 pub use house::{Housed, house};
 pub use other::Other;
-pub use running::{Outcome, Running};
+pub use running::{Outcome, Running, keep_children, reap_orphans};
 pub use standby::{Waiting, park};
 pub use surroundings::Surroundings;
 
@@ -103,6 +103,7 @@ pub fn launch(plan: &RestorePlan, pages: &File) -> Result<Parked, LaunchError> {
     let system = |what| move |source| LaunchError::System { what, source };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(system("signal mask"))?;
+    keep_children();
     let (ours, theirs) =
         socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
             .map_err(system("socket pair"))?;
@@ -165,7 +166,7 @@ impl Parked {
     /// Sees it on its way; or what it has said instead, which is nothing where it was killed.
     fn settle(mut self) -> Result<Running, Vec<u8>> {
         // The main thread of each closes its end right before it lets all others go.
-        let mut said = vec![0; 4096];
+        let mut said = vec![0; parked::WORD_BYTES_MAX];
         loop {
             match nix::unistd::read(&self.handshake, &mut said) {
                 Ok(0) => break,

@@ -15,6 +15,9 @@ use tub_restorer_abi as abi;
 use tub_sys::Errno;
 use tub_units::HostPid;
 
+/// Longer than anything that a process says: two paths, of which each byte is an escape of JSON.
+pub(super) const WORD_BYTES_MAX: usize = 2 * 6 * 4096;
+
 /// A process of a tree.
 #[derive(Debug)]
 pub(super) struct Member {
@@ -76,11 +79,22 @@ pub(super) fn await_all(
             Ok(()) => parked += 1,
             Err(failure) => return Err(of_member(plan, birth, failure)),
         }
+        // Whoever is parked has met all others, who had said by then that they were there, or had ended.
+        if let Some(missing) = unborn(plan, family) {
+            return Err(of_member(plan, missing, died()));
+        }
         if birth == 0 {
             main = Some(sender);
         }
     }
     main.ok_or_else(died)
+}
+
+/// A task of a tree that has never said that it is there.
+fn unborn(plan: &RestorePlan, family: &[Member]) -> Option<usize> {
+    let tree = plan.births.len() > 1;
+    let is_there = |task: &usize| family.iter().any(|member| member.is_of(*task));
+    (0..plan.tasks.len()).find(|task| tree && !is_there(task))
 }
 
 /// Names the process, where it is not the main one.
@@ -130,7 +144,7 @@ fn watch<'a>(
 }
 
 fn receive(handshake: &OwnedFd) -> Result<Said, LaunchError> {
-    let mut buffer = vec![0u8; 4096];
+    let mut buffer = vec![0u8; WORD_BYTES_MAX];
     let mut control = nix::cmsg_space!(libc::ucred);
     loop {
         let mut io = [IoSliceMut::new(&mut buffer)];
@@ -180,5 +194,27 @@ pub(super) fn report(
             })
         }
         _ => Err(died),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt::PassCred,
+    };
+
+    #[test]
+    fn what_fails_at_the_longest_of_paths_is_told_in_full() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+                .unwrap();
+        setsockopt(&ours, PassCred, &true).unwrap();
+        let path = format!("/{}", "\u{1}".repeat(4094));
+        let failure = LaunchError::FileChanged { path, problem: "is gone".to_owned() };
+        nix::unistd::write(&theirs, &failure.to_message()).unwrap();
+        let said = receive(&ours).unwrap();
+        let understood = LaunchError::from_message(&said.bytes).unwrap();
+        assert_eq!(understood.to_string(), failure.to_string());
     }
 }

@@ -13,6 +13,9 @@ use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use tub_units::AddrRange;
 
+/// asm-generic/signal.h, _NSIG.
+const SIGNAL_MAX: i32 = 64;
+
 /// Becomes the main process of the plan, and makes all others. `own_mounts` says whether what is
 /// mounted here is seen by nobody else.
 pub(super) fn run(
@@ -22,6 +25,12 @@ pub(super) fn run(
     handshake: OwnedFd,
     own_mounts: bool,
 ) -> ! {
+    // The plan sets actions that are not the default, and ours are not: Rust's runtime ignores SIGPIPE and
+    // catches SIGSEGV, and a shell may have us ignore others (`nohup`, `&`).
+    for signal in 1..=SIGNAL_MAX {
+        // SIGKILL and SIGSTOP have no action.
+        let _ = tub_sys::reset_signal_action(signal);
+    }
     if let Err(failure) = descriptors::claim(plan, pages, &handshake) {
         let _ = write(&handshake, &failure.to_message());
         std::process::exit(1)
@@ -32,6 +41,8 @@ pub(super) fn run(
 /// Makes everything that tasks share, and the tasks. Gives their ids, if there is more than one.
 fn make(plan: &RestorePlan, lowered: &[Lowered], own_mounts: bool) -> Result<Pids, LaunchError> {
     umask(Mode::from_bits_truncate(plan.tasks[0].umask));
+    // Unix sockets may have been bound to names that start there.
+    enter_directory(&plan.tasks[0])?;
     descriptors::open_all(plan, own_mounts)?;
     if plan.births.len() > 1 {
         return family::make(plan, lowered);
@@ -57,16 +68,20 @@ pub(super) fn finish(
     std::process::exit(1)
 }
 
+fn enter_directory(task: &TaskPlan) -> Result<(), LaunchError> {
+    chdir(task.cwd.as_str()).map_err(|source| {
+        let object = format!("working directory {}", task.cwd);
+        LaunchError::Descriptor { object, source }
+    })
+}
+
 fn prepare(
     plan: &RestorePlan,
     task: &TaskPlan,
     lowered: &Lowered,
     pids: Pids,
 ) -> Result<Infallible, LaunchError> {
-    chdir(task.cwd.as_str()).map_err(|source| {
-        let object = format!("working directory {}", task.cwd);
-        LaunchError::Descriptor { object, source }
-    })?;
+    enter_directory(task)?;
     umask(Mode::from_bits_truncate(task.umask));
     // A lower value than ours needs a privilege; without it ours stays.
     let _ = std::fs::write("/proc/self/oom_score_adj", task.oom_score_adj.to_string());

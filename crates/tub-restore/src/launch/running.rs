@@ -172,6 +172,23 @@ impl Running {
     }
 }
 
+/// Has the kernel keep what becomes of our children until we ask: where a parent of ours ignores SIGCHLD, we
+/// do, too, and children leave nothing behind (wait(2)).
+pub fn keep_children() {
+    // It has an action, so that this cannot fail.
+    let _ = tub_sys::reset_signal_action(libc::SIGCHLD);
+}
+
+/// As the first program of a container, we are who gets the orphans of all others there, with what is left
+/// of them when they end. It is taken away, but for that of our `own` children.
+pub fn reap_orphans(is_own: impl Fn(HostPid) -> bool) {
+    while getpid().as_raw() == 1
+        && let Ok(Some(pid)) = tub_sys::ended_child()
+        && !is_own(HostPid(pid))
+        && tub_sys::wait_for_child(pid, libc::WNOHANG).is_ok()
+    {}
+}
+
 /// What became of our child, if anything did.
 ///
 /// As the first program of a container, we are who gets the orphans of all others there: they are
