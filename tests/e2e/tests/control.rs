@@ -7,7 +7,7 @@ use tub_testkit::{Flavour, Subject, User, alone, every};
 const TIMED: [&str; 3] = ["futexes", "timers", "waits"];
 
 /// All others that end by *go* alone (`exit` ends with a code of its own).
-const UNTIMED: [&str; 33] = [
+const UNTIMED: [&str; 34] = [
     "allocator",
     "attributes",
     "commons",
@@ -26,6 +26,7 @@ const UNTIMED: [&str; 33] = [
     "memory-tls",
     "owners",
     "paths",
+    "pidfd-of-nobody",
     "pidfds",
     "pipe-eof",
     "pipes",

@@ -65,6 +65,11 @@ fn handles_of_processes_name_who_they_named() {
 }
 
 #[test]
+fn nobody_is_told_of_the_end_of_who_is_nobody() {
+    round_trips("pidfd-of-nobody", &Flavour::LAZY);
+}
+
+#[test]
 fn epoll_entries_outlive_their_numbers() {
     round_trips("epoll-odd", &Flavour::LAZY);
 }
@@ -162,6 +167,27 @@ fn a_fifo_in_the_place_of_a_file_is_named_and_not_waited_for() {
     let copy = Restore::of(&original, &image, flavour).start();
     copy.go(&flavour.promises());
     copy.verdict();
+}
+
+/// What lies at the place of a FIFO by now is neither taken for it nor written to.
+#[test]
+fn a_file_in_the_place_of_a_fifo_is_named_and_left_alone() {
+    let flavour = Flavour::USUAL;
+    let mut original = Subject::new("paths", flavour.user).start();
+    let image = original.dir().join("image");
+    original.checkpoint_and_end(&image);
+    for name in ["quiet", "fifo"] {
+        let path = original.dir().join("state").join(name);
+        let aside = path.with_extension("aside");
+        std::fs::rename(&path, &aside).unwrap();
+        std::fs::write(&path, "precious").unwrap();
+        original.dir().give(&path);
+        let path_shown = path.display().to_string();
+        let restore = Restore::of(&original, &image, flavour).tub();
+        restore.run().fails_with(code::BAD_IMAGE, &[&path_shown, "is of another type now"]);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "precious");
+        std::fs::rename(&aside, &path).unwrap();
+    }
 }
 
 /// Whether anybody listens behind a socket's file is found out by knocking.

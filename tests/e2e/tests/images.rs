@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use tub_image::{Image, ImageWriter, Replace, Zeros};
-use tub_model::Checkpoint;
+use tub_model::{Checkpoint, FileKind};
 use tub_testkit::{Finished, Flavour, Instance, Pids, Restore, Scratch, Subject, Tub, User, code};
 use tub_units::RemoteAddr;
 
@@ -316,4 +316,21 @@ fn an_instance_holds_no_descriptor_of_the_restoring_process() {
         assert_eq!(leaked, None, "{visible:?}");
     }
     drop(careless);
+}
+
+/// A path in `/proc` is one of the kernel's files only where it follows none of the links there; and whatever it
+/// leads to is not waited for.
+#[test]
+fn a_file_of_the_kernels_that_leads_to_a_fifo_is_not_waited_for() {
+    let made = Made::of(Subject::new("paths", User::Ordinary).start());
+    let fifo = made.original.dir().join("state/quiet");
+    let leads = format!("/proc/self/root{}", fifo.display());
+    let image = made.changed("leads-astray", |checkpoint| {
+        let status = checkpoint.files.iter_mut().find_map(|file| match &mut file.kind {
+            FileKind::Kernel { path, .. } if path == "/proc/self/status" => Some(path),
+            _ => None,
+        });
+        *status.unwrap() = leads.clone();
+    });
+    restore(&image).fails_with(code::HOST_LACKS, &[&leads, "ELOOP"]);
 }

@@ -202,6 +202,24 @@ pub(crate) fn pidfds(stage: &'static Stage) -> io::Result<()> {
     Ok(())
 }
 
+/// `pidfd-of-nobody`: a handle of a child that has ended and was waited for, and nothing else that would
+/// have children tell of their end.
+pub(crate) fn pidfd_of_nobody(stage: &'static Stage) -> io::Result<()> {
+    sys::block(&[libc::SIGCHLD]);
+    let Some(gone) = sys::fork()? else { sys::exit(0) };
+    let of_nobody = sys::pidfd(gone)?;
+    sys::wait(gone, 0)?;
+    while sys::take(&[libc::SIGCHLD], Duration::ZERO)?.is_some() {}
+
+    stage.across()?;
+
+    let told = sys::take(&[libc::SIGCHLD], Duration::ZERO)?.map(|taken| taken.signal);
+    stage.same("end of a child that there never was", &None, &told);
+    let lost = sys::signal_by(&of_nobody, 0).map_err(|error| error.raw_os_error());
+    stage.same("nobody", &Err(Some(libc::ESRCH)), &lost);
+    Ok(())
+}
+
 /// What of the child's locks its parent can see: they are the child's, and not its own.
 fn locks(stage: &Stage) -> io::Result<()> {
     let open = |name: &str| File::options().read(true).write(true).open(stage.path(name));

@@ -97,6 +97,7 @@ const SUBJECTS: &[(&str, Subject)] = &[
     ("owned-futexes", owned_futexes::owned_futexes),
     ("owners", locks::owners),
     ("paths", paths::paths),
+    ("pidfd-of-nobody", kin::pidfd_of_nobody),
     ("pidfds", kin::pidfds),
     ("pipe-eof", pipes::pipe_eof),
     ("pipes", pipes::pipes),

@@ -6,7 +6,7 @@ use crate::stage::Stage;
 use crate::sys;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 
 /// `paths`: one of each.
@@ -25,6 +25,14 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     let mut reader = File::open(stage.path("fifo"))?;
     let writer = OpenOptions::new().write(true).open(stage.path("fifo"))?;
     both.write_all(b"in the fifo")?;
+
+    // One that nobody has ever written to.
+    sys::fifo(&stage.path("quiet"))?;
+    let nonblocking = libc::O_NONBLOCK;
+    let listening =
+        OpenOptions::new().read(true).custom_flags(nonblocking).open(stage.path("quiet"))?;
+    let told = sys::poll(listening.as_fd(), libc::POLLIN, 0)?;
+    stage.same("events of a quiet FIFO before", &0, &told);
 
     let gone = stage.path("gone");
     let mut unnamed =
@@ -87,6 +95,16 @@ pub(crate) fn paths(stage: &'static Stage) -> io::Result<()> {
     fs::write(stage.path("fifo"), "by name").ok();
     reader.read_exact(&mut text[..7])?;
     stage.same("through its name", &b"by name"[..], &text[..7]);
+
+    let told = sys::poll(listening.as_fd(), libc::POLLIN, 0)?;
+    stage.same("events of a quiet FIFO", &0, &told);
+    let mut loud = OpenOptions::new().write(true).open(stage.path("quiet"))?;
+    loud.write_all(b"!")?;
+    (&listening).read_exact(&mut text[..1])?;
+    stage.same("its first byte", &b"!"[..], &text[..1]);
+    drop(loud);
+    let told = sys::poll(listening.as_fd(), libc::POLLIN, 0)?;
+    stage.same("its writer has gone", &libc::POLLHUP, &told);
 
     let meta = unnamed.metadata()?;
     stage.same("links of a deleted file", &0, &meta.nlink());

@@ -30,7 +30,30 @@ pub(super) fn open_kind(path: &str, flags: OFlag, kind: u32) -> Result<OwnedFd, 
     Ok(fd)
 }
 
-fn check_kind(fd: &OwnedFd, path: &str, kind: u32) -> Result<(), LaunchError> {
+/// Opens a file or directory of the kernel's by its path in `/proc` or `/sys`, in which `self` stands for us.
+/// Others of its links lead anywhere: `/proc/self/root` is one.
+pub(super) fn open_kernel(path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    let inside = path.strip_prefix("/proc/self");
+    let own =
+        inside.filter(|inside| inside.is_empty() || inside.starts_with('/')).and_then(|inside| {
+            // As that /proc knows us, which need not show our namespace.
+            Some(format!("/proc/{}{inside}", std::fs::read_link("/proc/self").ok()?.to_str()?))
+        });
+    let fd = open_unfollowed(own.as_deref().unwrap_or(path), flags | OFlag::O_NONBLOCK)?;
+    if flags.contains(OFlag::O_PATH) {
+        return Ok(fd);
+    }
+    // Where links are followed after all (see `open_unfollowed`), it may be a FIFO or a terminal.
+    if !matches!(fstat(&fd)?.st_mode & libc::S_IFMT, libc::S_IFREG | libc::S_IFDIR) {
+        return Err(Errno::EINVAL);
+    }
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        tub_sys::set_status_flags(fd.as_raw_fd(), flags.bits())?;
+    }
+    Ok(fd)
+}
+
+pub(super) fn check_kind(fd: &OwnedFd, path: &str, kind: u32) -> Result<(), LaunchError> {
     let stat = fstat(fd)
         .map_err(|source| LaunchError::Descriptor { object: format!("file {path}"), source })?;
     if stat.st_mode & libc::S_IFMT == kind {
@@ -43,27 +66,14 @@ fn not_of_kind(path: &str, kind: u32) -> LaunchError {
     let what = match kind {
         libc::S_IFDIR => "directory",
         libc::S_IFCHR => "device",
+        libc::S_IFIFO => "FIFO",
         _ => "regular file",
     };
     LaunchError::FileChanged { path: path.to_owned(), problem: format!("is no {what} any more") }
 }
 
 pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError> {
-    // With O_PATH, openat2(2) takes these flags and no others.
-    let flags = if flags.contains(OFlag::O_PATH) {
-        flags & (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) | OFlag::O_CLOEXEC
-    } else {
-        flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC
-    };
-    // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
-    // that the kernel gave, in which nothing was a link.
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
-    let opened = match openat2(AT_FDCWD, path, how) {
-        // Linux before 5.6, or a container profile that does not know it.
-        Err(Errno::ENOSYS | Errno::EPERM) => open(path, flags | OFlag::O_NOFOLLOW, Mode::empty()),
-        opened => opened,
-    };
-    opened.map_err(|source| match source {
+    open_unfollowed(path, flags).map_err(|source| match source {
         Errno::ENOENT => {
             LaunchError::FileChanged { path: path.to_owned(), problem: "is gone".to_owned() }
         }
@@ -75,6 +85,23 @@ pub(super) fn open_path(path: &str, flags: OFlag) -> Result<OwnedFd, LaunchError
         Errno::ENXIO if flags.contains(OFlag::O_NONBLOCK) => not_of_kind(path, libc::S_IFREG),
         source => LaunchError::Descriptor { object: format!("file {path}"), source },
     })
+}
+
+fn open_unfollowed(path: &str, flags: OFlag) -> Result<OwnedFd, Errno> {
+    // With O_PATH, openat2(2) takes these flags and no others.
+    let flags = if flags.contains(OFlag::O_PATH) {
+        flags & (OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) | OFlag::O_CLOEXEC
+    } else {
+        flags | OFlag::O_NOCTTY | OFlag::O_CLOEXEC
+    };
+    // Not O_NOFOLLOW: the kernel keeps it among the flags that the process sees. The path is one
+    // that the kernel gave, in which nothing was a link.
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+    match openat2(AT_FDCWD, path, how) {
+        // Linux before 5.6, or a container profile that does not know it.
+        Err(Errno::ENOSYS | Errno::EPERM) => open(path, flags | OFlag::O_NOFOLLOW, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// Size and time of modification: what survives the copy of a file into a container image. Layers

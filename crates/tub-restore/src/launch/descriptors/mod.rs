@@ -17,10 +17,9 @@ mod socket;
 mod terminal;
 
 use super::LaunchError;
-use crate::plan::{End, FileStep, MappedFile, RestorePlan, SpareFds, TaskPlan};
-use file::{check_identity, open_existing, open_kind, open_path};
+use crate::plan::{End, FileStep, MappedFile, NUMBERS_ABOVE, RestorePlan, SpareFds, TaskPlan};
+use file::{check_identity, open_existing, open_kernel, open_kind, open_path};
 use nix::fcntl::OFlag;
-use nix::sys::stat::Mode;
 use nix::unistd::{Whence, lseek};
 use scratch::open_scratch;
 use std::fs::File;
@@ -112,12 +111,15 @@ pub(super) fn lay_out(
 
 /// The image may have more descriptors than our soft limit allows; what it had itself is set later.
 fn raise_limit(last: i32) {
-    let wanted = u64::try_from(last).unwrap_or(0) + 16;
+    let wanted = u64::try_from(last).unwrap_or(0) + NUMBERS_ABOVE;
     let limit = tub_sys::own_limits().into_iter().find(|limit| limit.0 == libc::RLIMIT_NOFILE);
     if let Some((resource, soft, hard)) = limit
         && soft < wanted
     {
-        let _ = tub_sys::set_own_limit(resource, hard, hard);
+        // Above the hard one it takes a privilege.
+        let raised = hard.max(wanted);
+        let _ = tub_sys::set_own_limit(resource, raised, raised)
+            .or_else(|_| tub_sys::set_own_limit(resource, hard, hard));
     }
 }
 
@@ -338,11 +340,7 @@ fn reopen(
         FileKind::Directory { path, .. } => open_kind(path, flags, libc::S_IFDIR),
         FileKind::Device { path } => open_kind(path, flags, libc::S_IFCHR),
         FileKind::PathOnly { path } => open_path(path, flags | OFlag::O_PATH),
-        FileKind::Kernel { path, .. } => {
-            // Not `open_path`: /proc/self is a link.
-            let flags = flags | OFlag::O_CLOEXEC | OFlag::O_NOCTTY;
-            nix::fcntl::open(path.as_str(), flags, Mode::empty()).map_err(failed)
-        }
+        FileKind::Kernel { path, .. } => open_kernel(path, flags).map_err(failed),
         FileKind::Deleted { path, mode, content, .. } => {
             deleted::open(path, *mode, content, file.flags).map_err(failed)
         }

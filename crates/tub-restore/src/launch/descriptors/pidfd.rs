@@ -23,6 +23,8 @@ pub(super) fn of_nobody(status_flags: i32) -> Result<OwnedFd, Errno> {
         ForkResult::Parent { child } => {
             let opened = tub_sys::pidfd_open(HostPid(child.as_raw()), flags(status_flags));
             while waitpid(child, None) == Err(Errno::EINTR) {}
+            // That it has ended is news to nobody but us: where the process has a handler, it would be told.
+            let _ = tub_sys::reset_signal_action(libc::SIGCHLD);
             opened
         }
     }

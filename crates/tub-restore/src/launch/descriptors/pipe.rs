@@ -3,7 +3,7 @@
 //! In: the ends of a pipe. Out: descriptors at their numbers. Invariant: nobody is waited for: a
 //! pipe that cannot take its content again is an error, and a FIFO is opened without its other end.
 
-use super::file::open_path;
+use super::file::{check_kind, open_path};
 use crate::launch::LaunchError;
 use crate::plan::{End, FileStep};
 use nix::fcntl::{OFlag, open};
@@ -23,8 +23,8 @@ pub(super) fn pipe(step: &FileStep) -> Result<(), LaunchError> {
     // Whoever opens only one end of a FIFO is sent away, or kept waiting, until there is another.
     let (reads, writes) = match path {
         Some(path) => {
-            let both = open_path(path, OFlag::O_RDWR | OFlag::O_NONBLOCK)?;
-            (both.try_clone().map_err(|_| failed(Errno::EMFILE))?, both)
+            let one = open_fifo(path, ends, content.is_empty())?;
+            (one.try_clone().map_err(|_| failed(Errno::EMFILE))?, one)
         }
         None => nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed)?,
     };
@@ -35,6 +35,21 @@ pub(super) fn pipe(step: &FileStep) -> Result<(), LaunchError> {
     let packets = content.len() > 1 || ends.iter().any(is_written_in_packets);
     fill(&writes, *capacity_bytes, content, packets).map_err(failed)?;
     place_ends(ends, reads, writes, path.is_some()).map_err(failed)
+}
+
+/// Opens a FIFO through which all of `ends` can be opened.
+fn open_fifo(path: &str, ends: &[End], is_empty: bool) -> Result<OwnedFd, LaunchError> {
+    let reads = |end: &End| end.flags & libc::O_ACCMODE == libc::O_RDONLY;
+    let open = |access| open_path(path, access | OFlag::O_NONBLOCK);
+    let one = if is_empty && ends.iter().all(reads) {
+        // KERNEL: whoever is opened while there is a writer is told by poll(2) when that one has gone
+        // (`f_version`, fs/pipe.c). Nobody has gone but us.
+        open(OFlag::O_RDONLY)
+    } else {
+        open(OFlag::O_RDWR)
+    }?;
+    check_kind(&one, path, libc::S_IFIFO)?;
+    Ok(one)
 }
 
 /// Fills a pipe. A FIFO that somebody else has kept open still holds what lay in it.

@@ -175,14 +175,17 @@ pub(super) fn open_pair(
 }
 
 /// A connection that one socket has accepted: it has the name of the listening one, which only
-/// accepting can give it as long as an abstract name may be bound but once.
+/// accepting can give it as long as an abstract name may be bound but once. Neither end waits.
 fn accepted(
     kind: i32,
     server: Option<&UnixName>,
     client: Option<&UnixName>,
 ) -> Result<(OwnedFd, OwnedFd), Errno> {
-    let fresh = || socket(AddressFamily::Unix, socket_kind(kind)?, SockFlag::SOCK_CLOEXEC, None);
-    let (listener, caller) = (fresh()?, fresh()?);
+    let fresh = |flags| {
+        let flags = flags | SockFlag::SOCK_CLOEXEC;
+        socket(AddressFamily::Unix, socket_kind(kind)?, flags, None)
+    };
+    let (listener, caller) = (fresh(SockFlag::empty())?, fresh(SockFlag::SOCK_NONBLOCK)?);
     let name = server.ok_or(Errno::EINVAL)?;
     bind_unix(&listener, name, kind)?;
     tub_sys::listen(listener.as_fd(), 1)?;
@@ -190,12 +193,22 @@ fn accepted(
         bind_unix(&caller, client, kind)?;
         remove_file(client);
     }
-    connect(caller.as_raw_fd(), &unix_address(&name.bytes)?)?;
-    loop {
+    let address = unix_address(&name.bytes)?;
+    let accept = || {
         let got = accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC)?;
         // SAFETY: accept4 has just handed out the number, and nobody else knows it.
-        let got = unsafe { OwnedFd::from_raw_fd(got) };
-        // Somebody else may have been quicker; what he gets is a closed connection.
+        Ok::<_, Errno>(unsafe { OwnedFd::from_raw_fd(got) })
+    };
+    // Others may have been quicker; what they get is a closed connection. While they fill the queue, nobody but
+    // us would make room in it.
+    loop {
+        match connect(caller.as_raw_fd(), &address) {
+            Err(Errno::EAGAIN) => drop(accept()?),
+            connected => break connected?,
+        }
+    }
+    loop {
+        let got = accept()?;
         let who = nix::sys::socket::getsockopt(&got, nix::sys::socket::sockopt::PeerCredentials)?;
         if who.pid() == nix::unistd::getpid().as_raw() {
             return Ok((got, caller));
