@@ -1,5 +1,6 @@
 //! Instances on standby: parked as long as nobody wants them, let go one by one, gone with their keeper.
 
+use crate::namespaces::inside;
 use crate::protocol::Application;
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
@@ -479,4 +480,31 @@ fn what_cannot_stand_by_is_refused_by_name() {
             assert!(code.is_some_and(|code| code != 0) && !keeper.socket.exists(), "{code:?}");
         }
     });
+}
+
+/// One that is released, and killed, in a container whose first process is the keeper.
+const FIRST_PROCESS: &str = r#"
+"$3" checkpoint $original --image "$1/image" || exit 91
+(
+    tries=0
+    until pid=$("$3" release "$1/image" 2>/dev/null); do
+        tries=$((tries + 1)); [ $tries -lt 400 ] || exit; sleep 0.05
+    done
+    kill -KILL "$pid"
+    tries=0
+    while grep -q '^State:.Z' /proc/[0-9]*/status 2>/dev/null; do
+        tries=$((tries + 1)); [ $tries -lt 200 ] || { echo left: $(grep -l '^State:.Z' /proc/[0-9]*/status); break; }
+        sleep 0.05
+    done
+    echo looked
+    kill -TERM 1
+) &
+exec "$3" restore "$1/image" --standby 1
+"#;
+
+#[test]
+fn a_keeper_that_is_the_first_process_of_a_container_reaps_what_it_has_released() {
+    let finished = inside(User::Ordinary, 1, FIRST_PROCESS);
+    let said = finished.succeeds().stdout;
+    assert!(said.contains("looked") && !said.contains("left:"), "{said}");
 }

@@ -18,6 +18,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 use tub_procfs::rollup;
+use tub_units::HostPid;
 
 /// How long an attendant may take to end its instance and itself.
 const GRACE: Duration = Duration::from_secs(10);
@@ -54,6 +55,15 @@ enum Over {
     Told,
 }
 
+/// Why an attendant was not told of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Undelivered {
+    /// It has ended, and its instance with it: another one may do.
+    Gone,
+    /// The kernel does not take the message. The instance is still parked.
+    Refused(Errno),
+}
+
 /// An attendant.
 #[derive(Debug)]
 pub(super) struct Attended {
@@ -76,6 +86,11 @@ impl Attended {
             .process_group(0)
             .spawn()?;
         Ok(Self { child, socket: ours, hung_up: false, state: State::Launching, status: None })
+    }
+
+    /// The attendant.
+    pub(super) fn pid(&self) -> HostPid {
+        HostPid(i32::try_from(self.child.id()).unwrap_or(0))
     }
 
     /// What is to be watched.
@@ -126,14 +141,28 @@ impl Attended {
         self.state = State::Parked { pid, init };
     }
 
-    /// Has it let its instance go.
-    pub(super) fn release(&mut self, caller: CallerId, wishes: Wishes) {
-        let State::Parked { pid, init } = self.state else { return };
-        let line = wire::line(&Request::Release(wishes.clone()));
-        self.state = State::Releasing { pid, init, due: (caller, wishes) };
-        // Where it has ended, that is noticed next.
+    /// Has it let its instance go; gives the request back where it cannot be told, with the reason.
+    pub(super) fn release(
+        &mut self,
+        caller: CallerId,
+        wishes: Wishes,
+    ) -> Result<(), (Due, Undelivered)> {
+        let due = (caller, wishes);
+        let State::Parked { pid, init } = self.state else { return Err((due, Undelivered::Gone)) };
+        let line = wire::line(&Request::Release(due.1.clone()));
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        let _ = send(self.socket.as_raw_fd(), &line, flags);
+        match send(self.socket.as_raw_fd(), &line, flags) {
+            Ok(_) => {
+                self.state = State::Releasing { pid, init, due };
+                Ok(())
+            }
+            Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                self.state = State::Over(Over::Lost { pid });
+                Err((due, Undelivered::Gone))
+            }
+            // EMSGSIZE: net.core.wmem_default is lower than it was ever made.
+            Err(errno) => Err((due, Undelivered::Refused(errno))),
+        }
     }
 
     /// It was let go: who is to be told of it.
@@ -204,7 +233,7 @@ impl Attended {
     /// A parked instance as it is described to others.
     pub(super) fn describe(&self) -> Option<ParkedInstance> {
         let State::Parked { pid, init } = self.state else { return None };
-        let attendant = i32::try_from(self.child.id()).unwrap_or(0);
+        let attendant = self.pid().0;
         let memory = rollup_of(pid).map(|of| {
             let keepers = [attendant, init].into_iter().filter(|&keeper| keeper != pid);
             let keeping = keepers.filter_map(rollup_of).map(|keeper| keeper.anonymous_bytes);
@@ -236,4 +265,38 @@ impl Attended {
 fn rollup_of(pid: i32) -> Option<rollup::RollupRecord> {
     let bytes = fs::read(format!("/proc/{pid}/smaps_rollup")).ok()?;
     rollup::parse(&bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{setsockopt, sockopt};
+
+    fn parked(program: &str) -> Attended {
+        let mut one = Attended::start(&[program.into(), "1000".into()]).unwrap();
+        one.parked(1, 1);
+        one
+    }
+
+    #[test]
+    fn a_request_that_cannot_be_passed_on_is_given_back() {
+        let mut one = parked("sleep");
+        setsockopt(&one.socket, sockopt::SndBuf, &1).unwrap();
+        let long = Wishes { args: vec!["x".repeat(100_000)], ..Wishes::default() };
+        let refused = one.release(7, long.clone());
+        assert_eq!(refused, Err(((7, long), Undelivered::Refused(Errno::EMSGSIZE))));
+        assert!(one.is_parked());
+        assert_eq!(one.release(7, Wishes::default()), Ok(()));
+        let _ = one.child.kill();
+        one.end();
+    }
+
+    #[test]
+    fn a_request_to_somebody_who_has_ended_is_given_back() {
+        let mut one = parked("true");
+        one.child.wait().unwrap();
+        let gone = one.release(7, Wishes::default());
+        assert_eq!(gone, Err(((7, Wishes::default()), Undelivered::Gone)));
+        assert_eq!(one.lost(), Some(1));
+    }
 }

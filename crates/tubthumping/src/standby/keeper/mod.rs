@@ -9,7 +9,7 @@ mod callers;
 
 use super::place::{Place, PlaceError};
 use super::wire::{Answer, Failed, FailureKind, Request, Status, Told, Wishes};
-use attended::Attended;
+use attended::{Attended, Undelivered};
 use callers::{CallerId, Callers};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,6 +23,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+use tub_restore::launch::{keep_children, reap_orphans};
 
 /// How long a replacement waits after a release, from its beginning and again from its end: until then
 /// the processors are the released one's.
@@ -123,6 +124,7 @@ pub fn keep(options: KeeperOptions, on: &mut dyn FnMut(Event<'_>)) -> Result<(),
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGCHLD] {
         signals.add(signal);
     }
+    keep_children();
     signals.thread_block().map_err(system("signal mask"))?;
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&signals, flags).map_err(system("signal descriptor"))?;
@@ -186,6 +188,8 @@ impl Keeper {
                 return Ok(());
             }
             self.hear_attendants(on)?;
+            // What was released is nobody's child any more when its attendant has ended.
+            reap_orphans(|pid| self.attended.iter().any(|one| one.pid() == pid));
             for (caller, request) in self.callers.take_requests() {
                 match request {
                     Request::Status => {
@@ -356,8 +360,15 @@ impl Keeper {
                 self.waiting.pop_front();
             }
             let Some((caller, wishes)) = self.waiting.pop_front() else { break };
-            one.release(caller, wishes);
-            self.next_launch = Instant::now() + AFTER_RELEASE;
+            match one.release(caller, wishes) {
+                Ok(()) => self.next_launch = Instant::now() + AFTER_RELEASE,
+                Err((due, Undelivered::Gone)) => self.waiting.push_front(due),
+                Err(((caller, _), Undelivered::Refused(errno))) => {
+                    let error = format!("the request cannot be passed on: {errno}");
+                    let failed = Failed { kind: FailureKind::Request, error };
+                    self.callers.answer(caller, &Answer::Failed(failed));
+                }
+            }
         }
         Ok(())
     }
