@@ -131,6 +131,27 @@ impl Error {
     }
 }
 
+/// Why a process could not be frozen that may be traced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfrozen {
+    /// A signal of job control had stopped it meanwhile.
+    Stopped,
+    /// A thread waits for a device or a network file system.
+    Busy,
+}
+
+impl Error {
+    /// Why it could not be frozen, where nothing keeps anybody from tracing it.
+    pub fn unfrozen(&self) -> Option<Unfrozen> {
+        let Self::Tracee { source, .. } = self else { return None };
+        match source {
+            tub_tracee::Error::GroupStopped { .. } => Some(Unfrozen::Stopped),
+            tub_tracee::Error::NotStopping { .. } => Some(Unfrozen::Busy),
+            _ => None,
+        }
+    }
+}
+
 /// Whether a freeze failed before anything of `pid` stood still: at its first thread.
 fn is_of_the_first(pid: HostPid, error: &tub_tracee::Error) -> bool {
     match error {
@@ -144,6 +165,18 @@ fn is_of_the_first(pid: HostPid, error: &tub_tracee::Error) -> bool {
 mod tests {
     use super::*;
     use tub_sys::Errno;
+
+    #[test]
+    fn what_may_be_traced_and_cannot_be_frozen_is_told_from_what_may_not() {
+        let pid = HostPid(10);
+        let unfrozen = |source| Error::Tracee { pid, source }.unfrozen();
+        let waited = std::time::Duration::from_secs(10);
+        let stuck = tub_tracee::Error::NotStopping { tid: pid, waited };
+        assert_eq!(unfrozen(stuck), Some(Unfrozen::Busy));
+        let stopped = tub_tracee::Error::GroupStopped { pid };
+        assert_eq!(unfrozen(stopped), Some(Unfrozen::Stopped));
+        assert_eq!(unfrozen(tub_tracee::Error::Attach { tid: pid, source: Errno::EPERM }), None);
+    }
 
     #[test]
     fn a_process_of_which_a_part_stood_still_is_not_called_untouched() {

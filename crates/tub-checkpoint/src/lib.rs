@@ -41,7 +41,7 @@ mod write;
 pub use checkpoint::{Letters, Options, Report, StageTimes, checkpoint};
 pub use ended::has_ended;
 pub use ending::cannot_end;
-pub use error::{Error, Outcome, Result};
+pub use error::{Error, Outcome, Result, Unfrozen};
 pub use letter::{deliver, deliver_to, waits_in};
 pub use mapped::Unmappable;
 pub use memory::{Origin, origin, own_pages};

@@ -10,6 +10,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tub_checkpoint::Unfrozen;
 use tubthumping::{
     AttachError, CheckpointError, CheckpointOptions, ClientError, EngineError, EngineKind, HostPid,
     LateAgent, Prepared, ProcessState, Refusal, TcpPolicy,
@@ -354,10 +355,17 @@ fn advice(dir: &Path, error: &CheckpointError) -> (Code, String) {
                 plain(Code::Busy, "wait for the other checkpoint to end")
             }
             EngineError::Traced { .. } => plain(Code::Refused, "detach the debugger first"),
-            EngineError::Tracee { .. } => plain(
-                Code::NoSuchProcess,
-                "another tracer may hold it, or the host forbids tracing: see `tub check`",
-            ),
+            EngineError::Tracee { .. } => match source.unfrozen() {
+                Some(Unfrozen::Stopped) => plain(Code::Refused, "send it SIGCONT, then try again"),
+                Some(Unfrozen::Busy) => plain(
+                    Code::TimedOut,
+                    "that thread waits for a disk or a network file system: try again when it answers",
+                ),
+                None => plain(
+                    Code::NoSuchProcess,
+                    "another tracer may hold it, or the host forbids tracing: see `tub check`",
+                ),
+            },
             EngineError::Image(_) => (
                 Code::CannotWrite,
                 format!(

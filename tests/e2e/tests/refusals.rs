@@ -438,6 +438,19 @@ fn a_working_directory_that_was_deleted() {
     is_refused(&["directory"], &["working directory", "state/gone was deleted", "let it change"]);
 }
 
+/// As one that waits for a disk: all others stand still until it is given up.
+#[test]
+fn a_thread_that_does_not_stop() {
+    let original = Subject::new("refused", User::Ordinary).options(&["vfork"]).start();
+    original.goes_on();
+    let words = ["did not stop within", "was thawed and goes on", "try again"];
+    original.checkpoint(&original.dir().join("image"), &[]).fails_with(code::TIMED_OUT, &words);
+    nothing_is_left(original.dir().path());
+    original.goes_on();
+    original.go("");
+    original.verdict();
+}
+
 #[test]
 fn a_mapped_file_whose_name_is_no_text() {
     is_refused(&["mapped-no-text"], &["mapping ", "has a name that is no UTF-8"]);

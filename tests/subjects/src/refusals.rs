@@ -15,6 +15,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::sync::mpsc;
+use std::time::Duration;
 
 const PR_SET_NO_NEW_PRIVS: i32 = 38;
 
@@ -24,7 +25,7 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 /// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
 /// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`, `fault-range`, `huge-page`,
 /// `key`, `dispatch`, `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`, `directory-no-text`,
-/// `directory-under`, `program`, `mapped-no-text`: holds them and counts. What cannot be had here
+/// `directory-under`, `program`, `mapped-no-text`, `vfork`: holds them and counts. What cannot be had here
 /// is left out, and the file `lacking` says why.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
@@ -94,6 +95,11 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "key" => or_lacking(stage, kind, sys::page_with_key())?,
             "shadow-stack" => or_lacking(stage, kind, sys::shadow_stack())?,
             "device" => or_lacking(stage, kind, device())?,
+            "vfork" => {
+                // The thread waits for the end of its child, and for nothing else (vfork(2)).
+                thread::spawn(|| sys::forked_with(libc::CLONE_VM | libc::CLONE_VFORK));
+                thread::sleep(Duration::from_millis(200));
+            }
             "ring" => sys::packet_ring()?,
             "mapped-no-text" => sys::map_for_ever(&mapped_no_text(stage)?.into())?,
             "mapped-under" => sys::map_for_ever(&mounted_over(stage)?.into())?,
