@@ -241,7 +241,16 @@ fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
     let wished = status.as_ref().filter(|_| args.image.is_none());
     let has_placeholders = args.placeholders || wished.is_some_and(|status| status.placeholders);
     let generation = status.as_ref().map(|status| status.generation);
-    let dir = pattern(args, pid, status.and_then(|status| status.image));
+    let wish = status.and_then(|status| status.image).filter(|_| args.image.is_none());
+    let writes = args.engine != EngineArg::Sim;
+    if let Some(wish) = wish.as_ref().filter(|_| writes && is_anothers_wish(pid)) {
+        let causes = vec![format!("it asks for {wish}, and is another user's process")];
+        let what = format!("process {pid} cannot be checkpointed: nobody has said where to");
+        let state = "the process goes on and was not stopped; there is no image".to_owned();
+        let hint = "say where its image goes by --image DIR".to_owned();
+        return Err(Failure { what, causes, state, hint, code: Code::Usage });
+    }
+    let dir = pattern(args, pid, wish);
     if !has_placeholders {
         return Ok(dir);
     }
@@ -259,6 +268,11 @@ fn directory(args: &Args, pid: HostPid) -> Result<PathBuf, Failure> {
         let what = format!("image {} cannot be named", dir.display());
         Failure::new(what, &error, Code::Usage)
     })
+}
+
+/// Whether a process may lead us where its user could not go.
+fn is_anothers_wish(pid: HostPid) -> bool {
+    nix::unistd::Uid::effective().is_root() && tub_checkpoint::only_owner(pid) != Some(0)
 }
 
 /// When a process was started, which of a copy is when it was restored, in seconds since 1970.

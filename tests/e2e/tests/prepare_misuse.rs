@@ -5,7 +5,7 @@ use crate::protocol::Application;
 use nix::sys::signal::Signal;
 use std::thread;
 use std::time::Duration;
-use tub_testkit::{Finished, Tub, User, code, is_root, skipped};
+use tub_testkit::{Finished, Scratch, Tub, User, code, is_root, skipped};
 
 fn tub(verb: &str, application: &Application, user: User, options: &[&str]) -> Finished {
     Tub::new(user, verb).arg(application.instance.pid().to_string()).args(options).run()
@@ -22,6 +22,24 @@ fn what_is_killed_while_it_is_prepared_is_not_told_to_go_on() {
     resume().fails_with(code::NO_SUCH_PROCESS, &["goes on by itself"]);
     // And the note of it is gone as well.
     resume().fails_with(code::NO_SUCH_PROCESS, &["no note of `tub prepare`"]);
+}
+
+/// Where an image goes is said by whoever takes it, if that is root, who may write anywhere.
+#[test]
+fn root_goes_where_no_process_of_another_user_asks_for() {
+    if !is_root() {
+        return skipped("two users, which need root");
+    }
+    let place = Scratch::new(User::Ordinary);
+    let image = place.join("image");
+    let path = image.to_str().unwrap();
+    let application = Application::start_with(User::Ordinary, &["--image", path]);
+    let refused = tub("checkpoint", &application, User::Root, &["--leave-running"]);
+    refused.fails_with(code::USAGE, &[path, "--image DIR", "not stopped"]);
+    assert!(!image.exists());
+    application.has_printed("before ", 0);
+    tub("checkpoint", &application, User::Ordinary, &["--leave-running"]).succeeds();
+    assert!(image.exists());
 }
 
 /// Each of them is told: `tub checkpoint` returns when the application answers again, and not before.

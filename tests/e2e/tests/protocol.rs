@@ -23,9 +23,14 @@ pub(crate) struct Application {
 
 impl Application {
     pub(crate) fn start(user: User) -> Self {
+        Self::start_with(user, &[])
+    }
+
+    /// The same, with options of `tub run`.
+    pub(crate) fn start_with(user: User, options: &[&str]) -> Self {
         let dir = Arc::new(Scratch::new(user));
         let state = dir.make_dir("state");
-        let run = Tub::new(user, "run").arg("--").arg(app_subject()).arg(&state);
+        let run = Tub::new(user, "run").args(options).arg("--").arg(app_subject()).arg(&state);
         let mut command = run.command();
         command.env("TMPDIR", dir.path());
         let ready = |printed: &str| printed.contains("ready\n").then_some(());
