@@ -40,6 +40,8 @@ pub struct StatRecord {
     pub end_code: u64,
     /// (28) Bottom of the main stack.
     pub start_stack: u64,
+    /// (38) The signal that tells its parent of its end; -1 of a thread that is not the main one.
+    pub exit_signal: i32,
     /// (39) The processor it last ran on.
     pub processor: u32,
     /// (40) Real-time priority.
@@ -96,6 +98,7 @@ pub fn parse(bytes: &[u8]) -> Result<StatRecord> {
         start_code: stat.number(26, "startcode")?,
         end_code: stat.number(27, "endcode")?,
         start_stack: stat.number(28, "startstack")?,
+        exit_signal: stat.number(38, "exit_signal")?,
         processor: stat.number(39, "processor")?,
         rt_priority: stat.number(40, "rt_priority")?,
         policy: stat.number(41, "policy")?,
@@ -139,7 +142,7 @@ mod tests {
         assert_eq!(stat.comm, "a) b (c");
         assert_eq!(stat.state, 'R');
         assert_eq!(stat.tty_nr, 0);
-        assert_eq!(stat.threads, 3);
+        assert_eq!((stat.threads, stat.exit_signal), (3, 17));
         assert!(stat.start_code < stat.end_code && stat.end_data < stat.start_brk);
         assert!(stat.start_stack < stat.arg_start && stat.arg_end == stat.env_start);
         assert!(stat.env_start < stat.env_end);

@@ -265,6 +265,11 @@ fn what_processes_have_in_common() {
 }
 
 #[test]
+fn a_child_that_ends_with_another_signal() {
+    is_refused(&["child-signal"], &["process ", "of its end by signal 23, not SIGCHLD"]);
+}
+
+#[test]
 fn memory_and_objects_that_only_the_kernel_knows() {
     let kinds = ["secret", "huge", "queue", "system-v", "aio", "no-text"];
     let words = [

@@ -25,7 +25,7 @@ const PR_SET_NO_NEW_PRIVS: i32 = 38;
 /// `directory`, `stranger`, `queue`, `secret`, `huge`, `system-v`, `aio`, `userfaultfd`, `counter`, `no-text`,
 /// `deadline`, `mounted-over`, `child-files`, `child-directories`, `child-memory`, `fault-range`, `huge-page`,
 /// `key`, `dispatch`, `shadow-stack`, `device`, `ring`, `mapped-under`, `thread-handle`, `directory-no-text`,
-/// `directory-under`, `program`, `mapped-no-text`, `vfork`: holds them and counts. What cannot be had here
+/// `directory-under`, `program`, `mapped-no-text`, `vfork`, `child-signal`: holds them and counts. What cannot be had here
 /// is left out, and the file `lacking` says why.
 pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     let mut tcp: Option<(TcpStream, TcpStream)> = None;
@@ -89,6 +89,7 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
             "child-files" => children.push(sys::forked_with(libc::CLONE_FILES)?),
             "child-directories" => children.push(sys::forked_with(libc::CLONE_FS)?),
             "child-memory" => children.push(sys::forked_with(libc::CLONE_VM)?),
+            "child-signal" => children.push(sys::forked_to_end_with(0, libc::SIGURG)?),
             "fault-range" => held.push(sys::userfaultfd_range()?),
             "huge-page" => or_lacking(stage, kind, sys::huge_page())?,
             "dispatch" => or_lacking(stage, kind, in_a_thread(sys::dispatch_system_calls))?,
@@ -126,7 +127,7 @@ pub(crate) fn refused(stage: &'static Stage) -> io::Result<()> {
     }
     for child in children {
         stage.works("ending of a child", sys::kill(child, libc::SIGKILL));
-        sys::wait(child, 0)?;
+        sys::wait(child, libc::__WALL)?;
     }
     for fd in held {
         stage.works("closing", fd.try_clone());

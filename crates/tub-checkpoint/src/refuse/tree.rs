@@ -16,6 +16,7 @@ pub fn unsupported_tree(tree: &SurveyedTree, closing: &[i32], tcp: TcpPolicy) ->
         let mut own = unsupported(member, &[], tcp);
         own.extend(namespaces(main, member));
         own.extend(common(member));
+        own.extend(ends_otherwise(member));
         own.extend(session(tree, index));
         own.extend(group(tree, index));
         let name = format!("process {} ({})", member.pid, member.stat.comm);
@@ -59,6 +60,14 @@ fn common(member: &Survey) -> Option<Refusal> {
     let reason = format!("has {common} in common with its parent (clone(2))");
     let remedy = "let it end first, or start it by fork(2)";
     (!common.is_empty()).then(|| refusal(String::new(), &reason, remedy))
+}
+
+/// A copy of it is made by fork(2), and waited for as such (wait(2), `__WCLONE`).
+fn ends_otherwise(member: &Survey) -> Option<Refusal> {
+    let signal = member.stat.exit_signal;
+    let reason = format!("tells its parent of its end by signal {signal}, not SIGCHLD (clone(2))");
+    let remedy = "let it end first, or start it by fork(2)";
+    (signal != libc::SIGCHLD).then(|| refusal(String::new(), &reason, remedy))
 }
 
 /// A session is only ever inherited or begun: from the parent as it is, or as it was before it began

@@ -195,6 +195,11 @@ pub(crate) fn deadline() -> io::Result<()> {
 
 /// A child that waits for ever, and has `what` in common with us (clone(2)).
 pub(crate) fn forked_with(what: i32) -> io::Result<i32> {
+    forked_to_end_with(what, libc::SIGCHLD)
+}
+
+/// The same, with another signal that tells of its end.
+pub(crate) fn forked_to_end_with(what: i32, signal: i32) -> io::Result<i32> {
     extern "C" fn wait_for_ever(_: *mut libc::c_void) -> i32 {
         // SAFETY: takes integers.
         unsafe { libc::syscall(libc::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -207,7 +212,7 @@ pub(crate) fn forked_with(what: i32) -> io::Result<i32> {
     let stack = Box::leak(vec![0_u128; 1 << 12].into_boxed_slice());
     let top = stack.as_mut_ptr_range().end;
     // SAFETY: the child has a stack of its own, and makes system calls only.
-    check(unsafe { libc::clone(wait_for_ever, top.cast(), what | libc::SIGCHLD, null_mut()) })
+    check(unsafe { libc::clone(wait_for_ever, top.cast(), what | signal, null_mut()) })
 }
 
 /// mount(2) in a mount namespace of our own: `from` at `to`.
