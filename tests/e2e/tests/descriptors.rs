@@ -1,12 +1,17 @@
 //! Descriptors of every kind that an image can hold.
 
 use crate::round_trip::round_trips;
+use nix::sys::socket::{getsockopt, sockopt};
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Memory, Pids, Restore, Scratch, Subject, Tub, as_user, code, every, wait_for,
+    Flavour, Instance, Memory, Pids, Restore, Scratch, Subject, Tub, as_user, code, every, is_root,
+    skipped, wait_for,
 };
 
 #[test]
@@ -224,4 +229,42 @@ fn a_listener_that_takes_no_more_connections_is_not_waited_for() {
     let words = ["listening unix socket", "state/unix.sock", "EADDRINUSE"];
     restore.run().fails_with(code::HOST_LACKS, &words);
     assert!(path.exists(), "somebody listens there");
+}
+
+/// A server that clients know by its user (`requirepeer=` of PostgreSQL's).
+const LISTENER: &str = "import socket, sys, time
+listener = socket.socket(socket.AF_UNIX)
+listener.bind('\\0' + sys.argv[1])
+listener.listen()
+print('listening', flush=True)
+while True: time.sleep(1)";
+
+#[test]
+fn clients_see_who_listens_and_not_who_has_restored() {
+    let python = Path::new("/usr/bin/python3");
+    if !is_root() || !python.exists() {
+        return skipped("no root, who restores for others, or no /usr/bin/python3");
+    }
+    every(&[Flavour::LAZY[0], Flavour::LAZY[2]], |flavour| {
+        let dir = Arc::new(Scratch::new(flavour.user));
+        dir.make_dir("state");
+        // Below a directory of root's the user could make no file.
+        let name = format!("tub-listener-{}", dir.path().display());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let mut command = as_user(flavour.user, Path::new("/usr/bin/setpriv"));
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+        command.arg(python).args(["-c", LISTENER, &name]);
+        let is_ready = |said: &str| said.contains("listening").then_some(());
+        let mut original = Instance::start("listener", &dir, command, is_ready);
+        let listens = |at: &Instance| {
+            let client = UnixStream::connect_addr(&address).unwrap();
+            let seen = getsockopt(&client, sockopt::PeerCredentials).unwrap();
+            let expected = (at.pid(), 65534, 65534);
+            assert_eq!((seen.pid(), seen.uid(), seen.gid()), expected, "{}", at.tell());
+        };
+        listens(&original);
+        let image = original.dir().join("image");
+        original.checkpoint_and_end(&image);
+        listens(&Restore::of(&original, &image, flavour).start());
+    });
 }

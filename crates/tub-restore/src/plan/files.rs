@@ -559,6 +559,26 @@ pub(super) fn ops(
     locks.chain(events::ops(checkpoint, index, ids, warnings)).collect()
 }
 
+/// The listening unix sockets that the task is the first to have. KERNEL: the credentials that a client sees
+/// are those of the last to call listen(2) (unix_listen, net/unix/af_unix.c); the launcher's may be others.
+pub(super) fn listens(checkpoint: &Checkpoint, index: usize) -> Vec<PlanOp> {
+    let mut seen = BTreeSet::new();
+    let fds = checkpoint.tasks[index].fds.iter();
+    // The standard streams may be those of the restoring process.
+    let first =
+        fds.filter(|fd| fd.number.0 > 2 && holders(checkpoint, fd.file).next() == Some(index));
+    let listen = |fd: &tub_model::Fd| match &checkpoint.files[fd.file].kind {
+        FileKind::Socket(Socket::Unix(UnixSocket {
+            state: UnixState::Listening { backlog },
+            ..
+        })) if seen.insert(fd.file) => {
+            Some(PlanOp::Listen { number: fd.number.0, backlog: *backlog })
+        }
+        _ => None,
+    };
+    first.filter_map(listen).collect()
+}
+
 /// Locks that the task itself holds, with the number of a descriptor: closing the launcher's own
 /// descriptors of the same files has given them up.
 fn task_locks<'a>(

@@ -418,12 +418,22 @@ fn plan_task(
     let writes = ops.iter().filter(|op| matches!(op, PlanOp::Write { .. })).count();
     let count = ops.len() + writes + hot.len();
     let file_ops = files::ops(checkpoint, index, wishes.ids, warnings);
+    // The main task has listened itself, and as who it will be, unless it becomes another user.
+    let listens = if credentials.identity.is_some() || index > 0 {
+        files::listens(checkpoint, index)
+    } else {
+        Vec::new()
+    };
     let mut timers = Vec::new();
     if standby.is_some() {
         standby::timers(&mut timers, checkpoint, task);
     }
-    let data_bytes =
-        lower::data_bytes_bound(task, count + timers.len(), file_ops.len(), mailbox.len());
+    let data_bytes = lower::data_bytes_bound(
+        task,
+        count + timers.len() + listens.len(),
+        file_ops.len(),
+        mailbox.len(),
+    );
     let blob = free_place(task, BLOB_PLACE, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
     let first = around.into_iter().flatten().map(PlanOp::Unmap);
@@ -436,6 +446,7 @@ fn plan_task(
             hot: &hot,
             mailbox: coordination.map(|coordination| coordination.mailbox),
             files: &file_ops,
+            listens: &listens,
             executable: facts.set_executable && !task.exe_deleted,
             credentials: &credentials,
             limits: &limits,

@@ -253,6 +253,13 @@ pub enum PlanOp {
         /// Who.
         owner: FileOwner,
     },
+    /// Listens at a unix socket once more: whoever connects is told who has done so last (`SO_PEERCRED`).
+    Listen {
+        /// Its number.
+        number: i32,
+        /// Length of the accept queue.
+        backlog: u32,
+    },
     /// Sets the supplementary groups.
     SetGroups(Vec<u32>),
     /// Sets real, effective and saved group.
@@ -403,6 +410,7 @@ impl fmt::Display for PlanOp {
             Self::SetOwner { number, owner: o } => {
                 write!(f, "owner          {number} kind {} id {} signal {}", o.kind, o.id, o.signal)
             }
+            Self::Listen { number, backlog } => write!(f, "listen         {number} {backlog}"),
             Self::SetGroups(groups) => write!(f, "groups         {groups:?}"),
             Self::SetGids(gids) => write!(f, "gids           {gids:?}"),
             Self::SetUids(uids) => write!(f, "uids           {uids:?}"),

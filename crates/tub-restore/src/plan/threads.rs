@@ -52,6 +52,8 @@ pub(super) struct ThreadWishes<'a> {
     pub(super) parent_death_signal: i32,
     /// What descriptors need once all threads are there and the launcher's own files are closed.
     pub(super) files: &'a [PlanOp],
+    /// What it does as who it is in the end.
+    pub(super) listens: &'a [PlanOp],
     /// How it comes to life, if it is parked until then.
     pub(super) standby: Option<Awakening>,
     /// What then starts the timers that are descriptors.
@@ -155,6 +157,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.extend(task.pending_signals.iter().map(|info| queue(true, info)));
     ops.extend(wishes.limits.iter().map(|limit| PlanOp::SetLimit(*limit)));
     take_on_credentials(ops, task, wishes.credentials);
+    ops.extend(wishes.listens.iter().cloned());
     // Both are reset whenever credentials change, those of any thread, so they come last.
     ops.push(prctl("dumpable", PR_SET_DUMPABLE, u64::from(task.dumpable == 1), true));
     if wishes.parent_death_signal != 0 {

@@ -444,6 +444,9 @@ impl Lowering<'_> {
                 let signal = number(owner.signal);
                 self.call(libc::SYS_fcntl, &[number(*fd), number(F_SETSIG), signal]);
             }
+            PlanOp::Listen { number: fd, backlog } => {
+                self.may_fail(libc::SYS_listen, &[number(*fd), u64::from(*backlog)]);
+            }
             PlanOp::SetGroups(groups) => {
                 let bytes: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
                 let at = self.arena.put(&bytes, 8);
