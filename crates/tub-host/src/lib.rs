@@ -18,7 +18,7 @@ mod probe;
 
 pub use compare::{Mismatch, compare, unknown_to_image};
 pub use error::Error;
-pub use facts::facts;
+pub use facts::{facts, facts_since};
 pub use files::{FileMismatch, FileProblem, check_files};
 pub use locks::{LockConflict, check_locks};
 pub use memory::spare_memory_bytes;

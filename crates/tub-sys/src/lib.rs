@@ -7,6 +7,7 @@
 mod fd;
 mod lock;
 mod memory;
+mod pages;
 mod process;
 mod ptrace;
 mod scheduling;
@@ -18,6 +19,7 @@ pub use fd::*;
 pub use lock::*;
 pub use memory::*;
 pub use nix::errno::Errno;
+pub use pages::*;
 pub use process::*;
 pub use ptrace::*;
 pub use scheduling::*;

@@ -294,7 +294,7 @@ fn open(options: &RestoreOptions, stats: &mut Stats) -> Result<(Image, HostFacts
     if !missing.is_empty() {
         return Err(RestoreError::Labels(missing));
     }
-    let here = tub_host::facts().map_err(RestoreError::Facts)?;
+    let here = tub_host::facts_since(&image.checkpoint.host).map_err(RestoreError::Facts)?;
     let mismatches = tub_host::compare(&image.checkpoint.host, &here);
     if !mismatches.is_empty() {
         return Err(RestoreError::Host(mismatches));

@@ -182,6 +182,7 @@ fn an_image_from_another_host() {
     copy.goes_on();
     drop(copy);
     let image = made.changed("foreign", |checkpoint| {
+        checkpoint.host.boot_id = "00000000-0000-4000-8000-000000000000".to_owned();
         checkpoint.host.cpu_features.push("zz_of_tomorrow".to_owned());
         checkpoint.host.xsave_features |= 1 << 40;
         checkpoint.host.vdso.hash ^= 1;
@@ -189,6 +190,9 @@ fn an_image_from_another_host() {
     });
     // Every reason at once.
     is_bad(&image, &["zz_of_tomorrow", "xsave", "vdso"]);
+    // Clones of a virtual machine have one boot in common, and may find themselves elsewhere.
+    let image = made.changed("clone", |checkpoint| checkpoint.host.xsave_features |= 1 << 40);
+    is_bad(&image, &["xsave"]);
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn be_planned(image: &Image) {
                 check_scratch(&plan, image.pages_bytes);
                 for task in &plan.tasks {
                     check(&plan, task, image.pages_bytes, facts);
-                    let lowered = lower(&plan, task);
+                    let lowered = lower(&plan, task).expect("there is memory for it");
                     assert!(task.blob.contains(lowered.header));
                     assert!(task.blob.contains(lowered.stack - 1));
                 }

@@ -7,7 +7,8 @@ use crate::plan::Lowered;
 use std::convert::Infallible;
 use tub_units::AddrRange;
 
-/// Copies code and data to the blob's range, takes the right to write from the code, and jumps.
+/// Copies the code to the blob's range and moves the data there, takes the right to write from the code,
+/// and jumps.
 ///
 /// `code` is the first part of a range that [`tub_sys::map_fresh_at`] has just mapped for this
 /// purpose, and the data range of `lowered` is the rest of it.
@@ -30,10 +31,10 @@ pub(super) fn enter(
     // SAFETY: the plan placed the stubs behind the blob's code and sized `code` for both; it is mapped,
     // writable and used by nobody else.
     unsafe { to.copy_from_nonoverlapping(lowered.stubs.as_ptr(), lowered.stubs.len()) };
-    let to = lowered.header as *mut u8;
-    // SAFETY: the plan sized the range so that the data fits behind the code; it is mapped,
-    // writable and used by nobody else.
-    unsafe { to.copy_from_nonoverlapping(lowered.data.as_ptr(), lowered.data.len()) };
+    // SAFETY: the plan sized the range so that the data fits behind the code, and nobody uses what is
+    // there; nothing here looks at the data again, nor drops it: this ends in the blob or in exit(3).
+    let moved = unsafe { lowered.data.move_to(lowered.header) };
+    moved.map_err(|source| LaunchError::System { what: "memory for the blob", source })?;
     let len = usize::try_from(code.len()).unwrap_or(0);
     let rights = libc::PROT_READ | libc::PROT_EXEC;
     // SAFETY: nothing of Rust's lies in that range.

@@ -93,14 +93,16 @@ impl Drop for Child {
 ///
 /// Never.
 pub fn launch(plan: &RestorePlan, pages: &File) -> Result<Parked, LaunchError> {
-    let lowered: Vec<Lowered> = plan.tasks.iter().map(|task| lower(plan, task)).collect();
+    let system = |what| move |source| LaunchError::System { what, source };
+    let lowered: Result<Vec<Lowered>, _> =
+        plan.tasks.iter().map(|task| lower(plan, task)).collect();
+    let lowered = lowered.map_err(system("memory for the blob"))?;
     // An instance on standby enters its time when it is released.
     if plan.standby.is_none()
         && let Some(clocks) = Clocks::of(plan.clocks)?
     {
         clocks.set()?;
     }
-    let system = |what| move |source| LaunchError::System { what, source };
     sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::all()), None)
         .map_err(system("signal mask"))?;
     keep_children();

@@ -64,8 +64,9 @@ impl Waiting {
         let offsets = clocks.map_or([0; CLOCKS_BYTES], Clocks::offsets);
         write(&parked.handshake, &offsets).map_err(died)?;
         parked.settle().map_err(|said| {
-            let lowered: Vec<_> = plan.tasks.iter().map(|task| lower(&plan, task)).collect();
-            let failure = report(&plan, &lowered, 0, &said).err();
+            let lowered: Result<Vec<_>, _> =
+                plan.tasks.iter().map(|task| lower(&plan, task)).collect();
+            let failure = lowered.ok().and_then(|lowered| report(&plan, &lowered, 0, &said).err());
             failure.unwrap_or(LaunchError::Died { stage: "on the way back" })
         })
     }

@@ -4,8 +4,8 @@
 //! Invariant: no operation leaves memory writable and executable unless the original was.
 //!
 //! ```text
-//!   lazy   saved run ≥ 4 pages   MAP_PRIVATE of the page store over the mapping
-//!          shorter run           read into it (a mapping costs more than four pages)
+//!   lazy   saved run ≥ 2 pages   MAP_PRIVATE of the page store over the mapping, or beside the rest of it
+//!          a single page         read into it
 //!   exact  every run             read into anonymous memory: MADV_DONTNEED gives zeros again
 //! ```
 
@@ -16,9 +16,10 @@ use tub_image::PageRun;
 use tub_model::{Backing, Lock, MemoryFile, Protection, Task, Vma};
 use tub_units::{AddrRange, HostPid, PAGE_BYTES};
 
-/// Runs shorter than this many pages are read rather than mapped: a mapping costs about as much as
-/// copying four pages (4.2 µs against 1 µs a page), and each one makes later look-ups slower.
-const SMALL_RUN_PAGES: u64 = 4;
+/// Runs shorter than this many pages are read rather than mapped. Beside what is mapped already, a mapping
+/// takes 1.3 µs, and a page of it that is then written to 3.4; to read takes 3.5 µs for one page and 5.5
+/// for two, needed or not. Of two, mostly ends of stacks, most are not needed soon.
+const SMALL_RUN_PAGES: u64 = 2;
 
 /// The files that the mappings of all tasks need, each once.
 #[derive(Debug, Default)]
@@ -208,58 +209,30 @@ pub(super) fn hot(task: &Task, ranges: &[AddrRange]) -> Vec<AddrRange> {
 impl MemoryPlan<'_> {
     fn vma(&mut self, task: &Task, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) {
         let protection = vma.protection;
-        if let Some(offset_bytes) = Self::all_from_store(vma, runs, wishes) {
-            // Nothing of what would lie beneath could ever be seen.
-            let (range, no_reserve) = (vma.range, vma.no_reserve);
-            self.ops.push(PlanOp::MapPages { range, protection, offset_bytes, no_reserve });
-            self.finish(vma, wishes);
-            return;
-        }
         match &vma.backing {
             Backing::Vdso => return,
             Backing::Anonymous => {
-                let at = self.ops.len();
-                let Vma { range, no_reserve, grows_down, .. } = *vma;
+                let Vma { no_reserve, grows_down, .. } = *vma;
                 let droppable = vma.droppable && wishes.kernel.droppable;
-                self.ops.push(PlanOp::MapAnonymous {
+                self.private(vma, runs, wishes, |_, range, protection| PlanOp::MapAnonymous {
                     range,
                     protection,
                     no_reserve,
                     grows_down,
                     droppable,
                 });
-                if self.content(vma, runs, wishes) {
-                    let PlanOp::MapAnonymous { protection, .. } = &mut self.ops[at] else {
-                        unreachable!("pushed above")
-                    };
-                    *protection = WRITABLE;
-                }
             }
-            Backing::PrivateFile { .. } | Backing::MemoryFile { shared: false, .. } => {
-                let (file, offset_bytes) = match &vma.backing {
-                    Backing::PrivateFile { file, offset_bytes } => {
-                        (self.files.index(MappedFile::existing(file, false)), offset_bytes)
-                    }
-                    Backing::MemoryFile { file, offset_bytes, .. } => {
-                        (self.files.memory_file(*file, false), offset_bytes)
-                    }
-                    _ => unreachable!("matched above"),
-                };
-                let at = self.ops.len();
-                let (range, offset_bytes) = (vma.range, *offset_bytes);
-                self.ops.push(PlanOp::MapFile {
-                    range,
-                    protection,
-                    shared: false,
-                    file,
-                    offset_bytes,
+            Backing::PrivateFile { file, offset_bytes } => {
+                let map = map_of(vma, *offset_bytes);
+                self.private(vma, runs, wishes, |files, range, protection| {
+                    map(files.index(MappedFile::existing(file, false)), range, protection)
                 });
-                if self.content(vma, runs, wishes) {
-                    let PlanOp::MapFile { protection, .. } = &mut self.ops[at] else {
-                        unreachable!("pushed above")
-                    };
-                    *protection = WRITABLE;
-                }
+            }
+            Backing::MemoryFile { file, offset_bytes, shared: false, .. } => {
+                let map = map_of(vma, *offset_bytes);
+                self.private(vma, runs, wishes, |files, range, protection| {
+                    map(files.memory_file(*file, false), range, protection)
+                });
             }
             Backing::MemoryFile { file, offset_bytes, may_write, .. } => {
                 let file = self.files.memory_file(*file, *may_write);
@@ -319,49 +292,66 @@ impl MemoryPlan<'_> {
         }
     }
 
-    /// Offset in the page store of a private mapping that is a single run and is mapped lazily.
-    fn all_from_store(vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) -> Option<u64> {
-        let private = matches!(
-            vma.backing,
-            Backing::Anonymous
-                | Backing::PrivateFile { .. }
-                | Backing::MemoryFile { shared: false, .. }
-        );
-        let forbidden = wishes.store_is_noexec && vma.protection.execute;
-        let small = vma.range.len() < SMALL_RUN_PAGES * PAGE_BYTES && vma.protection.write;
-        match runs {
-            [run] if private && wishes.is_lazy(vma) && !forbidden && !small => run
-                .range
-                .covers(vma.range)
-                .then(|| run.offset_bytes + (vma.range.start() - run.range.start())),
-            _ => None,
-        }
-    }
-
-    /// Fills a private mapping; answers whether it must be made writable at first, in which case
-    /// the operation that takes the right away again has been added.
-    fn content(&mut self, vma: &Vma, runs: &[PageRun], wishes: MemoryWishes<'_>) -> bool {
-        let mut needs_write = false;
+    /// Makes a private mapping with its content: what is mapped from the store, and beneath it, or beside
+    /// it where that will do, what `beneath` makes for a range with rights.
+    fn private(
+        &mut self,
+        vma: &Vma,
+        runs: &[PageRun],
+        wishes: MemoryWishes<'_>,
+        beneath: impl FnOnce(&mut MappedFiles, AddrRange, Protection) -> PlanOp,
+    ) {
         let protection = vma.protection;
-        for run in runs {
-            let Some(range) = run.range.intersection(vma.range) else { continue };
-            let offset_bytes = run.offset_bytes + (range.start() - run.range.start());
+        let runs = runs.iter().filter_map(|run| {
+            let range = run.range.intersection(vma.range)?;
             // A small run in memory that is not writable is mapped all the same: changing rights
             // twice costs more.
             let small = range.len() < SMALL_RUN_PAGES * PAGE_BYTES && protection.write;
             let forbidden = wishes.store_is_noexec && protection.execute;
-            if wishes.is_lazy(vma) && !small && !forbidden {
-                let no_reserve = vma.no_reserve;
-                self.ops.push(PlanOp::MapPages { range, protection, offset_bytes, no_reserve });
+            let mapped = wishes.is_lazy(vma) && !small && !forbidden;
+            Some((range, run.offset_bytes + (range.start() - run.range.start()), mapped))
+        });
+        let runs: Vec<_> = runs.collect();
+        let needs_write = (!protection.write || protection.execute)
+            && runs.iter().any(|(.., is_mapped)| !is_mapped);
+        let mapped = || runs.iter().filter(|run| run.2).map(|run| run.0);
+        // What would lie beneath the first and the last could never be seen.
+        let start =
+            mapped().fold(
+                vma.range.start(),
+                |start, run| {
+                    if run.start() == start { run.end() } else { start }
+                },
+            );
+        let end = mapped()
+            .rev()
+            .fold(vma.range.end(), |end, run| if run.end() == end { run.start() } else { end });
+        if start < end {
+            let range = AddrRange::new(start, end).expect("its start is before its end");
+            // Writable while content is read into it; the right is taken away again below.
+            let protection = if needs_write { WRITABLE } else { protection };
+            self.ops.push(beneath(self.files, range, protection));
+        }
+        for (range, offset_bytes, is_mapped) in runs {
+            let no_reserve = vma.no_reserve;
+            self.ops.push(if is_mapped {
+                PlanOp::MapPages { range, protection, offset_bytes, no_reserve }
             } else {
-                needs_write |= !protection.write || protection.execute;
-                self.ops.push(PlanOp::ReadPages { range, offset_bytes });
-            }
+                PlanOp::ReadPages { range, offset_bytes }
+            });
         }
         if needs_write {
             self.ops.push(PlanOp::Protect { range: vma.range, protection });
         }
-        needs_write
+    }
+}
+
+/// Makes operations that map parts of `vma`, which maps a file privately from there on.
+fn map_of(vma: &Vma, offset_bytes: u64) -> impl Fn(usize, AddrRange, Protection) -> PlanOp {
+    let start = vma.range.start();
+    move |file, range, protection| {
+        let offset_bytes = offset_bytes + (range.start() - start);
+        PlanOp::MapFile { range, protection, shared: false, file, offset_bytes }
     }
 }
 

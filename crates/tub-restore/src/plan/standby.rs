@@ -62,13 +62,16 @@ fn taken(file: &OpenFile) -> Option<String> {
 /// Has the hot pages in place, and everything else mapped for reading. Pages to be written to come
 /// first: one that is mapped for reading already costs more to be made the process's own.
 pub(super) fn warm(ops: &mut Vec<PlanOp>, hot: Vec<AddrRange>) {
-    let mut mapped: Vec<AddrRange> = Vec::new();
-    for range in ops.iter().filter_map(read_later) {
-        // Pages of the image lie over the file that they were made of.
-        if mapped.last().is_none_or(|last| last.end() < range.end()) {
-            mapped.push(range);
+    let mut mapped: Vec<AddrRange> = ops.iter().filter_map(read_later).collect();
+    mapped.sort_unstable_by_key(|range| (range.start(), range.end()));
+    // Pages of the image may lie over the file that they were made of.
+    mapped.dedup_by(|range, before| {
+        let lies_over = range.overlaps(*before);
+        if lies_over && range.end() > before.end() {
+            *before = AddrRange::new(before.start(), range.end()).expect("it starts before");
         }
-    }
+        lies_over
+    });
     ops.extend(hot.into_iter().map(PlanOp::Populate));
     ops.extend(mapped.into_iter().map(PlanOp::Touch));
 }

@@ -115,7 +115,7 @@ fn every_lowered_plan_fits_its_range() {
         let wishes = PlanWishes { memory, mailbox: vec![3; 5000], ..PlanWishes::default() };
         let plan = planned(&facts(), wishes).unwrap();
         let task = &plan.tasks[0];
-        let lowered = lower(&plan, task);
+        let lowered = lower(&plan, task).unwrap();
         assert!(lowered.data.len() as u64 <= task.blob.len() - plan.code_bytes);
     }
 }

@@ -14,7 +14,7 @@ fn on_standby_everything_but_memory_waits_for_the_release() {
     let wishes = PlanWishes { standby: true, hot, ..PlanWishes::default() };
     let plan = planned(&facts(), wishes).unwrap();
     assert_golden("standby", &plan.to_string());
-    let lowered = lower(&plan, &plan.tasks[0]);
+    let lowered = lower(&plan, &plan.tasks[0]).unwrap();
     assert!(lowered.data.len() as u64 <= plan.tasks[0].blob.len() - plan.code_bytes);
     let ops = &plan.tasks[0].programs[0].ops;
     let at = |wanted: fn(&PlanOp) -> bool| ops.iter().position(wanted).unwrap();

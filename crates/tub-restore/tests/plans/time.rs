@@ -16,7 +16,7 @@ fn a_wait_goes_on_in_a_stub() {
         Some(RemainingWait { register: 12, remaining_ns: 1_499_999_999, milliseconds: true });
     let plan = plan(&checkpoint, &runs(), &facts(), PlanWishes::default()).unwrap();
     assert!(plan.to_string().contains("resume         1 waiting 1499999999 ns more"));
-    let lowered = lower(&plan, &plan.tasks[0]);
+    let lowered = lower(&plan, &plan.tasks[0]).unwrap();
     let code = lowered.stubs.first_chunk().unwrap();
     let stub = Stub { register: 12, original: 5000, return_to: 0x40_1002 };
     assert_eq!(Stub::from_bytes(code), Some(stub));
@@ -75,7 +75,7 @@ fn timer_ops(timers: &[PosixTimer], ids: Ids, timer_ids: bool) -> Vec<String> {
     let wishes = PlanWishes { ids, ..PlanWishes::default() };
     let plan = plan(&checkpoint, &runs(), &facts, wishes).unwrap();
     // It also has room for all of them.
-    lower(&plan, &plan.tasks[0]);
+    lower(&plan, &plan.tasks[0]).unwrap();
     let text = plan.to_string();
     text.lines().map(str::trim).filter(|line| line.contains("timer-")).map(str::to_owned).collect()
 }

@@ -1,6 +1,7 @@
 //! Numbers as the kernel and the blob want them, and the place for operands.
 
 use tub_restorer_abi::RawOp;
+use tub_sys::{Errno, PageBuffer};
 
 pub(super) fn words(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_ne_bytes()).collect()
@@ -14,25 +15,26 @@ pub(super) fn number(value: i32) -> u64 {
 /// Operands, placed one after the other at addresses known in advance.
 pub(super) struct Arena {
     base: u64,
-    bytes: Vec<u8>,
+    bytes: PageBuffer,
 }
 
 impl Arena {
-    /// One for at most so many bytes: growing would copy them all.
-    pub(super) fn new(base: u64, bytes_max: usize) -> Self {
-        Self { base, bytes: Vec::with_capacity(bytes_max) }
+    /// One for at most so many bytes.
+    pub(super) fn new(base: u64, bytes_max: usize) -> Result<Self, Errno> {
+        Ok(Self { base, bytes: PageBuffer::with_capacity(bytes_max)? })
     }
 
     /// Where the next operand with that alignment will be.
     pub(super) fn next(&mut self, align: usize) -> u64 {
-        self.bytes.resize(self.bytes.len().next_multiple_of(align), 0);
+        let len = self.bytes.len();
+        self.bytes.extend_with_zeros(len.next_multiple_of(align) - len);
         self.base + self.bytes.len() as u64
     }
 
     pub(super) fn reserve(&mut self, bytes: u64, align: usize) -> u64 {
         let at = self.next(align);
         let bytes = usize::try_from(bytes).expect("operands are small");
-        self.bytes.resize(self.bytes.len() + bytes, 0);
+        self.bytes.extend_with_zeros(bytes);
         at
     }
 
@@ -59,7 +61,7 @@ impl Arena {
         self.bytes[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(super) fn into_bytes(self) -> PageBuffer {
         self.bytes
     }
 }

@@ -15,7 +15,7 @@ use threads::signal_frame;
 use tub_model::{PosixTimer, Task};
 use tub_restorer_abi as abi;
 use tub_restorer_abi::{RawOp, RawReport};
-use tub_sys::{SIGNAL_FRAME_ALIGN, SignalFrame};
+use tub_sys::{Errno, PageBuffer, SIGNAL_FRAME_ALIGN, SignalFrame};
 
 /// Bytes of stack for each thread while it runs the blob: its deepest call needs about 300.
 const STACK_BYTES: u64 = 2048;
@@ -31,10 +31,10 @@ const ARCH_MAP_VDSO_64: u64 = 0x2003;
 const EVENT_THREAD: u64 = 16;
 
 /// A plan in the form in which the blob runs it.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Lowered {
     /// Content of the data range, from its first byte. What it does not reach is for stacks.
-    pub data: Vec<u8>,
+    pub data: PageBuffer,
     /// The stubs in which threads go on waiting, to be placed at [`TaskPlan::stubs_at`].
     pub stubs: Vec<u8>,
     /// Address of the first of them.
@@ -87,17 +87,21 @@ pub(super) fn data_bytes_bound(
 
 /// Lowers the programs of `task`, which is one of `plan`'s.
 ///
+/// # Errors
+///
+/// Where there is no memory for them.
+///
 /// # Panics
 ///
 /// Never for a plan of [`super::plan`]: its range was sized by the same counts.
-pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
+pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Result<Lowered, Errno> {
     let base = task.blob.start() + plan.code_bytes;
     let threads = task.programs.len() as u64;
     let data_bytes = task.blob.end() - base;
     // Nobody fills them, so they need no place in what is copied.
     let stacks_at = task.blob.end() - threads * STACK_BYTES;
     let room = usize::try_from(stacks_at - base).expect("the data are smaller than memory");
-    let mut arena = Arena::new(base, room);
+    let mut arena = Arena::new(base, room)?;
     arena.reserve(size_of::<abi::RawHeader>() as u64, 1);
     let programs_at = arena.reserve(threads * 16, 16);
     let counters = arena.reserve(64, 64);
@@ -140,14 +144,14 @@ pub fn lower(plan: &RestorePlan, task: &TaskPlan) -> Lowered {
     arena.write(base, &header);
     let data = arena.into_bytes();
     assert!(data.len() <= room, "the bound counts everything put here");
-    Lowered {
+    Ok(Lowered {
         data,
         stubs,
         stubs_at: task.stubs_at,
         header: base,
         stack: stacks_at + STACK_BYTES,
         origins,
-    }
+    })
 }
 
 struct Lowering<'a> {
