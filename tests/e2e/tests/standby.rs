@@ -13,8 +13,8 @@ use std::process::{Child, ExitStatus};
 use std::thread;
 use std::time::Duration;
 use tub_testkit::{
-    Finished, Flavour, Instance, Process, Scratch, Subject, Tub, User, alone, code, every, is_root,
-    skipped, wait_for,
+    Finished, Flavour, Instance, Process, Scratch, Subject, Tub, User, alone, as_user, code, every,
+    is_root, skipped, wait_for,
 };
 
 /// How long anything may take that takes no time.
@@ -507,4 +507,38 @@ fn a_keeper_that_is_the_first_process_of_a_container_reaps_what_it_has_released(
     let finished = inside(User::Ordinary, 1, FIRST_PROCESS);
     let said = finished.succeeds().stdout;
     assert!(said.contains("looked") && !said.contains("left:"), "{said}");
+}
+
+/// For want of descriptors, processes or memory, which others may give back.
+#[test]
+fn an_attendant_that_cannot_be_started_ends_nothing_that_is_parked() {
+    let flavour = Flavour::LAZY[1];
+    let (original, image) = image_of("counter", flavour);
+    let mut keeper = Keeper::start(original.dir(), &image, flavour, 2, &[]);
+    let [first, _] = keeper.parked(2)[0];
+    let limit = |files: u32| {
+        let mut prlimit = as_user(flavour.user, Path::new("/usr/bin/prlimit"));
+        prlimit.args([
+            "--pid",
+            &keeper.process.pid().to_string(),
+            &format!("--nofile={files}:1024"),
+        ]);
+        assert!(prlimit.status().unwrap().success());
+    };
+    // When the end of one is closed there is room for a caller, and not for a pair of sockets.
+    let open = fs::read_dir(keeper.process.proc("fd")).unwrap().count();
+    limit(u32::try_from(open).unwrap());
+    first.signal(Signal::SIGKILL);
+    let complaint = || {
+        let status = keeper.status();
+        let failure = status["failure"].as_str()?.contains("attendant cannot be started");
+        failure.then_some(())
+    };
+    assert!(wait_for(SOON, complaint).is_some(), "{}\n{}", keeper.status(), keeper.tell());
+    assert_eq!(keeper.status()["parked"].as_array().unwrap().len(), 1, "{}", keeper.tell());
+    limit(1024);
+    keeper.parked(2);
+    keeper.release(&[]);
+    original.go(&flavour.promises());
+    keeper.verdicts();
 }

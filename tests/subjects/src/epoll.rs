@@ -30,12 +30,17 @@ pub(crate) fn epoll(stage: &'static Stage) -> io::Result<()> {
     sys::epoll_ctl(&inner, libc::EPOLL_CTL_ADD, &inner_target, libc::EPOLLIN, 0x51)?;
     sys::epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, &inner, libc::EPOLLIN, 5)?;
 
+    // Which means nothing, and is told all the same.
+    sys::fcntl(&epoll, libc::F_SETFL, libc::O_NONBLOCK)?;
+
     // Takes the one-shot event, which disarms its entry; then something lies in the pipe.
     stage.same("one-shot event", &vec![(IN, 3)], &sys::epoll_wait(&epoll, 0)?);
     level_out.write_all(b"level")?;
 
     stage.across()?;
 
+    let flags = sys::fcntl(&epoll, libc::F_GETFL, 0)?;
+    stage.holds("flags of a set", flags & libc::O_NONBLOCK != 0);
     let level = vec![(IN, 0xffff_ffff_0000_0001)];
     stage.same("level event that was there", &level, &ready(&epoll)?);
     stage.same("level event again", &level, &ready(&epoll)?);

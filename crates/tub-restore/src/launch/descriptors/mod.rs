@@ -397,7 +397,7 @@ fn finish(number: i32, file: &OpenFile) -> Result<(), Errno> {
     match &file.kind {
         // It has no flags that could be set, and no other call works on it.
         FileKind::PathOnly { .. } => Ok(()),
-        FileKind::Socket(_) | FileKind::Inotify { .. } => {
+        FileKind::Socket(_) | FileKind::Inotify { .. } | FileKind::Epoll { .. } => {
             tub_sys::set_status_flags(number, file.flags)
         }
         // open(2) takes all flags but this one.

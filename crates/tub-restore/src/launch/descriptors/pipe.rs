@@ -61,16 +61,18 @@ fn fill(
 ) -> Result<(), Errno> {
     let has_capacity = tub_sys::set_pipe_capacity(writes.as_raw_fd(), capacity_bytes);
     if content.is_empty() || tub_sys::readable_bytes(writes.as_fd())? > 0 {
-        // A smaller pipe does no harm as long as nothing lies in it.
+        // A smaller pipe does no harm as long as everything fits.
         return Ok(());
     }
-    has_capacity?;
     // Packets are what is written in packet mode (pipe(2), O_DIRECT).
     let mode = if packets { libc::O_DIRECT } else { 0 };
     tub_sys::set_status_flags(writes.as_raw_fd(), libc::O_NONBLOCK | mode)?;
     for bytes in content {
-        if nix::unistd::write(writes, bytes)? < bytes.len() {
-            return Err(Errno::ENOSPC);
+        match nix::unistd::write(writes, bytes) {
+            Ok(written) if written == bytes.len() => {}
+            // What lies in it may fit into a smaller one as well.
+            Ok(_) | Err(Errno::EAGAIN) => return has_capacity.and(Err(Errno::ENOSPC)),
+            Err(errno) => return Err(errno),
         }
     }
     Ok(())

@@ -183,7 +183,7 @@ impl Keeper {
         on: &mut dyn FnMut(Event<'_>),
     ) -> Result<(), KeeperError> {
         loop {
-            self.launch()?;
+            self.launch(on)?;
             if self.poll(place, signals)? {
                 return Ok(());
             }
@@ -239,7 +239,7 @@ impl Keeper {
         self.options.standby.max(self.waiting.len()).saturating_sub(standing)
     }
 
-    fn launch(&mut self) -> Result<(), KeeperError> {
+    fn launch(&mut self, on: &mut dyn FnMut(Event<'_>)) -> Result<(), KeeperError> {
         if self.launches_wanted() == 0 {
             return Ok(());
         }
@@ -249,9 +249,15 @@ impl Keeper {
         }
         self.check_image()?;
         for _ in 0..self.launches_wanted() {
-            let one = Attended::start(&self.options.attendant)
-                .map_err(|source| KeeperError::System { what: "attendant", source })?;
-            self.attended.push(one);
+            match Attended::start(&self.options.attendant) {
+                Ok(one) => self.attended.push(one),
+                // What is parked already is not given up for the sake of one more.
+                Err(source) if self.has_kept() => {
+                    self.launch_failed(format!("its attendant cannot be started: {source}"), on);
+                    break;
+                }
+                Err(source) => return Err(KeeperError::System { what: "attendant", source }),
+            }
         }
         Ok(())
     }
@@ -328,9 +334,20 @@ impl Keeper {
             on(Event::Lost { pid });
         }
         let Some(failure) = one.launch_failure() else { return Ok(()) };
-        if !self.was_ready && self.status.released == 0 {
+        if !self.has_kept() {
             return Err(KeeperError::NotParked { failure, status: one.exit_status() });
         }
+        self.launch_failed(failure, on);
+        Ok(())
+    }
+
+    /// Whether it has shown that it can.
+    const fn has_kept(&self) -> bool {
+        self.was_ready || self.status.released > 0
+    }
+
+    /// Whoever waits is told, and it is tried again after a while.
+    fn launch_failed(&mut self, failure: String, on: &mut dyn FnMut(Event<'_>)) {
         on(Event::LaunchFailed { failure: &failure });
         let [first, most] = AFTER_FAILURE;
         let pause = first.saturating_mul(1 << self.failures.min(10)).min(most);
@@ -342,7 +359,6 @@ impl Keeper {
             self.callers.answer(caller, &Answer::Failed(failed));
         }
         self.status.failure = Some(failure);
-        Ok(())
     }
 
     /// Serves who waits, as far as there are parked ones.
