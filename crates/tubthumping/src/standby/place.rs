@@ -3,14 +3,17 @@
 //! In: a path. Out: a listening socket. Invariant: only its owner and root can connect, and nobody else
 //! can put another in its place; it goes with the keeper.
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::geteuid;
-use std::fs::{self, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use tub_control::connect_within;
 
 /// How long a keeper that is alive may take until it is known to be.
@@ -78,6 +81,8 @@ impl Place {
     pub(super) fn take(path: &Path) -> Result<Self, PlaceError> {
         let failed = |source| PlaceError::Io { path: path.to_owned(), source };
         check_directory(path)?;
+        // One after the other: what another one has bound is not listened to for a moment.
+        let _turn = turn(path);
         if let Ok(there) = fs::symlink_metadata(path) {
             if !there.file_type().is_socket() {
                 return Err(PlaceError::NoSocket { path: path.to_owned() });
@@ -118,6 +123,39 @@ impl Drop for Place {
     }
 }
 
+/// The lock of a directory.
+struct Turn(Option<Flock<File>>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        // Flock's own end panics where the kernel does not take the lock back.
+        if let Some(Err((lock, _))) = self.0.take().map(Flock::unlock) {
+            std::mem::forget(lock);
+        }
+    }
+}
+
+/// Waits until no other keeper takes a place in the directory, but not for ever; where there can be no lock of
+/// it, not at all.
+fn turn(path: &Path) -> Option<Turn> {
+    let flags = OFlag::O_DIRECTORY.bits();
+    let mut dir = File::options().read(true).custom_flags(flags).open(directory(path)).ok()?;
+    let deadline = Instant::now() + 2 * KNOCK;
+    loop {
+        match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Some(Turn(Some(lock))),
+            Err((back, Errno::EWOULDBLOCK)) if Instant::now() < deadline => dir = back,
+            Err(_) => return None,
+        }
+        sleep(Duration::from_millis(1));
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
 fn inode(of: &Metadata) -> (u64, u64) {
     (of.dev(), of.ino())
 }
@@ -125,8 +163,7 @@ fn inode(of: &Metadata) -> (u64, u64) {
 fn check_directory(path: &Path) -> Result<(), PlaceError> {
     const OTHERS_WRITE: u32 = 0o022;
     const STICKY: u32 = 0o1000;
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or(Path::new("."));
+    let parent = directory(path);
     let failed = |source| PlaceError::Io { path: path.to_owned(), source };
     let there = fs::metadata(parent).map_err(failed)?;
     let (owner, mode) = (there.uid(), there.mode() & 0o7777);
@@ -165,6 +202,33 @@ mod tests {
         drop(UnixListener::bind(&path).unwrap());
         drop(Place::take(&path).unwrap());
         assert!(!path.exists());
+        fs::remove_dir(&dir).unwrap();
+    }
+
+    /// Of several that find the socket of one who was killed, one takes its place.
+    #[test]
+    fn of_keepers_that_start_together_one_is_asked() {
+        let dir = std::env::temp_dir().join(format!("tub-places-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = dir.join("keeper.sock");
+        for _ in 0..200 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = std::sync::Barrier::new(4);
+            let take = || {
+                start.wait();
+                Place::take(&path)
+            };
+            let taken: Vec<_> = std::thread::scope(|scope| {
+                let all: Vec<_> = (0..4).map(|_| scope.spawn(take)).collect();
+                all.into_iter().map(|one| one.join().unwrap()).collect()
+            });
+            let (places, errors): (Vec<_>, Vec<_>) = taken.into_iter().partition(Result::is_ok);
+            assert_eq!(places.len(), 1, "{errors:?}");
+            for error in errors {
+                assert!(matches!(error, Err(PlaceError::InUse { .. })), "{error:?}");
+            }
+            drop(places);
+        }
         fs::remove_dir(&dir).unwrap();
     }
 }
