@@ -69,6 +69,8 @@ pub enum LockKind {
 pub struct EventFdRecord {
     /// `eventfd-count`.
     pub count: u64,
+    /// `eventfd-id`: that of the object, which only duplicates share; absent before Linux 5.2.
+    pub id: Option<i32>,
     /// `eventfd-semaphore`; absent before Linux 6.5.
     pub semaphore: Option<bool>,
 }
@@ -142,6 +144,10 @@ pub fn parse(bytes: &[u8]) -> Result<FdInfoRecord> {
             b"eventfd-count" => {
                 record.eventfd.get_or_insert_default().count =
                     fields.number(16, "eventfd-count")?;
+            }
+            b"eventfd-id" => {
+                let id = Some(fields.number(10, "eventfd-id")?);
+                record.eventfd.get_or_insert_default().id = id;
             }
             b"eventfd-semaphore" => {
                 let semaphore = fields.number::<u8>(10, "eventfd-semaphore")? != 0;
@@ -296,7 +302,10 @@ mod tests {
     #[test]
     fn an_eventfd_with_a_count() {
         let info = parse(fixture!("8")).unwrap();
-        assert_eq!(info.eventfd, Some(EventFdRecord { count: 7, semaphore: Some(true) }));
+        assert_eq!(
+            info.eventfd,
+            Some(EventFdRecord { count: 7, id: Some(1), semaphore: Some(true) })
+        );
         let max = b"pos:\t0\nflags:\t02\nmnt_id:\t1\neventfd-count: fffffffffffffffe\n";
         assert_eq!(parse(max).unwrap().eventfd.unwrap().count, u64::MAX - 1);
     }

@@ -2,6 +2,7 @@
 
 use crate::{Ended, Errno, check};
 use libc::{c_void, pid_t};
+use std::cmp::Ordering;
 use tub_units::HostPid;
 
 /// What `wait(2)` tells of a thread that is traced (ptrace(2), "Stopped states"). Signals are numbers:
@@ -238,10 +239,19 @@ pub fn get_robust_list(tid: HostPid) -> Result<(u64, u64), Errno> {
 /// `kcmp(a, b, KCMP_FILE, fd_a, fd_b)`: whether two descriptors, each of a process, share a
 /// description.
 pub fn same_description(a: (HostPid, i32), b: (HostPid, i32)) -> Result<bool, Errno> {
+    Ok(compare_descriptions(a, b)?.is_eq())
+}
+
+/// The same, and which comes first in an order that stays as long as the kernel runs (kcmp(2)).
+pub fn compare_descriptions(a: (HostPid, i32), b: (HostPid, i32)) -> Result<Ordering, Errno> {
     const KCMP_FILE: pid_t = 0;
     // SAFETY: kcmp takes five numbers and no pointer.
     let result = unsafe { libc::syscall(libc::SYS_kcmp, a.0.0, b.0.0, KCMP_FILE, a.1, b.1) };
-    Ok(check(result)? == 0)
+    Ok(match check(result)? {
+        0 => Ordering::Equal,
+        1 => Ordering::Less,
+        _ => Ordering::Greater,
+    })
 }
 
 /// What two threads may have in common (clone(2)).

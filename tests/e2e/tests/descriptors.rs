@@ -1,6 +1,6 @@
 //! Descriptors of every kind that an image can hold.
 
-use crate::round_trip::round_trips;
+use crate::round_trip::{gets_up_well, round_trips};
 use nix::sys::socket::{getsockopt, sockopt};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -10,8 +10,8 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 use tub_testkit::{
-    Flavour, Instance, Memory, Pids, Restore, Scratch, Subject, Tub, as_user, code, every, is_root,
-    skipped, wait_for,
+    Flavour, Instance, Memory, Pids, Restore, Scratch, Subject, Tub, User, as_user, code, every,
+    is_root, skipped, wait_for,
 };
 
 #[test]
@@ -27,6 +27,19 @@ fn epoll_sets_keep_their_targets() {
 #[test]
 fn event_descriptors_keep_their_counts() {
     round_trips("eventfd", &Flavour::LAZY);
+}
+
+/// All of a kind look alike, and are told apart without comparing each with each.
+#[test]
+fn thousands_of_a_kind_let_nobody_stand_still_for_long() {
+    let original = Subject::new("eventfd", User::Ordinary).options(&["many"]).start();
+    let image = original.dir().join("first");
+    let took = original.checkpoint(&image, &["--leave-running", "--json"]).succeeds();
+    let took: serde_json::Value = serde_json::from_str(&took.stdout).unwrap();
+    let frozen_us = took["frozen_us"].as_u64().unwrap();
+    // A tenth of a second, and twice as much in a debug build; 3 s before, each with each.
+    assert!(frozen_us < 900_000, "{frozen_us} us");
+    gets_up_well(original, Flavour::USUAL);
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::refuse::{Refusal, RefusalKind, TcpPolicy};
 use crate::same::same_description;
 use crate::{Error, Result, Survey, SurveyedFd};
 use description::open_file;
+use std::cmp::Ordering;
+use std::collections::HashMap;
 use tub_model::{Fd, FileKind, OpenFile, Socket, UnixSocket, UnixState};
 use tub_units::{FdNumber, HostPid};
 
@@ -33,6 +35,11 @@ pub(crate) struct Descriptions<'a> {
     files: Vec<OpenFile>,
     /// Of each, where it was found first.
     firsts: Vec<(HostPid, &'a SurveyedFd)>,
+    /// Those that look alike: all objects behind anonymous inodes of a kind do, of which there may be
+    /// thousands. In the kernel's order as long as it tells.
+    alike: HashMap<Look<'a>, Vec<usize>>,
+    /// Whether it has told every time.
+    ordered: bool,
     policy: FilePolicy,
     /// What stands in the way, as far as only the process itself could tell.
     refusals: Vec<Refusal>,
@@ -41,7 +48,8 @@ pub(crate) struct Descriptions<'a> {
 impl<'a> Descriptions<'a> {
     /// None so far.
     pub(crate) fn new(policy: FilePolicy) -> Self {
-        Self { files: Vec::new(), firsts: Vec::new(), policy, refusals: Vec::new() }
+        let (files, firsts, refusals) = (Vec::new(), Vec::new(), Vec::new());
+        Self { files, firsts, alike: HashMap::new(), ordered: true, policy, refusals }
     }
 
     /// All descriptors of one process.
@@ -55,8 +63,8 @@ impl<'a> Descriptions<'a> {
         let first_new = self.files.len();
         for fd in &survey.fds {
             let file = match self.known(survey, fd, caller)? {
-                Some(index) => index,
-                None => {
+                Ok(index) => index,
+                Err(place) => {
                     let file = open_file(
                         survey,
                         fd,
@@ -66,7 +74,9 @@ impl<'a> Descriptions<'a> {
                     )?;
                     self.files.push(file);
                     self.firsts.push((survey.pid, fd));
-                    self.files.len() - 1
+                    let index = self.files.len() - 1;
+                    self.alike.entry(Look::of(fd)).or_default().insert(place, index);
+                    index
                 }
             };
             let close_on_exec = fd.info.flags.cast_signed() & libc::O_CLOEXEC != 0;
@@ -88,19 +98,37 @@ impl<'a> Descriptions<'a> {
         Ok(fds)
     }
 
-    /// Index of the description behind `fd`, if it has been met before.
+    /// Index of the description behind `fd`, or, if it has not been met before, its place among those that
+    /// look alike.
     fn known(
-        &self,
+        &mut self,
         survey: &Survey,
         fd: &SurveyedFd,
         caller: &mut Caller<'_>,
-    ) -> Result<Option<usize>> {
-        for (index, &(pid, first)) in self.firsts.iter().enumerate() {
-            if alike(first, fd) && same_description(caller, (pid, first), (survey.pid, fd))? {
-                return Ok(Some(index));
+    ) -> Result<std::result::Result<usize, usize>> {
+        let Some(alike) = self.alike.get(&Look::of(fd)) else { return Ok(Err(0)) };
+        let (mut low, mut high) = (0, alike.len());
+        while self.ordered && low < high {
+            let middle = low + (high - low) / 2;
+            let (pid, first) = self.firsts[alike[middle]];
+            let own = (survey.pid, fd.number);
+            match tub_sys::compare_descriptions(own, (pid, first.number)) {
+                Ok(Ordering::Equal) => return Ok(Ok(alike[middle])),
+                Ok(Ordering::Less) => high = middle,
+                Ok(Ordering::Greater) => low = middle + 1,
+                Err(_) => self.ordered = false,
             }
         }
-        Ok(None)
+        if self.ordered {
+            return Ok(Err(low));
+        }
+        for &index in alike {
+            let (pid, first) = self.firsts[index];
+            if same_description(caller, (pid, first), (survey.pid, fd))? {
+                return Ok(Ok(index));
+            }
+        }
+        Ok(Err(alike.len()))
     }
 
     /// All of them, by index.
@@ -182,11 +210,27 @@ fn only_the_first_carries_content(files: &mut [OpenFile]) {
     }
 }
 
-/// Whether it is worth asking if two descriptors share a description.
-fn alike(a: &SurveyedFd, b: &SurveyedFd) -> bool {
-    let mask = !libc::O_CLOEXEC;
-    let look = |fd: &SurveyedFd| {
-        (fd.dev, fd.ino, fd.rdev, fd.info.pos, fd.info.flags.cast_signed() & mask)
-    };
-    look(a) == look(b)
+/// What two descriptors have in common that share a description.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Look<'a> {
+    inode: (u64, u64, u64),
+    pos: u64,
+    flags: i32,
+    /// Of what has no path, which somebody might change meanwhile.
+    kind: Option<&'a str>,
+    eventfd: Option<i32>,
+    signals: Option<u64>,
+}
+
+impl<'a> Look<'a> {
+    fn of(fd: &'a SurveyedFd) -> Self {
+        Self {
+            inode: (fd.dev, fd.ino, fd.rdev),
+            pos: fd.info.pos,
+            flags: fd.info.flags.cast_signed() & !libc::O_CLOEXEC,
+            kind: fd.link.starts_with("anon_inode:").then_some(&*fd.link),
+            eventfd: fd.info.eventfd.and_then(|eventfd| eventfd.id),
+            signals: fd.info.sigmask,
+        }
+    }
 }
