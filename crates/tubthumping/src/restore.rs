@@ -350,10 +350,14 @@ pub(crate) fn letter(generation: u64, options: &RestoreOptions) -> Result<Vec<u8
         seed: hex(seed),
         restore_unix_ms: u64::try_from(now.as_millis()).unwrap_or(u64::MAX),
     };
-    let replaced = |name: &OsString| options.environment.iter().any(|(new, _)| new == name);
+    let set = &options.environment;
+    let replaced =
+        |name: &OsString, by: &[(OsString, OsString)]| by.iter().any(|(new, _)| new == name);
+    // The last one of a name counts, and is the only one: getenv(3) finds the first.
+    let last = (1..).zip(set).filter(|(next, (name, _))| !replaced(name, &set[*next..]));
     let environment = std::env::vars_os()
-        .filter(|(name, _)| !replaced(name))
-        .chain(options.environment.iter().cloned())
+        .filter(|(name, _)| !replaced(name, set))
+        .chain(last.map(|(_, variable)| variable.clone()))
         .map(|(name, value)| {
             let mut line = name.into_vec();
             line.push(b'=');
@@ -368,4 +372,20 @@ pub(crate) fn letter(generation: u64, options: &RestoreOptions) -> Result<Vec<u8
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variable_that_is_set_twice_is_there_once() {
+        let pair = |name: &str, value: &str| (OsString::from(name), OsString::from(value));
+        let environment = vec![pair("TWICE_A", "1"), pair("TWICE_B", "2"), pair("TWICE_A", "3")];
+        let options = RestoreOptions { environment, ..RestoreOptions::default() };
+        let letter = mailbox::decode(&letter(1, &options).unwrap()).unwrap();
+        let mailbox::Letter::Restored { environment, .. } = letter else { panic!("{letter:?}") };
+        let ours: Vec<_> = environment.iter().filter(|one| one.starts_with(b"TWICE_")).collect();
+        assert_eq!(ours, [b"TWICE_B=2", b"TWICE_A=3"]);
+    }
 }
