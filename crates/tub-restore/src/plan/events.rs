@@ -49,7 +49,8 @@ pub(super) fn ops(
             Ids::New => by_itself,
         };
         match named_by {
-            Some(at) if at == index && ids == Ids::Keep => {
+            // Nobody is known by no id, whatever the ids are.
+            Some(at) if at == index && (ids == Ids::Keep || owner.id.0 == 0) => {
                 ops.push(PlanOp::SetOwner { number, owner });
             }
             // Another one does, or the launcher.

@@ -2,7 +2,7 @@
 
 use crate::sample::{checkpoint, facts, planned, runs, thread};
 use tub_image::PageRun;
-use tub_model::{Checkpoint, Fd, FileKind, Task, Zombie};
+use tub_model::{Checkpoint, Fd, FileKind, FileOwner, Task, Zombie};
 use tub_restore::plan::{
     Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, Stdio, lower, plan,
 };
@@ -152,5 +152,17 @@ fn an_epoll_set_is_only_drained_of_what_disables_itself() {
         targets.unwrap()[0].events = events;
         let plan = plan(&image, &runs(), &facts(), PlanWishes::default()).unwrap();
         assert_eq!(plan.to_string().contains("EpollDrain"), drained, "{events:x}");
+    }
+}
+
+/// A signal that was chosen before anybody was to get it (`F_SETSIG`), whatever the ids are.
+#[test]
+fn a_description_that_tells_nobody_keeps_its_signal() {
+    for ids in [Ids::Keep, Ids::New] {
+        let mut image = checkpoint();
+        image.files[2].owner = Some(FileOwner { kind: 1, id: NsPid(0), signal: 34 });
+        let wishes = PlanWishes { ids, ..PlanWishes::default() };
+        let plan = plan(&image, &runs(), &facts(), wishes).unwrap().to_string();
+        assert!(plan.contains("owner          4 kind 1 id 0 signal 34"), "{plan}");
     }
 }
