@@ -6,9 +6,10 @@
 
 use crate::bounded::{connect_within, read_line_within};
 use crate::find;
+use crate::mailbox::MAILBOX_BYTES;
 use crate::message::{
-    DecodeError, Event, LINE_LIMIT_BYTES, OpenResource, Operation, Prepared, Refusal, Status,
-    answer_from_line, as_many_as_fit,
+    DecodeError, Event, LINE_LIMIT_BYTES, MailboxPlace, OpenResource, Operation, Prepared, Refusal,
+    Status, answer_from_line, as_many_as_fit,
 };
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::fs::File;
@@ -151,6 +152,15 @@ impl Client {
     pub fn prepare(&mut self, timeout: Duration) -> Result<Prepared, ClientError> {
         let operation = Operation::Prepare { timeout_ms: millis(timeout) };
         match self.ask(&operation, "prepare", timeout + PREPARE_GRACE)? {
+            // A letter may be as long as a mailbox: in a smaller one it would go on behind its end.
+            Event::Prepared(Prepared { mailbox, .. })
+                if mailbox.range().is_none_or(|range| range.len() < MAILBOX_BYTES as u64) =>
+            {
+                let MailboxPlace { address, bytes } = mailbox;
+                let odd = format!("a mailbox of {bytes} bytes at {address:#x} is none");
+                let source = Some(DecodeError::Malformed(serde::de::Error::custom(odd)));
+                Err(ClientError::Malformed { operation: "prepare", source })
+            }
             Event::Prepared(prepared) => Ok(prepared),
             _ => Err(ClientError::Malformed { operation: "prepare", source: None }),
         }

@@ -272,6 +272,33 @@ fn a_name_with_a_newline_makes_nobody_a_control_socket_of_others() {
     assert!(matches!(found, Ok(None)), "{found:?}");
 }
 
+/// Letters are as long as mailboxes are said to be, and would go on behind the end of a smaller one.
+#[test]
+fn what_offers_no_mailbox_is_not_taken_at_its_word() {
+    let base = std::env::temp_dir().join(format!("tubcontrol-{}-small", std::process::id()));
+    std::fs::create_dir_all(&base).unwrap();
+    let path = base.join("small.sock");
+    let _scratch = Scratch(base);
+    let listener = UnixListener::bind(&path).unwrap();
+    for (address, bytes) in [(0x10000, 4096), (0x10001, 1 << 20), (0x10000, 0)] {
+        let mut client = Client::connect(&path).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let answer = Prepared {
+            mailbox: MailboxPlace { address, bytes },
+            private_fds: vec![],
+            open: OpenRule::Refuse,
+            allowed_paths: vec![],
+            runtime: "small".into(),
+            resources: vec![],
+            metrics: vec![],
+        };
+        let answer = tub_control::answer_to_line(&Ok(tub_control::Event::Prepared(answer)));
+        (&stream).write_all(&answer).unwrap();
+        let error = client.prepare(SOON).unwrap_err();
+        assert!(matches!(error, ClientError::Malformed { operation: "prepare", .. }), "{error:?}");
+    }
+}
+
 #[test]
 fn of_very_many_failures_as_many_are_told_as_fit() {
     let (_scratch, directory, heard) = start("many", Duration::ZERO);
