@@ -3,11 +3,13 @@
 //! In: the image's socket. Out: a descriptor, or two. Invariant: a socket file is replaced only
 //! where nobody listens behind it any more, and only one of the same owner.
 
+use nix::fcntl::{AtFlags, OFlag};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr,
     accept4, bind, connect, send, sendto, shutdown, socket, socketpair,
 };
-use nix::sys::stat::{Mode, fchmod, umask};
+use nix::sys::stat::{Mode, fchmod, fstat, umask};
+use nix::unistd::{Gid, Uid, fchownat};
 use std::ffi::OsStr;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -273,15 +275,27 @@ fn bind_unix(fd: &OwnedFd, name: &UnixName, kind: i32) -> Result<(), Errno> {
     umask(before);
     bound?;
     if let Some(file) = name.file {
-        // As far as the caller may give it away; the group is often enough. A link that somebody
-        // has put in its place by now is not followed.
+        // As far as the caller may give it away; the group is often enough.
         let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
         if (file.uid, file.gid) != own {
-            let give = |uid: Option<u32>| std::os::unix::fs::lchown(path, uid, Some(file.gid));
-            let _ = give(Some(file.uid)).or_else(|_| give(None));
+            let _ = give_away(path, file.uid, file.gid);
         }
     }
     Ok(())
+}
+
+/// Gives the file of a socket that we have just made to somebody else, whose directory it may lie in: what he
+/// has put in its place by now, be it a link of either kind, is left alone.
+fn give_away(path: &Path, uid: u32, gid: u32) -> Result<(), Errno> {
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let there = nix::fcntl::open(path, flags, Mode::empty())?;
+    let stat = fstat(&there)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFSOCK || stat.st_nlink != 1 {
+        return Err(Errno::EPERM);
+    }
+    let itself = AtFlags::AT_EMPTY_PATH;
+    let give = |uid| fchownat(&there, "", uid, Some(Gid::from_raw(gid)), itself);
+    give(Some(Uid::from_raw(uid))).or_else(|_| give(None))
 }
 
 /// Whether a path is a socket of ours that nobody has open any more.
@@ -297,4 +311,36 @@ fn is_dead(path: &Path, address: &UnixAddr, kind: i32) -> bool {
         connect(caller.as_raw_fd(), address)
     };
     is_ours && refused() == Err(Errno::ECONNREFUSED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::net::UnixListener;
+
+    #[test]
+    fn only_a_sockets_own_file_is_given_away() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: only root gives files away");
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("tub-give-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let path = |name: &str| dir.join(name);
+        let owner = |name: &str| fs::symlink_metadata(path(name)).unwrap().uid();
+        let listening = ["mine", "other"].map(|name| UnixListener::bind(path(name)).unwrap());
+        fs::write(path("precious"), "").unwrap();
+        fs::hard_link(path("precious"), path("file")).unwrap();
+        fs::hard_link(path("other"), path("socket")).unwrap();
+        std::os::unix::fs::symlink("precious", path("link")).unwrap();
+        for name in ["file", "socket", "link"] {
+            assert_eq!(give_away(&path(name), 65534, 65534), Err(Errno::EPERM), "{name}");
+            assert_eq!((owner(name), owner("precious")), (0, 0));
+        }
+        give_away(&path("mine"), 65534, 65534).unwrap();
+        assert_eq!(owner("mine"), 65534);
+        drop(listening);
+        fs::remove_dir_all(&dir).unwrap();
+    }
 }
