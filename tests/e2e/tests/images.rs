@@ -48,6 +48,9 @@ impl Made {
     }
 }
 
+/// A boot that was never ours: what a kernel tells once a boot is believed where it is the same.
+pub(crate) const ANOTHER_BOOT: &str = "00000000-0000-4000-8000-000000000000";
+
 /// A whole and sound image in `dir` under `name`, as `image` but for what was `changed`.
 pub(crate) fn rewritten(
     dir: &Scratch,
@@ -182,7 +185,7 @@ fn an_image_from_another_host() {
     copy.goes_on();
     drop(copy);
     let image = made.changed("foreign", |checkpoint| {
-        checkpoint.host.boot_id = "00000000-0000-4000-8000-000000000000".to_owned();
+        checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
         checkpoint.host.cpu_features.push("zz_of_tomorrow".to_owned());
         checkpoint.host.xsave_features |= 1 << 40;
         checkpoint.host.vdso.hash ^= 1;
@@ -199,7 +202,7 @@ fn an_image_from_another_host() {
 fn an_image_from_before_a_reboot() {
     let made = Made::new();
     let image = made.changed("old", |checkpoint| {
-        checkpoint.host.boot_id = "00000000-0000-4000-8000-000000000000".to_owned();
+        checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
         // As if that host had been up for ten years.
         checkpoint.clocks.monotonic_ns += 10 * 365 * 86_400 * 1_000_000_000;
         checkpoint.clocks.boottime_ns += 10 * 365 * 86_400 * 1_000_000_000;

@@ -1,7 +1,7 @@
 //! Options of CRaC's in each of their places, by the `java` and `jcmd` that `tub jdk` makes.
 
 use crate::http::{first_answer, free_port, get};
-use crate::images::rewritten;
+use crate::images::{ANOTHER_BOOT, rewritten};
 use crate::jvm::on_each_jdk;
 use crate::jvm_jdk::Crac;
 use std::fs;
@@ -75,19 +75,18 @@ fn an_image_for_another_processor_is_refused_or_passed_over() {
         crac.jcmd(original.pid()).succeeds();
         original.wait();
         let image = crac.dir.join("cr");
-        let foreign = || "00000000-0000-4000-8000-000000000000".to_owned();
         rewritten(&crac.dir, &image, "more", |checkpoint| {
-            checkpoint.host.boot_id = foreign();
+            checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
             checkpoint.host.cpu_features.push(OF_TOMORROW.to_owned());
         });
         // All of them have it, and code makes use of it.
         rewritten(&crac.dir, &image, "less", |checkpoint| {
-            checkpoint.host.boot_id = foreign();
+            checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
             checkpoint.host.cpu_features.retain(|feature| feature != "sse4_2");
         });
         // What a kernel says of itself is nobody's feature.
         rewritten(&crac.dir, &image, "older", |checkpoint| {
-            checkpoint.host.boot_id = foreign();
+            checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
             checkpoint.host.cpu_features.retain(|feature| feature != "hypervisor");
         });
         let restore = |image: &str, options: &[&str]| -> Finished {

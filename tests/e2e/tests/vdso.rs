@@ -3,7 +3,7 @@
 //! There is one kernel here, so its vdso is passed off as another one's: the image says that it
 //! comes from elsewhere, and whatever the process knows of the old one is led to the new one.
 
-use crate::images::Made;
+use crate::images::{ANOTHER_BOOT, Made};
 use tub_testkit::{Flavour, Memory, Pids, Restore, Subject, User, code, every};
 use tub_units::NsPid;
 
@@ -14,7 +14,10 @@ const FEW: [Flavour; 2] =
 fn a_process_that_grew_up_with_another_vdso() {
     every(&FEW, |flavour| {
         let made = Made::of(Subject::new("vdso", flavour.user).start());
-        let foreign = made.changed("foreign", |checkpoint| checkpoint.host.vdso.hash ^= 1);
+        let foreign = made.changed("foreign", |checkpoint| {
+            checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
+            checkpoint.host.vdso.hash ^= 1;
+        });
         let copy = Restore::of(&made.original, &foreign, flavour).start();
         // The old one is memory like any other now, and the kernel's lies elsewhere.
         let maps = std::fs::read_to_string(copy.process().proc("maps")).unwrap();
@@ -38,6 +41,7 @@ fn a_thread_in_the_middle_of_another_vdso() {
     let made = Made::of(Subject::new("vdso", User::Ordinary).start());
     let mut tid = NsPid(0);
     let image = made.changed("inside", |checkpoint| {
+        checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
         checkpoint.host.vdso.hash ^= 1;
         let task = &mut checkpoint.tasks[0];
         let vdso = task.vmas.iter().find(|vma| vma.backing == tub_model::Backing::Vdso).unwrap();
@@ -53,6 +57,7 @@ fn a_thread_in_the_middle_of_another_vdso() {
 fn a_vdso_whose_functions_are_unknown() {
     let made = Made::of(Subject::new("vdso", User::Ordinary).start());
     let image = made.changed("unknown", |checkpoint| {
+        checkpoint.host.boot_id = ANOTHER_BOOT.to_owned();
         checkpoint.host.vdso.hash ^= 1;
         checkpoint.host.vdso.functions.clear();
     });
