@@ -32,6 +32,9 @@ pub struct Desk {
     mailbox: Mutex<Option<Mailbox>>,
     /// And whose it is: a child that was forked off has a copy of this desk.
     socket: Mutex<Option<(u32, PathBuf)>>,
+    /// Whether the control socket is closed for an image, and will be opened again.
+    shut: Mutex<bool>,
+    opened: Condvar,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,6 +55,8 @@ impl Desk {
             changed: Condvar::new(),
             mailbox: Mutex::new(None),
             socket: Mutex::new(None),
+            shut: Mutex::new(false),
+            opened: Condvar::new(),
         }
     }
 
@@ -75,6 +80,8 @@ impl Desk {
 
     /// Tells the round to wait on its mailbox, and waits until it has its letter.
     pub fn commit(&self, deadline: Duration) {
+        // Before the round learns of it, which may end at once, and be followed by another request.
+        *lock(&self.shut) = true;
         self.put(Note::Committed(deadline));
         let mut note = lock(&self.note);
         while !matches!(*note, Note::Settled) {
@@ -107,9 +114,18 @@ impl Desk {
         }
     }
 
-    /// Remembers where the control socket is.
+    /// Remembers where the control socket is, at which there is somebody again.
     pub fn socket_is_at(&self, path: PathBuf) {
         *lock(&self.socket) = Some((std::process::id(), path));
+        *lock(&self.shut) = false;
+        self.opened.notify_all();
+    }
+
+    /// Waits until the control socket is open again after an image, but no longer than `patience`: an
+    /// engine that came earlier would find none.
+    pub fn await_socket(&self, patience: Duration) {
+        let shut = lock(&self.shut);
+        drop(self.opened.wait_timeout_while(shut, patience, |shut| *shut));
     }
 
     /// Removes the control socket's path, at the end of the process.
@@ -120,5 +136,33 @@ impl Desk {
             // Somebody else may have tidied up; the next process to start does.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn whoever_asks_right_after_an_image_waits_for_the_socket() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let desk = Desk::new();
+        // Nobody is waited for who has never come.
+        let start = Instant::now();
+        desk.await_socket(PATIENCE);
+        assert!(start.elapsed() < PATIENCE);
+        std::thread::scope(|scope| {
+            let server = scope.spawn(|| desk.commit(Duration::from_secs(1)));
+            // There is no mailbox: a letter all the same.
+            assert!(matches!(desk.await_letter(), Letter::Failed(_)));
+            server.join().unwrap();
+            let asker = scope.spawn(|| desk.await_socket(PATIENCE));
+            std::thread::sleep(Duration::from_millis(50));
+            assert!(!asker.is_finished());
+            desk.socket_is_at("/tmp/tub-0/0123456789abcdef.sock".into());
+            asker.join().unwrap();
+        });
+        assert!(start.elapsed() < PATIENCE);
     }
 }

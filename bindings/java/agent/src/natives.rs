@@ -36,12 +36,16 @@ extern "system" fn Java_tubthumping_crac_Agent_awaitVerdict(
     answer(env, &pack(verdict(letter)))
 }
 
+/// How long a request waits for the control socket that an image before it has closed.
+const DOOR_PATIENCE: Duration = Duration::from_secs(10);
+
 /// `Agent.startEngine()`.
 #[unsafe(no_mangle)]
 extern "system" fn Java_tubthumping_crac_Agent_startEngine(
     env: *mut JNIEnv,
     _class: jobject,
 ) -> jobject {
+    DESK.await_socket(DOOR_PATIENCE);
     let strings = match engine::start() {
         None => vec![b"unconfigured".to_vec()],
         Some(Err(message)) => vec![b"failed".to_vec(), message.into_bytes()],
