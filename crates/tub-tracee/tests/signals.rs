@@ -3,11 +3,11 @@
 //! In: this program once more, whose threads signal themselves as fast as they can. Out: how many
 //! signals they have sent, and how many they got.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+mod again;
+
+use again::freeze_again_and_again;
+use std::io::Read;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tub_tracee::Frozen;
-use tub_units::HostPid;
 
 const THREADS: usize = 4;
 const FREEZES: usize = 400;
@@ -51,25 +51,10 @@ fn program_that_signals_itself() {
 /// Freezes a program that sends itself `signal` all the time, again and again, and compares how many
 /// it has sent with how many it got.
 fn storm(signal: i32) {
-    let mut program = Command::new(std::env::current_exe().expect("we have a program"));
-    program.args(["--exact", "program_that_signals_itself", "--nocapture"]);
-    program.env(SIGNAL, signal.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut program = program.spawn().expect("it starts");
-    let mut answers =
-        BufReader::new(program.stdout.take().expect("it is piped")).lines().map_while(Result::ok);
-    answers.find(|line| line == "ready").expect("it says so");
-
-    let pid = HostPid(program.id().cast_signed());
-    let mut failures = Vec::new();
-    for number in 0..FREEZES {
-        match Frozen::freeze(pid) {
-            Ok(frozen) => frozen.thaw(),
-            Err(error) => failures.push(format!("freeze {number}: {error:?}")),
-        }
-    }
-    drop(program.stdin.take());
-    let counts = answers.find(|line| line.starts_with("sent ")).expect("it counts");
-    program.wait().expect("it has ended");
+    let program = "program_that_signals_itself";
+    let signal = signal.to_string();
+    let (failures, counts) = freeze_again_and_again(program, (SIGNAL, &signal), FREEZES, "sent ");
+    let counts = counts.expect("it counts");
     let counts: Vec<&str> = counts.split(' ').collect();
     assert_eq!(failures, Vec::<String>::new(), "{counts:?}");
     assert_eq!(counts[1], counts[3]);
