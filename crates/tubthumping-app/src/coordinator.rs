@@ -72,8 +72,6 @@ struct State {
     round: Option<Arc<Round>>,
     request: Option<Request>,
     generation: u64,
-    /// Whether the control socket is there.
-    listens: bool,
 }
 
 struct Coordinator {
@@ -335,7 +333,7 @@ impl round::Desk for Hands {
     fn known(&self, outcome: &Outcome) -> Vec<Failure> {
         let failures = self.open_again(outcome);
         // Whoever was told that the process goes on may ask for the next checkpoint.
-        self.coordinator.wait(DOOR_PATIENCE, |state| state.listens);
+        self.coordinator.desk.await_socket(DOOR_PATIENCE);
         if let Some(generation) = outcome.generation() {
             self.coordinator.state().generation = generation;
         }
@@ -443,14 +441,11 @@ impl Application for &'static Coordinator {
     }
 
     fn commit(&self, deadline: Duration) {
-        self.state().listens = false;
         self.desk.commit(deadline);
     }
 
     fn listening(&self, path: PathBuf) {
         self.desk.socket_is_at(path);
-        self.state().listens = true;
-        self.changed.notify_all();
         let started = lock(&self.started).take();
         if let Some(started) = started {
             // Whoever starts us waits for it.
