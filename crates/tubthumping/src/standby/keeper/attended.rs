@@ -270,6 +270,7 @@ fn rollup_of(pid: i32) -> Option<rollup::RollupRecord> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{setsockopt, sockopt};
 
     fn parked(program: &str) -> Attended {
@@ -295,6 +296,9 @@ mod tests {
     fn a_request_to_somebody_who_has_ended_is_given_back() {
         let mut one = parked("true");
         one.child.wait().unwrap();
+        // A program that another test starts at this moment has the other end until its exec.
+        let mut watched = [PollFd::new(one.socket.as_fd(), PollFlags::empty())];
+        assert_eq!(poll(&mut watched, PollTimeout::from(10_000_u16)), Ok(1));
         let gone = one.release(7, Wishes::default());
         assert_eq!(gone, Err(((7, Wishes::default()), Undelivered::Gone)));
         assert_eq!(one.lost(), Some(1));
