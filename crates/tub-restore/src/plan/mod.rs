@@ -5,6 +5,7 @@
 //! lowered without any other input.
 //! Not here: doing it (see [`crate::launch()`]).
 
+mod checks;
 mod display;
 mod error;
 mod events;
@@ -39,7 +40,7 @@ use places::{BLOB_PLACE, TASK_SIZE, VDSO_PLACE, free_place};
 use rights::{credentials, limits};
 use std::collections::BTreeSet;
 use tub_image::PageRun;
-use tub_model::{Checkpoint, FileIdentity, FileKind, Limit, MemoryFile, MmFields, Task, Thread};
+use tub_model::{Checkpoint, FileIdentity, Limit, MemoryFile, MmFields, Task, Thread};
 use tub_restorer_abi::STUB_BYTES;
 use tub_units::{AddrRange, NsPid, PAGE_BYTES};
 
@@ -240,8 +241,8 @@ pub fn plan(
     let mut warnings = Vec::new();
     let births = family::births(checkpoint, facts, wishes.ids, &mut warnings)?;
     owners::warn(checkpoint, wishes.ids, &mut warnings);
-    check_stdio(checkpoint, wishes.stdio)?;
-    check_mailbox(checkpoint, &wishes)?;
+    checks::stdio(checkpoint, wishes.stdio)?;
+    checks::mailbox(checkpoint, &wishes)?;
     if wishes.standby {
         standby::check(checkpoint)?;
     }
@@ -262,8 +263,8 @@ pub fn plan(
     let seals_together = several && checkpoint.memory_files.iter().any(|file| file.seals != 0);
     let mut spaces = Vec::with_capacity(checkpoint.tasks.len());
     for (task, runs) in checkpoint.tasks.iter().zip(runs) {
-        check_timers(task, facts)?;
-        check_guards(task, facts)?;
+        checks::timers(task, facts)?;
+        checks::guards(task, facts)?;
         let bridge = bridge(checkpoint, task, facts)?;
         spaces.push(plan_space(
             task,
@@ -558,42 +559,5 @@ fn clocks(
     Ok(ClockPlan::Jump)
 }
 
-fn check_guards(task: &Task, facts: &PlanFacts) -> Result<(), PlanError> {
-    match task.vmas.iter().find(|vma| !vma.guards.is_empty()) {
-        Some(vma) if !facts.memory.guards => Err(PlanError::Guards { range: vma.range }),
-        _ => Ok(()),
-    }
-}
-
-/// Without the kernel's help every id from 0 on is to be made and deleted.
-fn check_timers(task: &Task, facts: &PlanFacts) -> Result<(), PlanError> {
-    let last = task.posix_timers.iter().map(|timer| timer.id).max().unwrap_or(0);
-    let few = last < TIMER_ID_MAX;
-    if facts.timer_ids || few { Ok(()) } else { Err(PlanError::TimerIds { id: last }) }
-}
-
 /// As many timers are made in a few milliseconds.
 const TIMER_ID_MAX: i32 = 4096;
-
-fn check_mailbox(checkpoint: &Checkpoint, wishes: &PlanWishes) -> Result<(), PlanError> {
-    let Some(coordination) = &checkpoint.coordination else { return Ok(()) };
-    let (have, need) = (coordination.mailbox.len(), wishes.mailbox.len() as u64);
-    if need > have { Err(PlanError::MailboxTooSmall { have, need }) } else { Ok(()) }
-}
-
-fn check_stdio(checkpoint: &Checkpoint, stdio: Stdio) -> Result<(), PlanError> {
-    if stdio == Stdio::Inherit {
-        return Ok(());
-    }
-    let fds = checkpoint.tasks.iter().flat_map(|task| &task.fds);
-    for fd in fds.filter(|fd| fd.number.0 <= 2) {
-        let what = match &checkpoint.files[fd.file].kind {
-            FileKind::Terminal { .. } => "a terminal",
-            FileKind::Outside { .. } => "something outside",
-            FileKind::Pipe { both_ends: false, .. } => "a pipe to another process",
-            _ => continue,
-        };
-        return Err(PlanError::Stdio { number: fd.number.0, what });
-    }
-    Ok(())
-}
