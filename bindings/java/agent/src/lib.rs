@@ -33,6 +33,7 @@ mod free_space;
 mod heap;
 mod hooks;
 mod jvm;
+mod mapping;
 mod natives;
 mod perf_counters;
 mod perf_data;

@@ -10,6 +10,7 @@
 //! process id, and points to it from a static variable; same on 25. Looked for once, before the
 //! first image, since afterwards the mappings of the library no longer bear its name.
 
+use crate::mapping;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::sync::OnceLock;
@@ -36,16 +37,26 @@ pub(crate) fn remember() {
 /// Tells the JVM what the file is called now: in a copy, another name; in the original, the same.
 pub(crate) fn follow() {
     let Some(Some(name)) = NAME.get() else { return };
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    let map = maps.lines().filter_map(Map::parse).find(|map| map.start == name.mapping);
-    let digits = map.and_then(|map| map.perf_data_digits());
     // One without a name of its own: the JVM must remove nobody else's.
-    let digits = digits.unwrap_or("0");
+    let digits = digits_at(name.mapping).unwrap_or_else(|| "0".to_owned());
     let Ok(memory) = File::options().read(true).write(true).open("/proc/self/mem") else { return };
     let mut text = digits.as_bytes().to_vec();
     text.push(0);
     // The JVM reads it at its end. Where it cannot be written all is as before.
     let _ = memory.write_all_at(&text, name.digits);
+}
+
+/// The digits at the end of the path of such a file, which is mapped there.
+fn digits_at(address: u64) -> Option<String> {
+    if let Ok(found) = mapping::at(address) {
+        let found = found?;
+        let rights = if found.is_shared_writable { "rw-s" } else { "" };
+        let map = Map { start: found.start, end: found.end, rights, path: &found.path };
+        return map.perf_data_digits().map(str::to_owned);
+    }
+    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    let map = maps.lines().filter_map(Map::parse).find(|map| map.start == address)?;
+    map.perf_data_digits().map(str::to_owned)
 }
 
 /// Where that file is mapped, from and to.
