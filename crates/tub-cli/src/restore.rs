@@ -154,6 +154,7 @@ pub(crate) fn options(args: &Args) -> Result<RestoreOptions, Failure> {
         arguments: args.arguments.clone(),
         data: args.data.as_deref().map_or(Ok(Vec::new()), data)?,
         detach: args.detach,
+        at_once: true,
         required_labels: args.require_label.clone(),
         untrained: args.untrained,
         criu: args.criu.options(),

@@ -26,7 +26,7 @@ pub const BLOB_MAGIC: [u8; 8] = *b"TUBBLOB\x01";
 /// First bytes of the blob's data.
 pub const DATA_MAGIC: [u8; 8] = *b"TUBDATA\x01";
 /// Changes with every change of this file that the blob could notice.
-pub const ABI_VERSION: u64 = 2;
+pub const ABI_VERSION: u64 = 3;
 /// Exit status of the process when an operation failed before the point of no return.
 pub const FAILED_STATUS: u64 = 111;
 
@@ -51,6 +51,9 @@ pub const SIGRETURN: u32 = 8;
 /// Stores the calling thread's processor clock as u64 at `args[0]`: the complement of its id, and below that the
 /// lowest three bits of `args[1]`.
 pub const STORE_CLOCK: u32 = 9;
+
+/// As [`BARRIER`], without waiting.
+pub const ARRIVE: u32 = 10;
 
 /// Flag of [`SYSCALL`]: an error is no failure.
 pub const FLAG_MAY_FAIL: u32 = 1;

@@ -118,7 +118,8 @@ fn execute(header: &RawHeader, op: &RawOp) -> u64 {
         }
         abi::SPAWN => arch::spawn_clone3(header, a[0], a[1], a[2]),
         abi::SPAWN_CLONE => arch::spawn_clone(header, a),
-        abi::BARRIER => barrier(a[0], a[1]),
+        abi::BARRIER => barrier(a[0], a[1], true),
+        abi::ARRIVE => barrier(a[0], a[1], false),
         abi::SIGRETURN => arch::sigreturn(a[0]),
         _ => ENOEXEC.wrapping_neg(),
     }
@@ -143,8 +144,8 @@ fn read_exactly(fd: u64, mut to: u64, mut bytes: u64, mut offset: u64) -> u64 {
     0
 }
 
-/// Arrives at a counter and waits for the others.
-fn barrier(counter: u64, threads: u64) -> u64 {
+/// Arrives at a counter, and waits for the others if it is to.
+fn barrier(counter: u64, threads: u64, waits: bool) -> u64 {
     use core::sync::atomic::{AtomicU32, Ordering};
     let word = counter as *const AtomicU32;
     // SAFETY: the plan names an aligned word of the blob's own data, zero at the start.
@@ -153,13 +154,14 @@ fn barrier(counter: u64, threads: u64) -> u64 {
     if u64::from(arrived) == threads {
         return syscall(arch::FUTEX, [counter, FUTEX_WAKE_PRIVATE, i32::MAX as u64, 0, 0, 0]);
     }
-    loop {
+    while waits {
         let seen = word.load(Ordering::Acquire);
         if u64::from(seen) >= threads {
-            return 0;
+            break;
         }
         syscall(arch::FUTEX, [counter, FUTEX_WAIT_PRIVATE, u64::from(seen), 0, 0, 0]);
     }
+    0
 }
 
 /// Says which operation failed, and ends the process.

@@ -252,6 +252,7 @@ fn be_planned(image: &Image) {
             memory,
             stdio,
             detach: false,
+            at_once: true,
             clocks_may_go_back: false,
             standby,
             hot: image.hot(),

@@ -15,7 +15,7 @@ use tub_sys::{Errno, Forked};
 use tub_units::HostPid;
 
 /// First byte of the message by which a process tells the launcher that it is there: the number of
-/// its birth follows.
+/// its birth follows. One that is alone says so when all files are made.
 pub(super) const BORN: u8 = b'B';
 
 /// Ids of processes, by their births, for as long as they are being made.
@@ -75,7 +75,7 @@ impl Family<'_> {
     fn live(self, at: usize) -> Result<Pids, LaunchError> {
         let birth = &self.plan.births[at];
         let system = |what| move |source| LaunchError::System { what, source };
-        self.tell_born(at);
+        tell_born(self.plan, at);
         self.ids[at].store(getpid().as_raw(), Ordering::Release);
         let mut family = self.make_children(at, true)?;
         if birth.leads_session {
@@ -132,14 +132,15 @@ impl Family<'_> {
             }
         }
     }
+}
 
-    fn tell_born(&self, at: usize) {
-        // SAFETY: `claim` has placed the handshake there, and nothing closes it.
-        let handshake = unsafe { BorrowedFd::borrow_raw(self.plan.spare.handshake) };
-        let mut message = vec![BORN];
-        message.extend(u32::try_from(at).unwrap_or(u32::MAX).to_ne_bytes());
-        let _ = write(handshake, &message);
-    }
+/// Tells the launcher that the process with that birth is there.
+pub(super) fn tell_born(plan: &RestorePlan, at: usize) {
+    // SAFETY: `claim` has placed the handshake there, and nothing closes it.
+    let handshake = unsafe { BorrowedFd::borrow_raw(plan.spare.handshake) };
+    let mut message = vec![BORN];
+    message.extend(u32::try_from(at).unwrap_or(u32::MAX).to_ne_bytes());
+    let _ = write(handshake, &message);
 }
 
 /// Waits for what has to have happened to the children of `at`: leaders are gone, zombies are

@@ -1,8 +1,8 @@
 //! Carries out a plan: makes the process, lets it lay itself out, and parks it.
 //!
 //! In: a plan, the page store, the surroundings. Out: [`Parked`], then [`Running`].
-//! Invariant: until [`Parked::resume`] nothing of the image has run; dropping a [`Parked`] or
-//! failing on the way ends every process that was made.
+//! Invariant: until [`Parked::resume`] nothing of the image has run, unless the plan has it go at once;
+//! dropping a [`Parked`] or failing on the way ends every process that was made.
 //!
 //! ```text
 //!   tub restore ──fork──▶ init (PID 1, ids kept) ──clone3(set_tid)──▶ main ──▶ blob ──▶ image
@@ -49,6 +49,7 @@ use tub_units::HostPid;
 pub struct Parked {
     child: Child,
     main: HostPid,
+    /// How many tasks wait for the word.
     tasks: usize,
     handshake: OwnedFd,
     /// To be dropped when it runs, and not before.
@@ -136,14 +137,24 @@ pub fn launch(plan: &RestorePlan, pages: &File) -> Result<Parked, LaunchError> {
         }
     };
     drop(theirs);
-    let main = parked::await_all(plan, &lowered, &ours, &mut child.family)?;
-    descriptors::scratch::name_all(&plan.mapped_files, |of| {
-        let birth = plan.births.iter().position(|birth| birth.pid == of)?;
-        let member = child.family.iter().find(|member| member.is_of(birth));
-        member.map(Member::pid).or((birth == 0).then_some(main))
-    });
-    Ok(Parked { child, main, tasks: plan.tasks.len(), handshake: ours, spent: lowered })
+    let mut told = false;
+    let main = parked::await_all(plan, &lowered, &ours, &mut child.family, |alone| {
+        descriptors::scratch::name_all(&plan.mapped_files, |_| Some(alone));
+        // It is told once more where that fails.
+        told = plan.at_once && write(&ours, GO).is_ok();
+    })?;
+    if plan.births.len() > 1 {
+        descriptors::scratch::name_all(&plan.mapped_files, |of| {
+            let birth = plan.births.iter().position(|birth| birth.pid == of)?;
+            child.family.iter().find(|member| member.is_of(birth)).map(Member::pid)
+        });
+    }
+    let tasks = if told { 0 } else { plan.tasks.len() };
+    Ok(Parked { child, main, tasks, handshake: ours, spent: lowered })
 }
+
+/// What lets a task go.
+const GO: &[u8] = &[1];
 
 impl Parked {
     /// The main process, as we see it.
@@ -151,7 +162,7 @@ impl Parked {
         self.main
     }
 
-    /// Lets it go. The point of no return.
+    /// Lets it go, where it has not gone already. The point of no return.
     ///
     /// # Errors
     ///
@@ -160,7 +171,7 @@ impl Parked {
         let died = |_| LaunchError::Died { stage: "before it was told to go" };
         // One message for each task.
         for _ in 0..self.tasks {
-            write(&self.handshake, &[1]).map_err(died)?;
+            write(&self.handshake, GO).map_err(died)?;
         }
         self.settle().map_err(|_| LaunchError::Died { stage: "on the way back" })
     }

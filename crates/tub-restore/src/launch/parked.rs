@@ -54,12 +54,14 @@ struct Said {
     sender: Option<HostPid>,
 }
 
-/// Waits for the report of every task that it is parked; answers which process is the main one.
+/// Waits for the report of every task that it is parked; answers which process is the main one. Of a
+/// task that is alone `born` is told while it makes its memory.
 pub(super) fn await_all(
     plan: &RestorePlan,
     lowered: &[Lowered],
     handshake: &OwnedFd,
     family: &mut Vec<Member>,
+    mut born: impl FnMut(HostPid),
 ) -> Result<HostPid, LaunchError> {
     let died = || LaunchError::Died { stage: "before it was parked" };
     let mut main = None;
@@ -69,6 +71,10 @@ pub(super) fn await_all(
         let Said { bytes, sender } = receive(handshake)?;
         let sender = sender.ok_or_else(died)?;
         if let [family::BORN, birth @ ..] = bytes.as_slice() {
+            if plan.births.len() == 1 {
+                born(sender);
+                continue;
+            }
             let birth = birth.first_chunk().map_or(usize::MAX, |b| u32::from_ne_bytes(*b) as usize);
             family.push(Member { pid: sender, birth, pidfd: tub_sys::pidfd_open(sender, 0).ok() });
             continue;

@@ -50,6 +50,7 @@ fn make(plan: &RestorePlan, lowered: &[Lowered], own_mounts: bool) -> Result<Pid
     if plan.births[0].leads_session {
         setsid().map_err(|source| LaunchError::System { what: "session", source })?;
     }
+    family::tell_born(plan, 0);
     Ok(&[])
 }
 

@@ -48,6 +48,8 @@ pub struct PlanWishes {
     pub stdio: Stdio,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
+    /// Whether it may go on as soon as it is laid out, without waiting for the word.
+    pub at_once: bool,
     /// Whether monotonic clocks may run backwards, where they cannot go on.
     pub clocks_may_go_back: bool,
     /// Whether the instance is parked until somebody wants it.

@@ -173,6 +173,8 @@ pub struct RestorePlan {
     pub clocks: ClockPlan,
     /// Whether the instance outlives the restoring process.
     pub detach: bool,
+    /// Whether it is told to go while it is being laid out, so that it need not wait when it is.
+    pub at_once: bool,
     /// How the instance comes to life, if it is to be parked until somebody wants it.
     pub standby: Option<Awakening>,
     /// Bytes of the blob's code and its stubs, in whole pages.
@@ -325,6 +327,8 @@ pub fn plan(
         ids: wishes.ids,
         clocks,
         detach: wishes.detach,
+        // Who outlives us must not live if we have not; and a tree goes when all of it is there.
+        at_once: wishes.at_once && !wishes.detach && !several && standby.is_none(),
         standby,
         code_bytes,
         mapped_files,
@@ -437,13 +441,14 @@ fn plan_task(
     );
     let blob = free_place(task, BLOB_PLACE, code_bytes + data_bytes)?;
     let around = [AddrRange::new(0, blob.start()), AddrRange::new(blob.end(), TASK_SIZE)];
-    let first = around.into_iter().flatten().map(PlanOp::Unmap);
-    ops.splice(0..0, first.chain(locking.map(PlanOp::SetLimit)));
+    let clearing: Vec<_> = around.into_iter().flatten().map(PlanOp::Unmap).collect();
+    ops.splice(0..0, locking.map(PlanOp::SetLimit));
     let programs = threads::plan(
         task,
         &threads::ThreadWishes {
             ids: wishes.ids,
-            memory: ops,
+            clearing: &clearing,
+            memory: &ops,
             hot: &hot,
             mailbox: coordination.map(|coordination| coordination.mailbox),
             files: &file_ops,

@@ -154,8 +154,10 @@ pub enum PlanOp {
         /// The id it must have, if ids are kept.
         tid: Option<NsPid>,
     },
-    /// Waits for all threads.
+    /// Waits for all who take part.
     Meet(Meeting),
+    /// Takes part in a meeting without waiting for it.
+    Arrive(Meeting),
     /// Tells the main task that this one has made its mappings.
     HaveMapped,
     /// Waits until all tasks have made theirs.
@@ -280,10 +282,23 @@ pub enum PlanOp {
 /// A point at which threads wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meeting {
-    /// Every thread exists.
-    AllExist,
-    /// Every thread may go.
+    /// Of all threads: each exists, and the memory is mapped.
+    Mapped,
+    /// Of all threads, though only the main one waits for it: each is what it was but for its
+    /// registers.
+    Ready,
+    /// Of all threads: they may go.
     AllGo,
+}
+
+impl fmt::Display for Meeting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Mapped => "mapped",
+            Self::Ready => "ready",
+            Self::AllGo => "all-go",
+        })
+    }
 }
 
 impl fmt::Display for PlanOp {
@@ -365,8 +380,8 @@ impl fmt::Display for PlanOp {
                 write!(f, "spawn          {thread} tid {tid}")
             }
             Self::Spawn { thread, tid: None } => write!(f, "spawn          {thread}"),
-            Self::Meet(Meeting::AllExist) => f.write_str("meet           all-exist"),
-            Self::Meet(Meeting::AllGo) => f.write_str("meet           all-go"),
+            Self::Meet(meeting) => write!(f, "meet           {meeting}"),
+            Self::Arrive(meeting) => write!(f, "arrive         {meeting}"),
             Self::HaveMapped => f.write_str("have-mapped"),
             Self::AwaitMapped => f.write_str("await-mapped"),
             Self::ReportParked => f.write_str("report-parked"),

@@ -6,12 +6,27 @@
 //! the blob.
 //!
 //! The order follows `reference` ordering rules that every engine of this kind obeys: memory, then
-//! the address space's bounds (the kernel checks that they lie in mappings), then threads, then
-//! limits, then timers and pending signals with everything blocked, then credentials (changing
-//! them resets dumpable and the parent-death signal), then the registers.
+//! the address space's bounds (the kernel checks that they lie in mappings), then limits, then
+//! timers and pending signals with everything blocked, then credentials (changing them resets
+//! dumpable and the parent-death signal), then the registers.
+//!
+//! Threads are made beside the memory, where there is a second processor: the main one makes the
+//! first of the others and then the mappings, and that one makes the rest. Until all is mapped none
+//! of them looks at anything but the blob; and what then touches memory, and so has pages made, is
+//! done while the main thread closes files:
+//!
+//! ```text
+//!   main      clear, spawn 1, map … set-mm ─┬─ populate, close, timers, limits ─┬─ parked, go ─┬─ resume
+//!   thread 1  spawn 2…n, own state ─────────┤  populate, rseq                   │              ├─ resume
+//!   thread n  own state ────────────────────┘  rseq                             │              ├─ resume
+//!                                        mapped                               ready         all-go
+//! ```
 
 use super::{Awakening, Ids, Meeting, PlanOp, Program, SpareFds, standby};
-use tub_model::{Credentials, Limit, Measured, PosixTimer, Scheduling, SignalAction, Task, Thread};
+use std::ops::Range;
+use tub_model::{
+    Credentials, Limit, Measured, PosixTimer, Scheduling, SignalAction, Task, Thread, Vma,
+};
 use tub_units::{AddrRange, RemoteAddr};
 
 // linux/prctl.h.
@@ -34,8 +49,10 @@ const PR_TIMER_CREATE_RESTORE_IDS: i32 = 77;
 pub(super) struct ThreadWishes<'a> {
     /// Same ids or new ones.
     pub(super) ids: Ids,
-    /// Memory operations, which come first.
-    pub(super) memory: Vec<PlanOp>,
+    /// What removes the launcher's memory, which comes first.
+    pub(super) clearing: &'a [PlanOp],
+    /// What makes the process's own.
+    pub(super) memory: &'a [PlanOp],
     /// Pages to make the process's own before it runs.
     pub(super) hot: &'a [AddrRange],
     /// Where the engine's message goes, if the application takes part.
@@ -79,25 +96,51 @@ pub(super) fn plan(task: &Task, wishes: &ThreadWishes<'_>) -> Vec<Program> {
         let mut ops = Vec::new();
         if index == 0 {
             main_program(&mut ops, task, wishes);
+            ops.push(PlanOp::Meet(Meeting::AllGo));
         } else {
+            if index == SECOND {
+                spawn(&mut ops, task, SECOND + 1..task.threads.len(), wishes.ids);
+            }
             own_state(&mut ops, task, thread);
             ops.extend(aim_timers(task, thread, wishes.ids));
             scheduling(&mut ops, thread);
-            if index == 1 {
+            take_on_credentials(&mut ops, task, wishes.credentials);
+            ops.push(PlanOp::Meet(Meeting::Mapped));
+            if index == SECOND {
                 ops.extend(helpers_share(wishes.hot, task).1.iter().copied().map(PlanOp::Populate));
             }
-            take_on_credentials(&mut ops, task, wishes.credentials);
-            ops.push(PlanOp::Meet(Meeting::AllExist));
+            ops.extend(store_tid(task, thread, wishes.ids));
+            ops.extend(thread.rseq.map(PlanOp::RegisterRseq));
+            ops.push(PlanOp::Arrive(Meeting::Ready));
+            ops.push(PlanOp::Meet(Meeting::AllGo));
         }
-        ops.push(PlanOp::Meet(Meeting::AllGo));
         ops.push(PlanOp::Resume { thread: index, wait: thread.wait });
         Program { tid: thread.tid, name: thread.name.clone(), ops }
     };
     task.threads.iter().enumerate().map(program).collect()
 }
 
+/// The thread that makes all others but the main one, which makes it.
+const SECOND: usize = 1;
+
+/// Makes the threads of these indices.
+fn spawn(ops: &mut Vec<PlanOp>, task: &Task, threads: Range<usize>, ids: Ids) {
+    let kept = |thread: usize| (ids == Ids::Keep).then_some(task.threads[thread].tid);
+    ops.extend(threads.map(|thread| PlanOp::Spawn { thread, tid: kept(thread) }));
+}
+
 fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     let main = &task.threads[0];
+    let second = SECOND..task.threads.len().min(SECOND + 1);
+    if task.controls.tiles {
+        // Threads have it of the main one. The kernel looks whether alternate stacks have room for a
+        // frame with tiles, which those of the image have: the original could not set smaller ones.
+        ops.push(PlanOp::AskForTiles);
+    }
+    ops.extend(wishes.clearing.iter().cloned());
+    if wishes.standby.is_none() {
+        spawn(ops, task, second.clone(), wishes.ids);
+    }
     ops.extend(wishes.memory.iter().cloned());
     ops.push(PlanOp::SetMm { executable: wishes.executable });
     if let Some(mailbox) = wishes.mailbox.filter(|_| wishes.standby.is_none()) {
@@ -110,28 +153,19 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
     ops.push(PlanOp::SetThreadPointer(main.registers.general[FS_BASE]));
     if main.clear_child_tid.0 != 0 {
         ops.push(PlanOp::SetClearChildTid(main.clear_child_tid));
-        if wishes.ids == Ids::New {
-            ops.push(PlanOp::StoreTid(main.clear_child_tid));
-        }
     }
-    if task.controls.tiles {
-        // Threads have it of the main one. The kernel looks whether alternate stacks have room for a
-        // frame with tiles, which those of the image have: the original could not set smaller ones.
-        ops.push(PlanOp::AskForTiles);
-    }
+    ops.extend(store_tid(task, main, wishes.ids));
     own_state(ops, task, main);
+    ops.extend(main.rseq.map(PlanOp::RegisterRseq));
     if let Some(awakening) = wishes.standby {
         standby::park(ops, awakening);
         ops.extend(wishes.timers.iter().cloned());
+        spawn(ops, task, second, wishes.ids);
     }
     ops.extend(aim_timers(task, main, wishes.ids));
-    for (thread, other) in task.threads.iter().enumerate().skip(1) {
-        let tid = (wishes.ids == Ids::Keep).then_some(other.tid);
-        ops.push(PlanOp::Spawn { thread, tid });
-    }
     scheduling(ops, main);
+    ops.push(PlanOp::Meet(Meeting::Mapped));
     ops.extend(helpers_share(wishes.hot, task).0.iter().copied().map(PlanOp::Populate));
-    ops.push(PlanOp::Meet(Meeting::AllExist));
     // What is needed no more: page store, executable, mapped files.
     ops.push(PlanOp::Close { first: wishes.spare.pages, last: wishes.spare.last });
     // A standard stream that was closed stays closed, whatever the restoring process has there.
@@ -164,6 +198,7 @@ fn main_program(ops: &mut Vec<PlanOp>, task: &Task, wishes: &ThreadWishes<'_>) {
         let signal = u64::from(wishes.parent_death_signal.cast_unsigned());
         ops.push(prctl("parent-death-signal", PR_SET_PDEATHSIG, signal, false));
     }
+    ops.push(PlanOp::Meet(Meeting::Ready));
     if wishes.standby.is_none() {
         ops.push(PlanOp::ReportParked);
         ops.push(PlanOp::AwaitGo);
@@ -199,7 +234,7 @@ fn helpers_share<'a>(hot: &'a [AddrRange], task: &Task) -> (&'a [AddrRange], &'a
     hot.split_at(middle.count())
 }
 
-/// What only a thread itself can set, apart from its id and thread pointer.
+/// What only a thread itself can set, and needs no memory for.
 fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
     if thread.registers.general[GS_BASE] != 0 {
         ops.push(PlanOp::SetGsBase(thread.registers.general[GS_BASE]));
@@ -207,9 +242,6 @@ fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
     let (head, bytes) = thread.robust_list;
     if head.0 != 0 {
         ops.push(PlanOp::SetRobustList { head, bytes });
-    }
-    if let Some(rseq) = thread.rseq {
-        ops.push(PlanOp::RegisterRseq(rseq));
     }
     // A thread starts with the name of the one that made it, and ours is the launcher's.
     ops.push(PlanOp::SetName(thread.name.clone()));
@@ -220,8 +252,18 @@ fn own_state(ops: &mut Vec<PlanOp>, task: &Task, thread: &Thread) {
     ops.extend(thread.pending_signals.iter().map(|info| queue(false, info)));
 }
 
-/// How a thread is scheduled: what its children inherit, so the main thread takes it on when it has
-/// made all others.
+/// The C library caches a thread's id in the word that the kernel clears at its end (glibc and musl: in
+/// the thread's descriptor). A program that has given the word back need not mind; who writes there does.
+fn store_tid(task: &Task, thread: &Thread, ids: Ids) -> Option<PlanOp> {
+    let word = AddrRange::with_len(thread.clear_child_tid.0, 4)?;
+    let at = task.vmas.partition_point(|vma| vma.range.end() <= word.start());
+    let holds = |vma: &Vma| vma.range.covers(word) && vma.protection.write;
+    let stores = ids == Ids::New && task.vmas.get(at).is_some_and(holds);
+    stores.then_some(PlanOp::StoreTid(thread.clear_child_tid))
+}
+
+/// How a thread is scheduled: what its children inherit, so who makes others takes it on when they are
+/// made.
 fn scheduling(ops: &mut Vec<PlanOp>, thread: &Thread) {
     if thread.scheduling != Scheduling::default() {
         ops.push(PlanOp::SetScheduling(thread.scheduling.clone()));

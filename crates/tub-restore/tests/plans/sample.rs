@@ -43,7 +43,7 @@ pub(crate) fn vma(range: AddrRange, rights: &str, backing: Backing, saved: &[Add
 pub(crate) fn thread(tid: i32, name: &str) -> Thread {
     let mut general = [0; 27];
     general[16] = 0x40_1000;
-    general[21] = 0x7000_0000 + u64::from(tid.cast_unsigned()) * 0x1000;
+    general[21] = 0x1000_0000 + u64::from(tid.cast_unsigned()) * 0x800;
     Thread {
         tid: NsPid(tid),
         name: name.to_owned(),

@@ -4,9 +4,10 @@ use crate::sample::{checkpoint, facts, planned, runs, thread};
 use tub_image::PageRun;
 use tub_model::{Checkpoint, Fd, FileKind, FileOwner, Task, Zombie};
 use tub_restore::plan::{
-    Ids, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, Stdio, lower, plan,
+    Ids, Meeting, MemoryMode, PlanError, PlanFacts, PlanOp, PlanWishes, RestorePlan, Stdio, lower,
+    plan,
 };
-use tub_units::{FdNumber, NsPid};
+use tub_units::{FdNumber, NsPid, RemoteAddr};
 
 pub(crate) fn assert_golden(name: &str, actual: &str) {
     let path = format!("{}/tests/golden/{name}.txt", env!("CARGO_MANIFEST_DIR"));
@@ -122,20 +123,66 @@ fn every_lowered_plan_fits_its_range() {
 
 #[test]
 fn nothing_that_may_fail_comes_after_the_point_of_no_return() {
-    let plan = planned(&facts(), PlanWishes::default()).unwrap();
-    let after = plan.tasks[0].programs[0].ops.iter().skip_while(|op| **op != PlanOp::AwaitGo);
-    for op in after {
-        let harmless = matches!(
-            op,
-            PlanOp::AwaitGo
-                | PlanOp::ArmPosixTimer(_)
-                | PlanOp::SetIntervalTimer(_)
-                | PlanOp::Close { .. }
-                | PlanOp::Meet(_)
-                | PlanOp::Resume { .. }
-        );
-        assert!(harmless, "{op}");
+    for ids in [Ids::Keep, Ids::New] {
+        let wishes = PlanWishes { ids, ..PlanWishes::default() };
+        let plan = planned(&facts(), wishes).unwrap();
+        let [main, other] = &plan.tasks[0].programs[..] else { panic!("two threads") };
+        let go = |op: &&PlanOp| **op != PlanOp::AwaitGo;
+        for op in main.ops.iter().skip_while(go) {
+            let harmless = matches!(
+                op,
+                PlanOp::AwaitGo
+                    | PlanOp::ArmPosixTimer(_)
+                    | PlanOp::SetIntervalTimer(_)
+                    | PlanOp::Close { .. }
+                    | PlanOp::Meet(_)
+                    | PlanOp::Resume { .. }
+            );
+            assert!(harmless, "{op}");
+        }
+        let go = |op: &&PlanOp| **op != PlanOp::Meet(Meeting::AllGo);
+        for op in other.ops.iter().skip_while(go) {
+            assert!(matches!(op, PlanOp::Meet(_) | PlanOp::Resume { .. }), "{op}");
+        }
     }
+}
+
+/// Until the main thread has made the memory, all that others know is the blob.
+#[test]
+fn threads_look_at_no_memory_before_it_is_there() {
+    let wishes = PlanWishes { ids: Ids::New, ..PlanWishes::default() };
+    let plan = planned(&facts(), wishes).unwrap();
+    let [main, other] = &plan.tasks[0].programs[..] else { panic!("two threads") };
+    let at = |op: &PlanOp| main.ops.iter().position(|other| other == op).unwrap();
+    let spawned = at(&PlanOp::Spawn { thread: 1, tid: None });
+    let mapped = main.ops.iter().rposition(|op| matches!(op, PlanOp::ReadPages { .. })).unwrap();
+    assert!(spawned < mapped && mapped < at(&PlanOp::Meet(Meeting::Mapped)));
+    let looks = |op: &PlanOp| {
+        let looks = [PlanOp::StoreTid(other_word(&plan))].contains(op);
+        looks || matches!(op, PlanOp::RegisterRseq(_) | PlanOp::Populate(_))
+    };
+    let before = |op: &&PlanOp| **op != PlanOp::Meet(Meeting::Mapped);
+    assert_eq!(other.ops.iter().take_while(before).filter(|op| looks(op)).count(), 0);
+    assert_eq!(other.ops.iter().filter(|op| looks(op)).count(), 2);
+}
+
+/// Where the second thread's id is kept.
+fn other_word(plan: &RestorePlan) -> RemoteAddr {
+    plan.tasks[0].threads[1].clear_child_tid
+}
+
+/// Only one that is alone, and does not outlive who makes it, is told before it is laid out.
+#[test]
+fn who_goes_at_once() {
+    let at_once = |wishes: PlanWishes| {
+        planned(&facts(), PlanWishes { at_once: true, ..wishes }).unwrap().at_once
+    };
+    assert!(at_once(PlanWishes::default()));
+    assert!(!at_once(PlanWishes { detach: true, ..PlanWishes::default() }));
+    assert!(!planned(&facts(), PlanWishes::default()).unwrap().at_once);
+    let (checkpoint, runs) = tree();
+    let wishes = PlanWishes { at_once: true, ..PlanWishes::default() };
+    assert!(!plan(&checkpoint, &runs, &facts(), wishes).unwrap().at_once);
 }
 
 /// What has no events and has not fired would be ready again and again, for ever.

@@ -333,13 +333,8 @@ impl Lowering<'_> {
                 }
             }
             PlanOp::Spawn { thread, tid } => self.spawn(*thread, tid.map(|tid| tid.0)),
-            PlanOp::Meet(meeting) => {
-                let counter = match meeting {
-                    Meeting::AllExist => self.counters,
-                    Meeting::AllGo => self.counters + 8,
-                };
-                self.raw(abi::BARRIER, &[counter, self.task.programs.len() as u64]);
-            }
+            PlanOp::Meet(meeting) => self.meet(abi::BARRIER, *meeting),
+            PlanOp::Arrive(meeting) => self.meet(abi::ARRIVE, *meeting),
             // A pipe that nobody writes to: it ends when the last one has closed it.
             PlanOp::HaveMapped => {
                 let mapped = spare.mapped.expect("planned together");
@@ -481,6 +476,15 @@ impl Lowering<'_> {
                 self.raw(abi::SIGRETURN, &[at + 8]);
             }
         }
+    }
+
+    fn meet(&mut self, how: u32, meeting: Meeting) {
+        let counter = match meeting {
+            Meeting::Mapped => self.counters,
+            Meeting::Ready => self.counters + 8,
+            Meeting::AllGo => self.counters + 16,
+        };
+        self.raw(how, &[counter, self.task.programs.len() as u64]);
     }
 
     /// `struct prctl_mm_map` (linux/prctl.h).

@@ -66,11 +66,6 @@ impl Lowering<'_> {
         let child_tid = saved.clear_child_tid.0;
         if child_tid != 0 {
             flags |= libc::CLONE_CHILD_CLEARTID;
-            if tid.is_none() {
-                // The C library caches the id in the word that the kernel clears at the end
-                // (glibc and musl: the thread's descriptor); the kernel corrects it for us.
-                flags |= libc::CLONE_CHILD_SETTID;
-            }
         }
         let flags = number(flags);
         let tls = saved.registers.general[FS_BASE];
