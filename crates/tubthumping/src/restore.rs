@@ -39,8 +39,9 @@ pub struct RestoreOptions {
     pub data: Vec<u8>,
     /// Whether the instance outlives us.
     pub detach: bool,
-    /// Whether nothing is to be done between [`restore()`] and [`Restoring::resume`]: an instance that does
-    /// not outlive us then goes on as soon as it is laid out, a tenth of a millisecond sooner.
+    /// Whether nothing is to be done between [`restore()`] and [`Restoring::resume`]: an instance that
+    /// keeps its ids and does not outlive us then goes on as soon as it is laid out, a tenth of a
+    /// millisecond sooner.
     pub at_once: bool,
     /// Whether monotonic clocks may run backwards, where no time namespace can be had and the host of
     /// the image had run for longer.

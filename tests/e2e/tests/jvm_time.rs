@@ -3,16 +3,41 @@
 use crate::jvm::on_each_jdk;
 use crate::jvm_program::Program;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 use tub_testkit::{Flavour, Restore};
 
 /// Seconds that another host's monotonic clock is ahead of ours, or behind it: nobody has run for less
 /// than a minute here.
 const OTHER_HOSTS: [i64; 2] = [1_000_000, -60];
 
+/// Says in a failure whether somebody has set the clock of the wall, by which a `java.util.Timer` goes.
+struct WallClock {
+    since: Instant,
+    wall: SystemTime,
+}
+
+impl WallClock {
+    fn watch() -> Self {
+        Self { since: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+impl Drop for WallClock {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let now = SystemTime::now();
+            let expected = self.wall + self.since.elapsed();
+            let ahead = now.duration_since(expected).unwrap_or_default();
+            let behind = expected.duration_since(now).unwrap_or_default();
+            eprintln!("the clock of the wall was set forward by {ahead:?}, and back by {behind:?}");
+        }
+    }
+}
+
 #[test]
 fn clocks_waits_and_schedules_go_on_where_they_stood() {
     on_each_jdk(|jdk| {
+        let _wall = WallClock::watch();
         let program = Program::new(jdk, "Clocks");
         let mut original = program.start(&[]);
         let image = program.dir.join("image");

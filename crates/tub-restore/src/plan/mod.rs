@@ -327,8 +327,7 @@ pub fn plan(
         ids: wishes.ids,
         clocks,
         detach: wishes.detach,
-        // Who outlives us must not live if we have not; and a tree goes when all of it is there.
-        at_once: wishes.at_once && !wishes.detach && !several && standby.is_none(),
+        at_once: wishes.at_once && may_go_at_once(&wishes, several),
         standby,
         code_bytes,
         mapped_files,
@@ -339,6 +338,13 @@ pub fn plan(
         tasks,
         warnings,
     })
+}
+
+/// Whether an instance can be told to go before it is laid out. It must not live if we are killed
+/// meanwhile: its init sees to that from the beginning, where it has one, and it itself only when it is
+/// laid out. A tree goes when all of it is there, and who stands by when it is released.
+fn may_go_at_once(wishes: &PlanWishes, several: bool) -> bool {
+    wishes.ids == Ids::Keep && !wishes.detach && !several && !wishes.standby
 }
 
 /// A task's address space.

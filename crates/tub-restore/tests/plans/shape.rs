@@ -171,7 +171,7 @@ fn other_word(plan: &RestorePlan) -> RemoteAddr {
     plan.tasks[0].threads[1].clear_child_tid
 }
 
-/// Only one that is alone, and does not outlive who makes it, is told before it is laid out.
+/// Only one that is alone, and ends with who makes it from the beginning, is told before it is laid out.
 #[test]
 fn who_goes_at_once() {
     let at_once = |wishes: PlanWishes| {
@@ -179,6 +179,8 @@ fn who_goes_at_once() {
     };
     assert!(at_once(PlanWishes::default()));
     assert!(!at_once(PlanWishes { detach: true, ..PlanWishes::default() }));
+    assert!(!at_once(PlanWishes { ids: Ids::New, ..PlanWishes::default() }));
+    assert!(!at_once(PlanWishes { standby: true, ..PlanWishes::default() }));
     assert!(!planned(&facts(), PlanWishes::default()).unwrap().at_once);
     let (checkpoint, runs) = tree();
     let wishes = PlanWishes { at_once: true, ..PlanWishes::default() };
