@@ -158,7 +158,8 @@ pub fn missing_labels(
     required.iter().filter_map(missing).collect()
 }
 
-/// A restore on its way: everything is laid out and waits for [`Restoring::resume`].
+/// A restore on its way: everything is laid out and waits for [`Restoring::resume`], unless it was to go on
+/// [at once](RestoreOptions::at_once).
 #[derive(Debug)]
 pub struct Restoring {
     held: Held,
