@@ -17,7 +17,6 @@ use crate::sharing::{Same, Sharing};
 use crate::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::thread;
 use tub_image::{PageWriter, Zeros};
 use tub_sys::FreshMemory;
 use tub_units::{HostPid, PAGE_BYTES};
@@ -202,24 +201,21 @@ pub(crate) fn carry<T>(
     for chunk in room.memory.bytes_mut().chunks_exact_mut(CHUNK_BYTES) {
         let _ = give_back.send(chunk);
     }
-    thread::scope(|scope| {
-        let store = move || store(&arrived, &give_back, writer);
-        let storing = thread::Builder::new()
-            .name("tub-write".to_owned())
-            .spawn_scoped(scope, store)
-            .map_err(|source| Error::Thread { source })?;
-        let read = {
-            // Its end says that there is nothing more.
-            let outbox = Outbox { full, empty, rest: Cell::default(), held };
-            read(&outbox).and_then(|read| outbox.release().map(|()| read))
-        };
-        storing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        match read {
-            Ok(read) => Ok(read),
-            Err(Halt::Failed(error)) => Err(error),
-            Err(Halt::NotTaken) => unreachable!("it takes everything, or tells of an error"),
+    let store = move || store(&arrived, &give_back, writer);
+    let (stored, read) = tub_sys::beside("tub-write", store, |failed| {
+        if failed.is_some() {
+            return Err(Halt::NotTaken);
         }
-    })
+        // Its end says that there is nothing more.
+        let outbox = Outbox { full, empty, rest: Cell::default(), held };
+        read(&outbox).and_then(|read| outbox.release().map(|()| read))
+    });
+    stored.map_err(|source| Error::Thread { source })??;
+    match read {
+        Ok(read) => Ok(read),
+        Err(Halt::Failed(error)) => Err(error),
+        Err(Halt::NotTaken) => unreachable!("it takes everything, or tells of an error"),
+    }
 }
 
 fn store<'a>(

@@ -11,7 +11,6 @@
 use crate::aside::{Halt, Outbox};
 use crate::{Error, Result};
 use std::sync::{Mutex, PoisonError};
-use std::thread;
 use tub_image::Zeros;
 use tub_tracee::Frozen;
 use tub_units::RemoteAddr;
@@ -79,15 +78,9 @@ fn read_all(frozen: &Frozen, pieces: &mut [Piece<'_>]) -> Result<()> {
     if bytes < BYTES_FOR_TWO {
         return work();
     }
-    thread::scope(|scope| {
-        // Where no thread can be had, we read it all ourselves.
-        let other = thread::Builder::new().name("tub-read".to_owned()).spawn_scoped(scope, work);
-        let ours = work();
-        let theirs = other.map_or(Ok(()), |other| {
-            other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-        });
-        ours.and(theirs)
-    })
+    // Where no thread can be had, we read it all ourselves.
+    let (theirs, ours) = tub_sys::beside("tub-read", work, |_| work());
+    ours.and(theirs.unwrap_or(Ok(())))
 }
 
 /// Reads memory of a process.

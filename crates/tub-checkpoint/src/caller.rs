@@ -9,7 +9,7 @@ use crate::survey::bytes;
 use crate::{Error, Result, Survey, home, memory};
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
-use tub_model::Lock;
+use tub_model::{AlternateStack, Lock};
 use tub_sys::{Errno, UnixDiag};
 use tub_tracee::{CallSite, Frozen, RemoteCalls, StoppedThread, WayHome};
 use tub_units::{AddrRange, HostPid, PAGE_BYTES, RemoteAddr};
@@ -20,10 +20,9 @@ pub(crate) struct Caller<'a> {
     pub(crate) calls: RemoteCalls<'a>,
     /// What the thread goes on with.
     pub(crate) resting: Resting,
-    /// The scratch page, and room behind it for the ways home of other threads.
+    /// The scratch page, and behind it the places of other threads.
     pub(crate) scratch: RemoteAddr,
-    /// Bytes of both.
-    pub(crate) scratch_bytes: u64,
+    places: u64,
     pid: HostPid,
     diag: Option<HashMap<u64, UnixDiag>>,
 }
@@ -42,13 +41,30 @@ impl<'a> Caller<'a> {
         let frame_bytes = WayHome::bytes(main.xsave().map_err(tracee)?.len());
         let way_home = home::on_the_main_stack(frozen, survey, resting.at_home, frame_bytes);
         let mut calls = frozen.remote(main, site, way_home).map_err(tracee)?;
-        // A page to answer in, and room for the ways home of the other threads.
-        let scratch_bytes = PAGE_BYTES + WayHome::BYTES_MAX.next_multiple_of(PAGE_BYTES);
         let rights = (libc::PROT_READ | libc::PROT_WRITE) as u64;
         let flags = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as u64;
-        let args = [0, scratch_bytes, rights, flags, u64::MAX, 0];
-        let scratch = RemoteAddr(ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?);
-        Ok(Self { calls, resting, scratch, scratch_bytes, pid, diag: None })
+        let mut scratch = |places| {
+            let args = [0, scratch_bytes(places), rights, flags, u64::MAX, 0];
+            let at = ask(&mut calls, "a scratch page", libc::SYS_mmap, args, pid)?;
+            Ok((RemoteAddr(at), places))
+        };
+        let others = frozen.threads().len() as u64 - 1;
+        let (scratch, places) = match scratch(others.min(PLACES_MAX)) {
+            // A limit of its own (RLIMIT_AS, or RLIMIT_MEMLOCK after mlockall(2)) may leave room for one.
+            Err(Error::Remote { .. }) if others > 1 => scratch(1)?,
+            other => other?,
+        };
+        Ok(Self { calls, resting, scratch, places, pid, diag: None })
+    }
+
+    /// Where other threads answer and have their ways home, as many as there is room for at once.
+    pub(crate) fn places(&self) -> impl ExactSizeIterator<Item = Place> + use<> {
+        let first = self.scratch.0 + PAGE_BYTES;
+        (0..usize::try_from(self.places).unwrap_or(0)).map(move |index| {
+            let end = first + (index as u64 + 1) * PLACE_BYTES;
+            let answers = end - OwnAnswers::BYTES;
+            Place { answers: RemoteAddr(answers), top: answers }
+        })
     }
 
     /// Makes a call that must not fail.
@@ -117,7 +133,7 @@ impl<'a> Caller<'a> {
 
     /// Gives the scratch page and the thread back.
     pub(crate) fn end(mut self) -> Result<()> {
-        let args = [self.scratch.0, self.scratch_bytes, 0, 0, 0, 0];
+        let args = [self.scratch.0, scratch_bytes(self.places), 0, 0, 0, 0];
         self.ask("end of the scratch page", libc::SYS_munmap, args)?;
         let pid = self.pid;
         self.calls.end().map_err(|source| Error::Tracee { pid, source })
@@ -228,6 +244,76 @@ impl<'a> Caller<'a> {
     }
 }
 
+/// More threads than that take turns: what is gained by asking them side by side is gained with as many.
+const PLACES_MAX: u64 = 32;
+
+/// For a way home, and below its top only as many pages are touched as it takes.
+const PLACE_BYTES: u64 = (WayHome::BYTES_MAX + OwnAnswers::BYTES).next_multiple_of(PAGE_BYTES);
+
+const fn scratch_bytes(places: u64) -> u64 {
+    PAGE_BYTES + places * PLACE_BYTES
+}
+
+/// A thread's own part of the scratch memory.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// Where the kernel puts its [`OwnAnswers`].
+    pub(crate) answers: RemoteAddr,
+    /// The end of the room for its way home.
+    pub(crate) top: u64,
+}
+
+/// What only the thread itself can tell.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnAnswers {
+    pub(crate) signal_mask: u64,
+    pub(crate) clear_child_tid: RemoteAddr,
+    pub(crate) alternate_stack: AlternateStack,
+    pub(crate) timer_slack_ns: u64,
+}
+
+impl OwnAnswers {
+    /// A pointer, and a `stack_t` (sigaltstack(2)).
+    const BYTES: u64 = 8 + 24;
+
+    /// Asks borrowed threads, side by side. `places` says where each may answer.
+    pub(crate) fn of_each(
+        borrowed: &mut [RemoteCalls<'_>],
+        places: &[RemoteAddr],
+        pid: HostPid,
+    ) -> Result<Vec<Self>> {
+        // KERNEL(since 3.5, with CONFIG_CHECKPOINT_RESTORE).
+        const PR_GET_TID_ADDRESS: u64 = 40;
+        const PR_GET_TIMERSLACK: u64 = 30;
+        let mut ask = |what: &str, number, args: &dyn Fn(u64) -> [u64; 6]| {
+            let answers = RemoteCalls::call_each(borrowed, number, |index| args(places[index].0));
+            let answers = answers.map_err(|source| Error::Tracee { pid, source })?;
+            let failed = |source| Error::Remote { what: what.to_owned(), pid, source };
+            answers.into_iter().map(|one| one.map_err(failed)).collect::<Result<Vec<u64>>>()
+        };
+        let args = |at| [PR_GET_TID_ADDRESS, at, 0, 0, 0, 0];
+        ask("address of the thread id", libc::SYS_prctl, &args)?;
+        let args = |at| [0, at + 8, 0, 0, 0, 0];
+        ask("alternate stack", libc::SYS_sigaltstack, &args)?;
+        // Reading it from /proc takes CAP_SYS_NICE.
+        let args = |_| [PR_GET_TIMERSLACK, 0, 0, 0, 0, 0];
+        let slacks = ask("timer slack", libc::SYS_prctl, &args)?;
+        let told = borrowed.iter().zip(places).zip(slacks);
+        told.map(|((calls, place), timer_slack_ns)| {
+            let [clear_child_tid, address, flags, size_bytes] =
+                read_words(calls.process(), *place)?;
+            let flags = low_half(flags).cast_signed();
+            Ok(Self {
+                signal_mask: calls.saved_signal_mask(),
+                clear_child_tid: RemoteAddr(clear_child_tid),
+                alternate_stack: AlternateStack { address, flags, size_bytes },
+                timer_slack_ns,
+            })
+        })
+        .collect()
+    }
+}
+
 /// Makes a call of a borrowed thread that must not fail; `what` it is about.
 pub(crate) fn ask(
     calls: &mut RemoteCalls<'_>,
@@ -244,13 +330,11 @@ pub(crate) fn ask(
 
 /// Words of a process.
 pub(crate) fn read_words<const N: usize>(frozen: &Frozen, at: RemoteAddr) -> Result<[u64; N]> {
-    let mut words = [0; N];
-    for (index, word) in words.iter_mut().enumerate() {
-        *word = frozen
-            .read_u64(RemoteAddr(at.0 + index as u64 * 8))
-            .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
-    }
-    Ok(words)
+    let mut bytes = [[0; 8]; N];
+    frozen
+        .read(at, bytes.as_flattened_mut())
+        .map_err(|source| Error::Tracee { pid: frozen.pid(), source })?;
+    Ok(bytes.map(u64::from_ne_bytes))
 }
 
 /// A C int that the kernel has written to the start of a word.

@@ -129,6 +129,9 @@ fn stages(
     refused(refusals, false)?;
     let mut objects = SeenObjects::default();
     before.members.iter().for_each(|member| objects.look(member));
+    let members = || before.members.iter().map(|member| member.pid);
+    let mut room =
+        if options.leave_running { Room::for_all_of(members())? } else { Room::small()? };
     let beforehand = Beforehand {
         provenance: Provenance {
             tool_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,12 +146,16 @@ fn stages(
             source: std::io::Error::other(source),
         })?,
         coordination: options.coordination.clone(),
-        notes: Notes::read(before.members.iter().map(|member| member.pid)),
+        sites: before
+            .members
+            .iter()
+            .filter_map(|member| Some((member.pid, home::likely_call_site(member)?)))
+            .collect(),
         objects,
+        // Last of all: who goes to sleep once more makes them worthless.
+        notes: Notes::read(members()),
     };
     let image_id = beforehand.provenance.image_id;
-    let members = before.members.iter().map(|member| member.pid);
-    let mut room = if options.leave_running { Room::for_all_of(members)? } else { Room::small()? };
     let start = Instant::now();
     let survey = || survey_tree_knowing(pid, Some(&before));
     let (frozen, tree) = frozen_at_home(pid, survey, frozen_once)?;

@@ -3,7 +3,7 @@
 //! In: a frozen process, its survey. Out: a value. Invariant: the process is left exactly as it
 //! was; there is no writer in scope.
 
-use crate::caller::{Caller, ask, low_half, read_words};
+use crate::caller::{Caller, OwnAnswers, Place};
 use crate::discarders::SeenObjects;
 use crate::files::{Descriptions, FilePolicy};
 use crate::home::Resting;
@@ -11,18 +11,19 @@ use crate::memory::file_identity;
 use crate::memory_files::MemoryFiles;
 use crate::registers;
 use crate::state::ProcessState;
-use crate::survey::bytes;
+use crate::survey::{bytes, side_by_side};
 use crate::waits::Notes;
 use crate::{
     Error, Refusal, RefusalKind, Result, Survey, SurveyedTree, SurveyedZombie, controls, home,
     memory, robust,
 };
+use std::collections::HashMap;
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 use tub_model::{
-    AlternateStack, Checkpoint, Clocks, Coordination, Credentials, Fd, HostFacts, Limit, Lock,
-    MmFields, Provenance, Registers, Rseq, SigInfo, Task, Thread, Vma, Zombie,
+    Checkpoint, Clocks, Coordination, Credentials, Fd, HostFacts, Limit, Lock, MmFields,
+    Provenance, Registers, Rseq, SigInfo, Task, Thread, Vma, Zombie,
 };
 use tub_procfs::timens::TimensOffsets;
 use tub_sys::Errno;
@@ -40,6 +41,8 @@ pub(crate) struct Beforehand {
     pub(crate) coordination: Option<Coordination>,
     /// Since when its threads have been waiting.
     pub(crate) notes: Notes,
+    /// Where each process can make system calls for us, most likely.
+    pub(crate) sites: HashMap<HostPid, CallSite>,
     /// The objects that it has mapped, looked into before it stands still.
     pub(crate) objects: SeenObjects,
 }
@@ -58,7 +61,7 @@ pub(crate) fn collect(
     for (survey, &parent) in tree.members.iter().zip(&tree.parents) {
         let held = frozen.members().iter().find(|member| member.pid() == survey.pid);
         let held = held.ok_or(Error::NoSuchProcess { pid: survey.pid })?;
-        let seen = Seen { survey, parent, notes: &beforehand.notes };
+        let seen = Seen { survey, parent, beforehand: &beforehand };
         let mut task = task(held, seen, &mut descriptions, memory_files)?;
         task.discarders = beforehand.objects.discarders(held, survey);
         tasks.push(task);
@@ -97,21 +100,21 @@ fn innermost(ids: &[NsPid]) -> NsPid {
 
 /// What is known of one process.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct Seen<'a, 'b> {
     survey: &'a Survey,
     parent: Option<usize>,
-    notes: &'a Notes,
+    beforehand: &'b Beforehand,
 }
 
 /// Collects one process.
 fn task<'a>(
     frozen: &Frozen,
-    Seen { survey, parent, notes }: Seen<'a>,
+    Seen { survey, parent, beforehand }: Seen<'a, '_>,
     descriptions: &mut Descriptions<'a>,
     memory_files: &mut MemoryFiles,
 ) -> Result<Task> {
     // Before any of them is made to do something for us.
-    let waited_ns = notes.waited_ns(frozen);
+    let waited_ns = beforehand.notes.waited_ns(frozen, survey);
     let rest = |stopped| Resting::of(frozen, survey, stopped, &waited_ns);
     let pid = frozen.pid();
     let tracee = |source| Error::Tracee { pid, source };
@@ -119,7 +122,8 @@ fn task<'a>(
     if !refusals.is_empty() {
         return Err(Error::Refused { pid, refusals, frozen: true });
     }
-    let site = home::call_site(frozen, survey)?;
+    let likely = beforehand.sites.get(&pid).copied();
+    let site = home::call_site(frozen, survey, likely)?;
     let main = frozen.threads().first().ok_or(Error::NoSuchProcess { pid })?;
     // The main thread stays borrowed while the others are asked: it holds the scratch page.
     let mut caller = Caller::begin(frozen, survey, *main, site, rest(*main)?)?;
@@ -209,28 +213,54 @@ fn ask_all<'a>(
     site: CallSite,
     all_home: &mut bool,
 ) -> Result<Answers> {
-    let tracee = |source| Error::Tracee { pid: frozen.pid(), source };
-    let (scratch, top) = (caller.scratch, caller.scratch.0 + caller.scratch_bytes);
     let (main, others) = (frozen.threads()[0], &frozen.threads()[1..]);
-    let resting = caller.resting;
-    let mut threads = vec![thread(survey, main, &mut caller.calls, resting, scratch)?];
+    let borrowed = std::slice::from_mut(&mut caller.calls);
+    let own = OwnAnswers::of_each(borrowed, &[caller.scratch], survey.pid)?;
+    let mut threads = vec![thread(frozen, survey, main, caller.resting, own[0])?];
     let process = caller.process(survey)?;
     let lock_future = caller.lock_future(survey)?;
     memory_files.add(survey, caller)?;
-    let vmas = memory::collect(frozen, survey, memory_files)?;
     let fds = descriptions.collect(survey, caller, memory_files)?;
-    for other in others {
-        let resting = rest(*other)?;
-        let way_home = Some(WayHome { top, registers: resting.at_home });
-        *all_home = false;
-        let mut calls = frozen.remote(*other, site, way_home).map_err(tracee)?;
-        let told = thread(survey, *other, &mut calls, resting, scratch);
-        // The next one's way home lies in the same place.
-        calls.end().map_err(tracee)?;
-        *all_home = true;
-        threads.push(told?);
-    }
+    // Which pages there are takes the kernel about as long as all threads take to answer.
+    let memory = || memory::collect(frozen, survey, memory_files);
+    let ask_others = || -> Result<()> {
+        let places: Vec<Place> = caller.places().collect();
+        for others in others.chunks(places.len().max(1)) {
+            threads.extend(ask_some(frozen, survey, others, (site, &places), rest, all_home)?);
+        }
+        Ok(())
+    };
+    let (vmas, asked) = side_by_side(memory, ask_others);
+    asked?;
+    let vmas = vmas?;
     Ok(Answers { threads, process, lock_future, vmas, fds })
+}
+
+/// Asks threads side by side, each in its place.
+fn ask_some(
+    frozen: &Frozen,
+    survey: &Survey,
+    stopped: &[StoppedThread],
+    (site, places): (CallSite, &[Place]),
+    rest: &dyn Fn(StoppedThread) -> Result<Resting>,
+    all_home: &mut bool,
+) -> Result<Vec<Thread>> {
+    let tracee = |source| Error::Tracee { pid: frozen.pid(), source };
+    let resting: Vec<Resting> = stopped.iter().map(|one| rest(*one)).collect::<Result<_>>()?;
+    *all_home = false;
+    let borrow = |((one, resting), place): ((&StoppedThread, &Resting), &Place)| {
+        let way_home = WayHome { top: place.top, registers: resting.at_home };
+        frozen.remote(*one, site, Some(way_home)).map_err(tracee)
+    };
+    let borrowed = stopped.iter().zip(&resting).zip(places).map(borrow);
+    let mut borrowed: Vec<RemoteCalls<'_>> = borrowed.collect::<Result<_>>()?;
+    let answers: Vec<RemoteAddr> = places.iter().map(|place| place.answers).collect();
+    let own = OwnAnswers::of_each(&mut borrowed, &answers, survey.pid);
+    // The next ones' ways home lie in the same places.
+    RemoteCalls::end_each(borrowed).map_err(tracee)?;
+    *all_home = true;
+    let told = stopped.iter().zip(resting).zip(own?);
+    told.map(|((one, resting), own)| thread(frozen, survey, *one, resting, own)).collect()
 }
 
 /// The path of an executable, and whether the file is there no more: the kernel marks its path by a
@@ -322,11 +352,11 @@ fn tiles_in_use(stopped: &[StoppedThread], threads: &[Thread]) -> Vec<Refusal> {
 }
 
 fn thread(
+    frozen: &Frozen,
     survey: &Survey,
     stopped: StoppedThread,
-    calls: &mut RemoteCalls<'_>,
     Resting { registers: general, wait, waits_for_owner, .. }: Resting,
-    scratch: RemoteAddr,
+    own: OwnAnswers,
 ) -> Result<Thread> {
     let pid = survey.pid;
     let tracee = |source| Error::Tracee { pid, source };
@@ -339,10 +369,6 @@ fn thread(
     let mut xsave = stopped.xsave().map_err(tracee)?;
     xsave.truncate(tub_sys::without_room_for_tiles(&xsave).len());
     let rseq = stopped.rseq().map_err(tracee)?;
-    let mask = calls.saved_signal_mask();
-    let clear_child_tid = RemoteAddr(tid_address(calls, scratch, pid)?);
-    let alternate_stack = alternate_stack(calls, scratch, pid)?;
-    let timer_slack_ns = controls::timer_slack_ns(calls, pid)?;
     let (head, bytes) = stopped.robust_list().map_err(tracee)?;
     let pending = stopped.pending_signals(false).map_err(tracee)?;
     let tid = known.status.ns_pid.last().copied().unwrap_or(NsPid(stopped.tid().0));
@@ -350,12 +376,12 @@ fn thread(
         tid,
         name: thread_name(&known.stat.comm),
         registers: Registers { general, xsave },
-        signal_mask: mask,
+        signal_mask: own.signal_mask,
         pending_signals: pending.into_iter().map(SigInfo).collect(),
-        alternate_stack,
-        clear_child_tid,
+        alternate_stack: own.alternate_stack,
+        clear_child_tid: own.clear_child_tid,
         robust_list: (RemoteAddr(head), bytes),
-        robust_held: robust::held(calls.process(), head, tid),
+        robust_held: robust::held(frozen, head, tid),
         waits_for_owner,
         rseq: rseq.map(|rseq| Rseq {
             address: RemoteAddr(rseq.address),
@@ -363,7 +389,7 @@ fn thread(
             signature: rseq.signature,
         }),
         scheduling: controls::scheduling(known),
-        timer_slack_ns,
+        timer_slack_ns: own.timer_slack_ns,
         wait,
     })
 }
@@ -371,22 +397,4 @@ fn thread(
 /// The name of a thread, no longer than it was: what a name is cut off to may be no letter.
 fn thread_name(comm: &str) -> String {
     comm.replace(char::REPLACEMENT_CHARACTER, "?")
-}
-
-/// `prctl(PR_GET_TID_ADDRESS)`: KERNEL(since 3.5, with CONFIG_CHECKPOINT_RESTORE).
-fn tid_address(calls: &mut RemoteCalls<'_>, scratch: RemoteAddr, pid: HostPid) -> Result<u64> {
-    const PR_GET_TID_ADDRESS: u64 = 40;
-    let args = [PR_GET_TID_ADDRESS, scratch.0, 0, 0, 0, 0];
-    ask(calls, "address of the thread id", libc::SYS_prctl, args, pid)?;
-    calls.process().read_u64(scratch).map_err(|source| Error::Tracee { pid, source })
-}
-
-fn alternate_stack(
-    calls: &mut RemoteCalls<'_>,
-    scratch: RemoteAddr,
-    pid: HostPid,
-) -> Result<AlternateStack> {
-    ask(calls, "alternate stack", libc::SYS_sigaltstack, [0, scratch.0, 0, 0, 0, 0], pid)?;
-    let [address, flags, size_bytes] = read_words(calls.process(), scratch)?;
-    Ok(AlternateStack { address, flags: low_half(flags).cast_signed(), size_bytes })
 }

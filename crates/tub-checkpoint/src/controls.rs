@@ -2,16 +2,14 @@
 //!
 //! In: a survey, a borrowed thread. Out: values. What a kernel does not know yet counts as not set.
 
-use crate::caller::{Caller, ask};
+use crate::caller::Caller;
 use crate::survey::bytes;
 use crate::{Result, Survey, SurveyedThread};
 use tub_model::{Controls, Scheduling};
-use tub_tracee::RemoteCalls;
 use tub_units::HostPid;
 
 // linux/prctl.h.
 const PR_GET_SECUREBITS: u64 = 27;
-const PR_GET_TIMERSLACK: u64 = 30;
 const PR_MCE_KILL_GET: u64 = 34;
 const PR_GET_MDWE: u64 = 66;
 /// `PR_MCE_KILL_DEFAULT`, and what a process starts with.
@@ -62,11 +60,6 @@ pub(crate) fn collect(caller: &mut Caller<'_>, survey: &Survey) -> Result<Contro
 
 /// core(5): what the filter is unless somebody changes it.
 const CORE_FILTER_DEFAULT: u32 = 0x33;
-
-/// `prctl(PR_GET_TIMERSLACK)` of a thread. Reading it from /proc takes CAP_SYS_NICE.
-pub(crate) fn timer_slack_ns(calls: &mut RemoteCalls<'_>, pid: HostPid) -> Result<u64> {
-    ask(calls, "timer slack", libc::SYS_prctl, [PR_GET_TIMERSLACK, 0, 0, 0, 0, 0], pid)
-}
 
 /// How a thread is scheduled.
 ///

@@ -15,11 +15,33 @@ use tub_units::{AddrRange, HostPid, RemoteAddr};
 /// Below the stack pointer, code may use as much without saying so (x86-64 psABI, 3.2.2).
 const RED_ZONE_BYTES: u64 = 128;
 
-/// Where the process can make system calls for us.
-pub(crate) fn call_site(frozen: &Frozen, survey: &Survey) -> Result<CallSite> {
+/// Where the process can make system calls for us, as far as that can be seen while it runs: to search
+/// its code takes too long for one that stands still.
+pub(crate) fn likely_call_site(survey: &Survey) -> Option<CallSite> {
+    let read = |at, to: &mut [u8]| {
+        let length = to.len();
+        tub_sys::process_vm_read(survey.pid, at, to).is_ok_and(|read| read == length)
+    };
+    CallSite::find(read, executable(survey)).filter(CallSite::has_way_home)
+}
+
+fn executable(survey: &Survey) -> impl Iterator<Item = (AddrRange, &str)> + Clone {
     let executable = survey.mappings.iter().filter(|record| record.map.perms.execute);
-    let named = executable.map(|one| (one.map.range, one.map.path.as_deref().unwrap_or("")));
-    CallSite::find(frozen, named).ok_or_else(|| Error::Remote {
+    executable.map(|one| (one.map.range, one.map.path.as_deref().unwrap_or("")))
+}
+
+/// Where the process can make system calls for us: where it could before, if it still can.
+pub(crate) fn call_site(
+    frozen: &Frozen,
+    survey: &Survey,
+    likely: Option<CallSite>,
+) -> Result<CallSite> {
+    let read = |at, to: &mut [u8]| frozen.read(at, to).is_ok();
+    let ranges = executable(survey).map(|(range, _)| range);
+    if let Some(site) = likely.filter(|site| site.is_there(read, ranges)) {
+        return Ok(site);
+    }
+    CallSite::find(read, executable(survey)).ok_or_else(|| Error::Remote {
         what: "a system call instruction".to_owned(),
         pid: frozen.pid(),
         source: tub_sys::Errno::ENOEXEC,

@@ -28,10 +28,7 @@ pub(crate) fn collect(
     memory_files: &MemoryFiles,
 ) -> Result<Vec<Vma>> {
     let (pid, mappings) = (frozen.pid(), &survey.mappings);
-    let resident = match &survey.resident {
-        Some(resident) if are_usual(mappings) => resident,
-        _ => &Resident::scan(pid, mappings)?,
-    };
+    let resident = &Resident::scan(pid, mappings)?;
     let mut identities = Identities { pid, known: HashMap::new() };
     let mut vmas: Vec<Vma> = Vec::with_capacity(mappings.len());
     let mut index = 0;
@@ -297,9 +294,6 @@ pub(crate) fn blob_of_earlier_restore(
     Ok(RawHeader::from_bytes(&header))
 }
 
-/// End of the user addresses that a process has unless it asks for more: of four levels of page tables.
-const USUAL_END: u64 = 1 << 47;
-
 /// Pages in memory or swap, and guards, as the kernel lists them.
 #[derive(Debug)]
 pub(crate) struct Resident {
@@ -307,38 +301,33 @@ pub(crate) struct Resident {
 }
 
 impl Resident {
-    /// Looks at everything, whatever is mapped there: about as much work as the kernel has with the
-    /// mappings themselves, so that both are best done at the same time.
-    pub(crate) fn scan_all(pid: HostPid) -> Result<Self> {
-        let all = AddrRange::new(0, USUAL_END - PAGE_BYTES);
-        Self::scan_ranges(pid, all.into_iter())
-    }
-
     fn scan(pid: HostPid, mappings: &[SmapsRecord]) -> Result<Self> {
-        // All between two that are not wanted is looked at in one go: a call for each mapping takes
-        // longer than what there is to see, and where nothing is mapped nothing is looked at.
+        // What is alike side by side is looked at in one go: a call for each mapping takes longer than what
+        // there is to see, and where nothing is mapped nothing is looked at.
         let stretches = mappings
-            .chunk_by(|one, next| is_wanted(one) == is_wanted(next))
-            .filter(|stretch| is_wanted(&stretch[0]))
-            .filter_map(|stretch| {
+            .chunk_by(|one, next| wanted(one) == wanted(next))
+            .filter_map(|stretch| Some((stretch, wanted(&stretch[0])?)))
+            .filter_map(|(stretch, asked)| {
                 let last = stretch.last()?;
-                AddrRange::new(stretch[0].map.range.start(), last.map.range.end())
+                let range = AddrRange::new(stretch[0].map.range.start(), last.map.range.end());
+                Some((range?, asked))
             });
         Self::scan_ranges(pid, stretches)
     }
 
-    /// Some stretches.
-    fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Self> {
+    /// Some stretches, with what is to be asked about each.
+    fn scan_ranges(pid: HostPid, ranges: impl Iterator<Item = (AddrRange, u64)>) -> Result<Self> {
         let path = format!("/proc/{pid}/pagemap");
         let failed = |source| Error::Proc { path: path.clone(), source };
         let pagemap = File::open(&path).map_err(failed)?;
         let mut regions = Vec::new();
         let mut tells_guards = true;
-        for range in ranges {
-            let found = match tub_sys::pagemap_scan(pagemap.as_fd(), range, tells_guards) {
+        for (range, asked) in ranges {
+            let guards = if tells_guards { PAGE_IS_GUARD } else { 0 };
+            let found = match tub_sys::pagemap_scan(pagemap.as_fd(), range, asked | guards) {
                 Err(Errno::EINVAL) if tells_guards => {
                     tells_guards = false;
-                    tub_sys::pagemap_scan(pagemap.as_fd(), range, false)
+                    tub_sys::pagemap_scan(pagemap.as_fd(), range, asked)
                 }
                 other => other,
             };
@@ -366,18 +355,16 @@ impl Resident {
     }
 }
 
-/// Whether nothing that matters of these mappings lies where [`Resident::scan_all`] does not look.
-fn are_usual(mappings: &[SmapsRecord]) -> bool {
-    let mut wanted = mappings.iter().filter(|record| is_wanted(record));
-    wanted.all(|record| record.map.range.end() < USUAL_END)
-}
-
-/// Whether it matters which pages of a mapping are there.
-fn is_wanted(record: &SmapsRecord) -> bool {
-    let name = record.map.path.as_deref().unwrap_or("");
+/// What is to be asked about the pages of a mapping, if it matters which are there.
+fn wanted(SmapsRecord { map, vm_flags, own_bytes, .. }: &SmapsRecord) -> Option<u64> {
+    let name = map.path.as_deref().unwrap_or("");
+    let plain = ["[heap]", "[stack]", "[anon:"].iter().any(|plain| name.starts_with(plain));
+    // All its pages are its own, or zeros.
+    let anonymous = map.inode == 0 && !map.perms.shared && (name.is_empty() || plain);
+    let private = !map.perms.shared && !name.starts_with("[v") && *own_bytes != Some(0);
     // KERNEL(since 6.18): `gu` says that there may be guards.
-    let private = !record.map.perms.shared && !name.starts_with("[v");
-    private || record.vm_flags.has("gu")
+    let any = private || vm_flags.has("gu") || anonymous;
+    any.then_some(if anonymous { 0 } else { PAGE_IS_FILE })
 }
 
 /// The pages of a region, where they are the process's own: neither a file's nor the zero page.
@@ -392,6 +379,7 @@ fn own(region: &RawPageRegion) -> Option<AddrRange> {
 ///
 /// Where its page map cannot be read.
 pub fn own_pages(pid: HostPid, ranges: impl Iterator<Item = AddrRange>) -> Result<Vec<AddrRange>> {
+    let ranges = ranges.map(|range| (range, PAGE_IS_FILE));
     Ok(Resident::scan_ranges(pid, ranges)?.regions.iter().filter_map(own).collect())
 }
 

@@ -4,7 +4,6 @@
 //! Not here: what of it can be stored (see [`crate::refuse`]).
 
 use crate::mapped::{Unmappable, tell_live_from_deleted, unmappable};
-use crate::memory::Resident;
 use crate::refuse::SECRET_MEMORY_REASON;
 use crate::tree::Kin;
 use crate::watched::Watched;
@@ -17,9 +16,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::panic::resume_unwind;
 use std::path::Path;
-use std::thread;
 use std::time::Duration;
 use tub_procfs::fdinfo::FdInfoRecord;
 use tub_procfs::limits::LimitRecord;
@@ -43,8 +40,6 @@ pub struct Survey {
     pub stat: StatRecord,
     /// `/proc/PID/smaps`.
     pub mappings: Vec<SmapsRecord>,
-    /// Which pages of them are there; only once it is frozen.
-    pub(crate) resident: Option<Resident>,
     /// Paths of mapped files that could not be mapped again.
     pub unmappable: BTreeMap<String, Unmappable>,
     /// Threads, the main one first.
@@ -194,12 +189,10 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         other => other,
     })?;
     let status = parsed(&at("status"), tub_procfs::status::parse)?;
-    // The kernel walks all page tables to tell of the mappings, which takes about as long as all else.
-    let threads = || threads(pid, known.is_none());
-    let resident = || known.map(|_| Resident::scan_all(pid)).transpose();
-    let rest = || Ok((threads()?, fds(pid)?, resident()?));
+    // The kernel walks all page tables to tell of the mappings, which takes longer than all else.
+    let rest = || Ok((threads(pid, known.is_none())?, fds(pid)?));
     let (mappings, rest) = side_by_side(|| mappings(pid), rest);
-    let (mappings, ((threads, children), fds, resident)) = (mappings?, rest?);
+    let (mappings, ((threads, children), fds)) = (mappings?, rest?);
     let tcp = inet(&fds, "TCP", [&at("net/tcp"), &at("net/tcp6")], tub_procfs::net::parse_tcp)?;
     let udp = inet(&fds, "UDP", [&at("net/udp"), &at("net/udp6")], tub_procfs::net::parse_udp)?;
     // KERNEL: an accepted unix socket lives in the network namespace of the one who connected
@@ -217,7 +210,6 @@ pub(crate) fn survey_knowing(pid: HostPid, known: Option<&Watched>) -> Result<Su
         stat: parsed(&at("stat"), tub_procfs::stat::parse)?,
         unmappable: unmappable(pid, &mappings),
         mappings,
-        resident,
         threads,
         children,
         limits: parsed(&at("limits"), tub_procfs::limits::parse)?,
@@ -268,16 +260,12 @@ fn without_main_thread(pid: HostPid) -> Option<Refusal> {
 }
 
 /// Does two things at the same time, or one after the other where no thread can be had.
-fn side_by_side<A: Send, B>(one: impl Fn() -> A + Sync, other: impl FnOnce() -> B) -> (A, B) {
-    thread::scope(|scope| {
-        let started = thread::Builder::new().spawn_scoped(scope, &one);
-        let other = other();
-        let one = match started {
-            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
-            Err(_) => one(),
-        };
-        (one, other)
-    })
+pub(crate) fn side_by_side<A: Send, B>(
+    one: impl Fn() -> A + Sync,
+    other: impl FnOnce() -> B,
+) -> (A, B) {
+    let (beside, other) = tub_sys::beside("tub-beside", &one, |_| other());
+    (beside.unwrap_or_else(|_| one()), other)
 }
 
 /// What threads nearly always have in common.

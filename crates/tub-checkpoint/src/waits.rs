@@ -8,13 +8,14 @@
 //! (KERNEL: `struct restart_block`). But it notes when a thread last went to sleep, and that was the
 //! start of the wait, at the latest. The note counts on the clock of the processor that the thread ran
 //! on (rq_clock_task, kernel/sched/core.c), which leaves out the time that interrupts and other virtual
-//! machines took, so it is compared with a note about ourselves on the same processor. It must be
-//! read before the freeze, which wakes the thread; how often it has gone to sleep tells whether the note
-//! was still the right one then: once more, for the stop itself.
+//! machines took, so it is compared with a note about ourselves on the same processor, made later: what is
+//! left out in between makes the wait seem shorter. Both must be read before the freeze, which wakes the
+//! thread; how often it has gone to sleep tells whether the note was still the right one then: once more,
+//! for the stop itself.
 
-use crate::registers;
+use crate::{Survey, registers};
 use nix::time::{ClockId, clock_gettime};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 use tub_procfs::sched::SchedRecord;
 use tub_tracee::Frozen;
@@ -24,6 +25,8 @@ use tub_units::HostPid;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Notes {
     threads: HashMap<HostPid, Note>,
+    /// What CLOCK_MONOTONIC is ahead of each processor's clock, where that can be told.
+    offsets_ns: HashMap<u32, i64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,34 +47,40 @@ impl Notes {
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok().map(HostPid));
             threads.extend(tids.filter_map(|tid| Some((tid, Note::read(pid, tid)?))));
         }
-        Self { threads }
+        let offsets_ns = offsets_ns(threads.values().map(|note| note.processor).collect());
+        Self { threads, offsets_ns }
     }
 
     /// For how long each thread has been waiting that may be in a wait for a time span, in
-    /// nanoseconds.
-    pub(crate) fn waited_ns(&self, frozen: &Frozen) -> HashMap<HostPid, u64> {
+    /// nanoseconds. `survey` was made of the frozen process.
+    pub(crate) fn waited_ns(&self, frozen: &Frozen, survey: &Survey) -> HashMap<HostPid, u64> {
         let now_ns = monotonic_ns();
-        let mut clocks = Clocks::default();
         let mut waited = HashMap::new();
         for thread in frozen.threads() {
             if !thread.registers().is_ok_and(|registers| registers::may_wait(&registers)) {
                 continue;
             }
             let tid = thread.tid();
-            let since_ns = self.since_ns(frozen.pid(), tid, &mut clocks);
+            let known = survey.threads.iter().find(|thread| thread.tid == tid);
+            let since_ns = known.and_then(|known| {
+                let switches = known.status.voluntary_switches;
+                self.since_ns(tid, switches)
+            });
             waited.extend(since_ns.map(|since_ns| (tid, now_ns.saturating_sub(since_ns))));
         }
-        clocks.end();
         waited
     }
 
-    /// When it began to wait, on CLOCK_MONOTONIC.
-    fn since_ns(&self, pid: HostPid, tid: HostPid, clocks: &mut Clocks) -> Option<u64> {
-        let after = sched(&format!("/proc/{pid}/task/{tid}/sched"))?;
+    /// When it began to wait, on CLOCK_MONOTONIC; by now it has gone to sleep so many times.
+    fn since_ns(&self, tid: HostPid, voluntary_switches: u64) -> Option<u64> {
+        // Without the note of any thread, the kernel makes none.
+        if self.threads.is_empty() {
+            return None;
+        }
         match self.threads.get(&tid) {
-            Some(before) if after.voluntary_switches == before.sched.voluntary_switches + 1 => {
-                let offset_ns = clocks.offset_ns(before.processor)?;
-                before.sched.exec_start_ns.checked_add_signed(offset_ns)
+            Some(before) if voluntary_switches == before.sched.voluntary_switches + 1 => {
+                let offset_ns = self.offsets_ns.get(&before.processor)?;
+                before.sched.exec_start_ns.checked_add_signed(*offset_ns)
             }
             // It has gone to sleep since, or did not exist: the wait is as good as new.
             _ => Some(u64::MAX),
@@ -88,47 +97,27 @@ impl Note {
     }
 }
 
-/// What CLOCK_MONOTONIC is ahead of each processor's clock.
-#[derive(Debug, Default)]
-struct Clocks {
-    offsets_ns: HashMap<u32, Option<i64>>,
-    /// Our own affinity before we went from processor to processor.
-    affinity: Option<Vec<u64>>,
+/// What CLOCK_MONOTONIC is ahead of the clocks of `processors`. None of those on which we may not run.
+fn offsets_ns(processors: BTreeSet<u32>) -> HashMap<u32, i64> {
+    let Ok(affinity) = tub_sys::affinity(HostPid(0)) else { return HashMap::new() };
+    let offset = |processor| Some((processor, offset_ns(processor)?));
+    let offsets = processors.into_iter().filter_map(offset).collect();
+    // We had it before; processors unplugged since are no reason to fail.
+    let _ = tub_sys::set_own_affinity(&affinity);
+    offsets
 }
 
-impl Clocks {
-    fn offset_ns(&mut self, processor: u32) -> Option<i64> {
-        if let Some(known) = self.offsets_ns.get(&processor) {
-            return *known;
-        }
-        let offset = self.measure(processor);
-        self.offsets_ns.insert(processor, offset);
-        offset
-    }
-
-    /// `None` where we may not run on that processor.
-    fn measure(&mut self, processor: u32) -> Option<i64> {
-        if self.affinity.is_none() {
-            self.affinity = Some(tub_sys::affinity(HostPid(0)).ok()?);
-        }
-        let word = usize::try_from(processor / 64).ok()?;
-        let mut mask = vec![0u64; word + 1];
-        mask[word] = 1 << (processor % 64);
-        tub_sys::set_own_affinity(&mask).ok()?;
-        // The note about ourselves is made anew whenever we have slept, however shortly.
-        std::thread::sleep(Duration::from_micros(20));
-        let own = sched("/proc/thread-self/sched")?;
-        // In this order, so that what passes in between makes waits seem shorter, not longer.
-        let now_ns = monotonic_ns();
-        i64::try_from(now_ns).ok()?.checked_sub(i64::try_from(own.exec_start_ns).ok()?)
-    }
-
-    fn end(self) {
-        if let Some(affinity) = self.affinity {
-            // We had it before; processors unplugged since are no reason to fail.
-            let _ = tub_sys::set_own_affinity(&affinity);
-        }
-    }
+fn offset_ns(processor: u32) -> Option<i64> {
+    let word = usize::try_from(processor / 64).ok()?;
+    let mut mask = vec![0u64; word + 1];
+    mask[word] = 1 << (processor % 64);
+    tub_sys::set_own_affinity(&mask).ok()?;
+    // The note about ourselves is made anew whenever we have slept, however shortly.
+    std::thread::sleep(Duration::from_micros(20));
+    let own = sched("/proc/thread-self/sched")?;
+    // In this order, so that what passes in between makes waits seem shorter, not longer.
+    let now_ns = monotonic_ns();
+    i64::try_from(now_ns).ok()?.checked_sub(i64::try_from(own.exec_start_ns).ok()?)
 }
 
 fn sched(path: &str) -> Option<SchedRecord> {
@@ -152,7 +141,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(300));
         let notes = Notes::read([pid].into_iter());
         let waited = Frozen::freeze(pid).map(|frozen| {
-            let waited = notes.waited_ns(&frozen);
+            let waited = notes.waited_ns(&frozen, &crate::survey(pid).unwrap());
             let elapsed_ns = monotonic_ns() - started_ns;
             (waited.get(&pid).copied(), elapsed_ns)
         });

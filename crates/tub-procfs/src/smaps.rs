@@ -2,7 +2,7 @@
 //!
 //! In: bytes. Out: `Vec<SmapsRecord>`.
 //! Invariant: each mapping has its `VmFlags`; ranges as in [`crate::maps`].
-//! Not here: the counters (`Rss`, …). They cost time to parse, and nobody decides by them.
+//! Not here: most of the counters (`Rss`, …). They cost time to parse, and nobody decides by them.
 
 use crate::error::{Place, Result};
 use crate::maps::{MapsRecord, check_order, parse_line};
@@ -19,6 +19,9 @@ pub struct SmapsRecord {
     pub vm_flags: VmFlags,
     /// The line `ProtectionKey` (pkeys(7)); 0 where the processor has none.
     pub protection_key: u32,
+    /// What of it is its own, and not a file's or another's: the lines `Anonymous` and `Swap`, in bytes.
+    /// `None` where there are none.
+    pub own_bytes: Option<u64>,
 }
 
 /// The set of two-letter codes of a mapping, as `proc_pid_smaps(5)` lists them.
@@ -60,6 +63,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
     let mut records = Vec::with_capacity(bytes.len() / 600);
     let mut open: Option<MapsRecord> = None;
     let (mut end, mut protection_key) = (0, 0);
+    let (mut anonymous, mut swap) = (None, None);
     let mut last = Place::file("smaps");
     for (place, line) in lines("smaps", bytes) {
         last = place;
@@ -69,8 +73,14 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
                 if let Some(flags) = line.strip_prefix(b"VmFlags:") {
                     let map = open.take().ok_or_else(|| place.missing("range"))?;
                     let vm_flags = parse_flags(place, flags)?;
-                    records.push(SmapsRecord { map, vm_flags, protection_key });
+                    let own_bytes = anonymous.take().zip(swap.take());
+                    let own_bytes = own_bytes.map(|(one, other): (u64, u64)| one + other);
+                    records.push(SmapsRecord { map, vm_flags, protection_key, own_bytes });
                     protection_key = 0;
+                } else if let Some(text) = line.strip_prefix(b"Anonymous:") {
+                    anonymous = Some(kib(place, "Anonymous", text)?);
+                } else if let Some(text) = line.strip_prefix(b"Swap:") {
+                    swap = Some(kib(place, "Swap", text)?);
                 } else if let Some(key) = line.strip_prefix(b"ProtectionKey:") {
                     let number = number(key.trim_ascii(), 10);
                     protection_key = number.ok_or_else(|| place.malformed("ProtectionKey", key))?;
@@ -90,6 +100,15 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<SmapsRecord>> {
         Some(_) => Err(last.missing("VmFlags")),
         None => Ok(records),
     }
+}
+
+/// `656 kB`, which are KiB, in bytes.
+fn kib(place: Place, field: &'static str, text: &[u8]) -> Result<u64> {
+    let digits = text.trim_ascii().strip_suffix(b" kB");
+    let kib: Option<u64> = digits.and_then(|digits| number(digits, 10));
+    // Half of what there is to address, so that two of them have a sum.
+    let bytes = kib.and_then(|kib| kib.checked_mul(1024)).filter(|bytes| *bytes < 1 << 63);
+    bytes.ok_or_else(|| place.malformed(field, text))
 }
 
 fn parse_flags(place: Place, text: &[u8]) -> Result<VmFlags> {
@@ -122,6 +141,9 @@ mod tests {
         assert_eq!(wiped.vm_flags.to_string(), "rd wr mr mw me dc ac wf");
         let stack = records.iter().find(|r| r.map.path.as_deref() == Some("[stack]")).unwrap();
         assert!(stack.vm_flags.has("gd") && !stack.vm_flags.has("nr"));
+        assert!(stack.own_bytes.is_some_and(|bytes| bytes > 0 && bytes % 4096 == 0));
+        let code = records.iter().find(|r| r.map.perms.execute && r.map.inode != 0).unwrap();
+        assert_eq!(code.own_bytes, Some(0));
     }
 
     #[test]
@@ -150,6 +172,23 @@ mod tests {
         assert!(keys(SUBJECT).iter().all(|key| *key == 0));
         let odd = b"1000-2000 rw-p 00000000 00:00 0 \nProtectionKey: x\nVmFlags: rd wr\n";
         assert_eq!(parse(odd).unwrap_err().kind(), ErrorKind::Malformed);
+    }
+
+    #[test]
+    fn its_own_bytes_are_those_in_memory_and_in_swap() {
+        let own = |counters: &str| {
+            let head = "1000-9000 rw-p 00000000 00:00 0 \n";
+            let text = alloc::format!("{head}{counters}VmFlags: rd wr\n");
+            parse(text.as_bytes()).map(|records| records[0].own_bytes)
+        };
+        let counters = "Rss: 12 kB\nAnonymous:   8 kB\nSwap:  4 kB\nSwapPss: 1 kB\n";
+        assert_eq!(own(counters), Ok(Some(12 << 10)));
+        assert_eq!(own("Anonymous: 8 kB\n"), Ok(None));
+        assert_eq!(own(""), Ok(None));
+        for odd in ["", "8", "x kB", "-1 kB", "18014398509481984 kB", "9007199254740992 kB"] {
+            let error = own(&alloc::format!("Anonymous: {odd}\nSwap: 0 kB\n")).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Malformed, "{odd}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use crate::error::{Place, Result};
 use crate::text::{Fields, Number, lines, lossy, unescape};
 use alloc::{string::String, vec::Vec};
+use core::cell::Cell;
 use tub_units::{HostPid, NsPid};
 
 /// What `status` says about a process or thread.
@@ -73,6 +74,8 @@ pub struct StatusRecord {
     pub seccomp: Option<u32>,
     /// `Seccomp_filters`: how many; absent before Linux 5.9 or where the kernel has none.
     pub seccomp_filters: Option<u32>,
+    /// `voluntary_ctxt_switches`: how often the thread has gone to sleep.
+    pub voluntary_switches: u64,
 }
 
 /// Parses all of the file.
@@ -80,7 +83,7 @@ pub struct StatusRecord {
 /// # Errors
 /// A field that is missing or malformed.
 pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
-    let status = Status { bytes };
+    let status = Status { bytes, next: Cell::new((0, 0)) };
     let state = status.required("State")?.next("State")?;
     Ok(StatusRecord {
         name: lossy(&status.name()?),
@@ -113,20 +116,34 @@ pub fn parse(bytes: &[u8]) -> Result<StatusRecord> {
         no_new_privs: status.number::<u8>("NoNewPrivs", 10)? != 0,
         seccomp: status.optional("Seccomp", 10)?,
         seccomp_filters: status.optional("Seccomp_filters", 10)?,
+        voluntary_switches: status.number("voluntary_ctxt_switches", 10)?,
     })
 }
 
 struct Status<'a> {
     bytes: &'a [u8],
+    /// What follows the line that was found last: its offset, and how many lines lie before it.
+    next: Cell<(usize, usize)>,
 }
 
 impl<'a> Status<'a> {
-    /// What stands behind `key:`. Sixty lines at most, so nothing is indexed.
+    /// What stands behind `key:`. Who asks for the lines in their order looks at each once.
     fn find(&self, key: &'static str) -> Option<Fields<'a>> {
-        lines("status", self.bytes).find_map(|(place, line)| {
-            let rest = line.strip_prefix(key.as_bytes())?.strip_prefix(b":")?;
-            Some(Fields::new(place, rest))
-        })
+        self.find_from(self.next.get(), key).or_else(|| self.find_from((0, 0), key))
+    }
+
+    fn find_from(&self, (start, before): (usize, usize), key: &'static str) -> Option<Fields<'a>> {
+        let mut end = start;
+        for (place, line) in lines("status", &self.bytes[start..]) {
+            end = (end + line.len() + 1).min(self.bytes.len());
+            let rest = line.strip_prefix(key.as_bytes()).and_then(|rest| rest.strip_prefix(b":"));
+            if let Some(rest) = rest {
+                let line = before + place.line;
+                self.next.set((end, line));
+                return Some(Fields::new(Place { line, ..place }, rest));
+            }
+        }
+        None
     }
 
     fn required(&self, key: &'static str) -> Result<Fields<'a>> {
@@ -229,6 +246,7 @@ mod tests {
         assert_ne!(status.cap_eff, 0);
         assert!(!status.no_new_privs);
         assert_eq!((status.seccomp, status.seccomp_filters), (Some(0), Some(0)));
+        assert_eq!(status.voluntary_switches, 79);
     }
 
     #[test]
@@ -258,6 +276,21 @@ mod tests {
         let end = text.iter().position(|&byte| byte == b'\n').unwrap();
         text.splice(6..end, *b"0123456789abcd\xc3");
         assert_eq!(parse(&text).unwrap().name, "0123456789abcd\u{fffd}");
+    }
+
+    #[test]
+    fn a_malformed_field_is_named_with_its_line_wherever_it_stands() {
+        let text = core::str::from_utf8(JVM).unwrap();
+        let first = text.lines().position(|line| line.starts_with("CapInh:")).unwrap() + 1;
+        let odd = text.replace("CapInh:\t0", "CapInh:\tx");
+        let error = format!("{}", parse(odd.as_bytes()).unwrap_err());
+        assert!(error.contains(&format!("line {first}")), "{error}");
+        // An order that no kernel has had yet.
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.reverse();
+        let name = lines.pop().unwrap();
+        let mixed = lines.iter().fold(format!("{name}\n"), |all, line| all + line + "\n");
+        assert_eq!(parse(mixed.as_bytes()), parse(JVM));
     }
 
     #[test]

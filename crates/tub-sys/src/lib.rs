@@ -2,8 +2,10 @@
 //!
 //! In: numbers and buffers. Out: what the kernel said, as values or an [`Errno`].
 //! Invariant: one call each; nothing here decides what a failure means.
-//! Not here: calls that nix wraps well, and anything that combines two calls.
+//! Not here: calls that nix wraps well, and what combines several, unless it is unsafe in its parts and safe
+//! as a whole ([`beside()`], a mapping for a moment, a trial).
 
+mod beside;
 mod fd;
 mod lock;
 mod memory;
@@ -15,6 +17,7 @@ mod sigframe;
 mod socket;
 mod trial;
 
+pub use beside::*;
 pub use fd::*;
 pub use lock::*;
 pub use memory::*;

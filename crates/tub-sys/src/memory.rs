@@ -29,12 +29,14 @@ pub const PAGE_IS_PFNZERO: u64 = 1 << 5;
 /// like a page in swap.
 pub const PAGE_IS_GUARD: u64 = 1 << 8;
 
-/// `ioctl(pagemap, PAGEMAP_SCAN, …)`: the pages in memory or in swap within `range`, as runs, and
-/// guards where `guards` asks for them.
+/// `ioctl(pagemap, PAGEMAP_SCAN, …)`: the pages in memory or in swap within `range`, as runs.
+///
+/// What takes longer, or not every kernel tells, is to be asked for in `asked`: [`PAGE_IS_FILE`], for which
+/// each page's own record is looked up, and [`PAGE_IS_GUARD`], with which guards are among the runs.
 ///
 /// # Errors
 ///
-/// EINVAL where `guards` is asked for and the kernel does not tell them.
+/// EINVAL where the kernel does not tell what is asked for.
 ///
 /// # References
 ///
@@ -42,9 +44,8 @@ pub const PAGE_IS_GUARD: u64 = 1 << 8;
 pub fn pagemap_scan(
     pagemap: BorrowedFd<'_>,
     range: AddrRange,
-    guards: bool,
+    asked: u64,
 ) -> Result<Vec<RawPageRegion>, Errno> {
-    let guards = if guards { PAGE_IS_GUARD } else { 0 };
     #[repr(C)]
     struct ScanArg {
         size: u64,
@@ -63,7 +64,7 @@ pub fn pagemap_scan(
     // _IOWR('f', 16, struct pm_scan_arg)
     const PAGEMAP_SCAN: libc::c_ulong = 0xc060_6610;
     let mut found = Vec::new();
-    let mut batch = vec![RawPageRegion::default(); 4096];
+    let mut batch: Vec<RawPageRegion> = Vec::with_capacity(4096);
     let mut start = range.start();
     while start < range.end() {
         let mut arg = ScanArg {
@@ -73,25 +74,23 @@ pub fn pagemap_scan(
             end: range.end(),
             walk_end: 0,
             vec: batch.as_mut_ptr() as u64,
-            vec_len: batch.len() as u64,
+            vec_len: batch.capacity() as u64,
             max_pages: 0,
             category_inverted: 0,
             category_mask: 0,
-            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | guards,
-            return_mask: PAGE_IS_FILE
-                | PAGE_IS_PRESENT
-                | PAGE_IS_SWAPPED
-                | PAGE_IS_PFNZERO
-                | guards,
+            category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | asked & PAGE_IS_GUARD,
+            return_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED | PAGE_IS_PFNZERO | asked,
         };
         // SAFETY: the kernel reads and writes `arg`, and writes at most `vec_len` regions to
         // `batch`, which outlives the call.
         let result = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut arg) };
         let got = usize::try_from(check(i64::from(result))?).unwrap_or(0);
+        // SAFETY: the kernel has written as many regions as it says, and it had no room for more.
+        unsafe { batch.set_len(got.min(batch.capacity())) };
         // Where the vector is full the kernel may stop before the end of what it has told, and tells
         // that once more.
         let told = found.last().map_or(0, |last: &RawPageRegion| last.end);
-        let fresh = batch[..got.min(batch.len())].iter().filter(|region| region.end > told);
+        let fresh = batch.iter().filter(|region| region.end > told);
         found
             .extend(fresh.map(|&region| RawPageRegion { start: region.start.max(told), ..region }));
         if arg.walk_end <= start {
@@ -259,7 +258,7 @@ mod tests {
             unsafe { ((start + page * PAGE_BYTES) as *mut u8).write(1) };
         }
         let pagemap = std::fs::File::open("/proc/self/pagemap").unwrap();
-        let found = match pagemap_scan(pagemap.as_fd(), range, false) {
+        let found = match pagemap_scan(pagemap.as_fd(), range, PAGE_IS_FILE) {
             Err(Errno::ENOTTY) => return println!("skipped: PAGEMAP_SCAN takes Linux 6.7"),
             found => found.unwrap(),
         };

@@ -55,6 +55,9 @@ pub fn wait_for_tracee(tid: HostPid, flags: i32) -> Result<Option<TraceeChange>,
 /// `waitid(P_PID, tid, &info, __WALL | WEXITED | WNOHANG | WNOWAIT)`: whether a thread that is traced has
 /// ended. It is left to be waited for.
 ///
+/// KERNEL: a stop that nobody has waited for yet is told as well where there is one, though nobody asked for
+/// stops (wait_task_stopped, kernel/exit.c).
+///
 /// # Errors
 ///
 /// ECHILD where it has been waited for already.
@@ -65,7 +68,8 @@ pub fn tracee_has_ended(tid: HostPid) -> Result<bool, Errno> {
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
     // SAFETY: the kernel writes `info`, or leaves its zeros where there is nothing to tell.
     check(i64::from(unsafe { libc::waitid(libc::P_PID, id, &raw mut info, flags) }))?;
-    Ok(info.si_signo != 0)
+    let ends = [libc::CLD_EXITED, libc::CLD_KILLED, libc::CLD_DUMPED];
+    Ok(info.si_signo != 0 && ends.contains(&info.si_code))
 }
 
 /// How a stopped thread goes on.

@@ -68,3 +68,9 @@ pub fn set_own_affinity(mask: &[u64]) -> Result<(), Errno> {
         unsafe { libc::syscall(libc::SYS_sched_setaffinity, 0, size_of_val(mask), mask.as_ptr()) };
     check(result).map(drop)
 }
+
+/// `getcpu(2)`: the processor that the calling thread runs on, at the moment.
+pub fn processor() -> Option<u32> {
+    // SAFETY: no memory is involved.
+    u32::try_from(unsafe { libc::sched_getcpu() }).ok()
+}

@@ -112,6 +112,33 @@ impl<'a> RemoteCalls<'a> {
 
     /// Makes the call; the inner result is the kernel's answer to the thread.
     pub fn call(&mut self, number: i64, args: [u64; 6]) -> Result<std::result::Result<u64, Errno>> {
+        self.set_out(number, args)?;
+        self.enter()?;
+        self.answer()
+    }
+
+    /// Has each of `borrowed` make the call, with the arguments for its index: side by side, since most
+    /// of what a call takes is that one of us waits until the other has a processor.
+    ///
+    /// # Errors
+    ///
+    /// Of the first that cannot be had make it. Some of the others may have made it then.
+    pub fn call_each(
+        borrowed: &mut [Self],
+        number: i64,
+        args: impl Fn(usize) -> [u64; 6],
+    ) -> Result<Vec<std::result::Result<u64, Errno>>> {
+        for (index, calls) in borrowed.iter_mut().enumerate() {
+            calls.set_out(number, args(index))?;
+        }
+        for calls in borrowed.iter_mut() {
+            calls.enter()?;
+        }
+        borrowed.iter_mut().map(Self::answer).collect()
+    }
+
+    /// Lets it run to the start of a call.
+    fn set_out(&mut self, number: i64, args: [u64; 6]) -> Result<()> {
         let tid = raw(self.thread.tid());
         let mut regs = self.saved;
         regs.rip = self.site.syscall.0;
@@ -123,8 +150,19 @@ impl<'a> RemoteCalls<'a> {
         regs.orig_rax = u64::MAX;
         [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
         ptrace::setregs(tid, regs).map_err(|e| self.thread.failed("registers", e))?;
+        self.let_run(0)
+    }
+
+    /// Waits for that start, and lets it run to the end of the call.
+    fn enter(&mut self) -> Result<()> {
         self.to_syscall_stop()?;
+        self.let_run(0)
+    }
+
+    /// Waits for that end.
+    fn answer(&mut self) -> Result<std::result::Result<u64, Errno>> {
         self.to_syscall_stop()?;
+        let tid = raw(self.thread.tid());
         let after = ptrace::getregs(tid).map_err(|e| self.thread.failed("registers", e))?;
         let result = after.rax.cast_signed();
         Ok(if (-4095..0).contains(&result) {
@@ -134,8 +172,8 @@ impl<'a> RemoteCalls<'a> {
         })
     }
 
+    /// Waits until it stops at the start or the end of a system call.
     fn to_syscall_stop(&self) -> Result<()> {
-        self.let_run(0)?;
         loop {
             match self.stop() {
                 Ok(TraceeChange::SyscallStop) => return Ok(()),
@@ -173,36 +211,60 @@ impl<'a> RemoteCalls<'a> {
     ///
     /// Where it cannot be told whether it has its registers again. What leads it home must be left
     /// as it is then.
-    pub fn end(mut self) -> Result<()> {
-        self.give_back().map_err(|e| self.thread.failed("own registers", e))?;
-        self.given_back = true;
+    pub fn end(self) -> Result<()> {
+        Self::end_each(vec![self])
+    }
+
+    /// Gives threads back, side by side.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::end`], of the first of them.
+    pub fn end_each(mut borrowed: Vec<Self>) -> Result<()> {
+        let failed = |calls: &Self, e| calls.thread.failed("own registers", e);
+        for calls in &borrowed {
+            calls.turn_back(0).map_err(|e| failed(calls, e))?;
+        }
+        for calls in &mut borrowed {
+            calls.come_home().map_err(|e| failed(calls, e))?;
+            calls.given_back = true;
+        }
         Ok(())
     }
 
     /// Puts the thread back into a stop of the kernel's signal path, with its own registers.
     fn give_back(&self) -> std::result::Result<(), Errno> {
-        let tid = raw(self.thread.tid());
-        if self.runs.get() {
-            // Waiting for it has failed. It may have come to a stop by now, so it must not be let go of
-            // without a look: it might be the one that we want, and no other would follow.
-            ptrace::interrupt(tid)?;
+        self.turn_back(0)?;
+        self.come_home()
+    }
+
+    /// Asks for that stop. Where it runs, waiting for it has failed. It may have come to a stop by now, so
+    /// it must not be let go of without a look: it might be the one that we want, and no other would follow.
+    ///
+    /// KERNEL: any stop takes back what was asked for before it (ptrace_stop, kernel/signal.c), so that
+    /// it is asked for in each.
+    fn turn_back(&self, signal: i32) -> std::result::Result<(), Errno> {
+        ptrace::interrupt(raw(self.thread.tid()))?;
+        if !self.runs.get() {
+            ptrace_go_on(self.thread.tid(), GoOn::Traced, signal)?;
+            self.runs.set(true);
         }
-        let mut signal = 0;
+        Ok(())
+    }
+
+    /// Waits for it.
+    fn come_home(&self) -> std::result::Result<(), Errno> {
+        let tid = raw(self.thread.tid());
         loop {
-            if !self.runs.get() {
-                // KERNEL: any stop takes back what was asked for before it (ptrace_stop, kernel/signal.c),
-                // so that it is asked for in each.
-                ptrace::interrupt(tid)?;
-                ptrace_go_on(self.thread.tid(), GoOn::Traced, signal)?;
-                self.runs.set(true);
-            }
-            signal = match self.stop() {
+            let signal = match self.stop() {
                 Ok(TraceeChange::EventStop { event: PTRACE_EVENT_STOP, .. }) => break,
                 Ok(TraceeChange::Ended(_)) => return Err(Errno::ESRCH),
                 Ok(TraceeChange::SignalStop(signal)) => signal,
-                Ok(_) | Err(Errno::EINTR) => 0,
+                Ok(_) => 0,
+                Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(errno),
-            }
+            };
+            self.turn_back(signal)?;
         }
         // The mask first: with the registers of the call it would still be led home.
         tub_sys::ptrace_set_signal_mask(self.thread.tid(), self.mask)?;

@@ -10,7 +10,6 @@
 //! signal handler ends, and `rt_sigreturn` loads the registers, the floating-point state and the
 //! signal mask that it had. It is as if it had handled a signal.
 
-use crate::Frozen;
 use memchr::memmem;
 use tub_units::{AddrRange, RemoteAddr};
 
@@ -34,10 +33,10 @@ const SEARCH_BYTES_MAX: u64 = 64 << 20;
 const CHUNK_BYTES: usize = 1 << 20;
 
 impl CallSite {
-    /// Looks for one in `executable` mappings, given with their names. `None` where there is not
-    /// even a `syscall`.
+    /// Looks for one in `executable` mappings, given with their names, which `read` reads: whether all
+    /// that was wanted. `None` where there is not even a `syscall`.
     pub fn find<'a>(
-        frozen: &Frozen,
+        read: impl Fn(RemoteAddr, &mut [u8]) -> bool,
         executable: impl Iterator<Item = (AddrRange, &'a str)>,
     ) -> Option<Self> {
         let mut ranges: Vec<(AddrRange, u8)> =
@@ -53,7 +52,7 @@ impl CallSite {
                 let bytes = usize::try_from(range.end() - start).unwrap_or(CHUNK_BYTES);
                 let code = &mut chunk[..bytes.min(CHUNK_BYTES)];
                 budget = budget.saturating_sub(code.len() as u64);
-                if frozen.read(RemoteAddr(start), code).is_err() {
+                if !read(RemoteAddr(start), code) {
                     break;
                 }
                 let find = |what| Some(RemoteAddr(start + memmem::find(code, what)? as u64));
@@ -71,6 +70,25 @@ impl CallSite {
             }
         }
         any.map(|syscall| Self { syscall, sigreturn: None })
+    }
+
+    /// Whether it is where it was found earlier, in `executable` mappings.
+    pub fn is_there(
+        &self,
+        read: impl Fn(RemoteAddr, &mut [u8]) -> bool,
+        executable: impl Iterator<Item = AddrRange> + Clone,
+    ) -> bool {
+        let is = |at: RemoteAddr, what: &[u8]| {
+            let mut code = vec![0; what.len()];
+            let mut ranges = executable.clone();
+            ranges.any(|range| range.contains(at.0)) && read(at, &mut code) && code == what
+        };
+        match self.sigreturn {
+            Some(sigreturn) => {
+                is(self.syscall, SYSCALL_RET) && SIGRETURN.iter().any(|what| is(sigreturn, what))
+            }
+            None => is(self.syscall, SYSCALL),
+        }
     }
 
     /// Whether a borrowed thread can go home by itself.

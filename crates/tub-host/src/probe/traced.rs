@@ -115,7 +115,7 @@ impl Inside {
             page_scan: stack.and_then(|range| {
                 let pagemap = File::open(format!("/proc/{tid}/pagemap"));
                 let pagemap = pagemap.map_err(|error| error.to_string())?;
-                said(tub_sys::pagemap_scan(pagemap.as_fd(), range, false))
+                said(tub_sys::pagemap_scan(pagemap.as_fd(), range, tub_sys::PAGE_IS_FILE))
             }),
             kcmp: said(tub_sys::same_description((tid, 0), (tid, 0))),
             getfd: said(tub_sys::duplicate_of(tid, 0)),
