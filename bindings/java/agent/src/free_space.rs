@@ -6,15 +6,14 @@
 //! end of a collection, when no thread allocates; a wrong address is an error and no crash.
 //! Not here: when that is due (`Heap.java`), and the heap of ZGC, whose spare memory no table shows.
 //!
-//! JVM(since 17): HotSpot tells debuggers about its own structures by tables that it exports
-//! (`gHotSpotVMStructs`, read by the serviceability agent): type, field, offset. Which spaces there are
-//! is the same from 17 to 25, under the names below. JVM(since 17): the event is sent by the thread
+//! JVM(since 17): HotSpot tells debuggers where its structures are (`vm_tables`). Which spaces there are is the
+//! same from 17 to 25, under the names below. JVM(since 17): the event is sent by the thread
 //! that has stopped all threads of Java and with them the workers of Shenandoah, between whose phases it stands.
 
 use crate::jvm::{Jvm, JvmError};
+use crate::vm_tables::{Pages, Structs, own_memory, word};
 use jni_sys::jint;
-use std::collections::HashMap;
-use std::ffi::{CStr, c_void};
+use std::ffi::c_void;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::{Mutex, PoisonError};
@@ -125,9 +124,9 @@ enum Kind {
 
 impl Heap {
     fn find(collector: &[u8]) -> Option<Self> {
-        let structs = Structs::read()?;
-        let memory = File::open("/proc/self/mem").ok()?;
-        let pointer = |address: u64| read(&memory, address);
+        let memory = own_memory()?;
+        let structs = Structs::read(&mut Pages::of(&memory))?;
+        let pointer = |address: u64| word(&memory, address);
         let heap = pointer(structs.statik("Universe", "_collectedHeap")?)?;
         let field = |base: u64, types: &[&str], name| Some(base + structs.offset(types, name)?);
         let (types, kind): (&[&str], _) = match collector {
@@ -173,7 +172,7 @@ impl Heap {
     fn spaces(&self) -> Option<Vec<Space>> {
         let pointers: Vec<u64> = match &self.kind {
             Kind::Spaces(pointers) => {
-                pointers.iter().map(|&at| read(&self.memory, at)).collect::<Option<_>>()?
+                pointers.iter().map(|&at| word(&self.memory, at)).collect::<Option<_>>()?
             }
             Kind::Regions { table, count } => {
                 let count = (*count <= REGIONS_MAX).then_some(*count)?;
@@ -191,95 +190,11 @@ impl Heap {
     }
 
     fn space(&self, at: u64) -> Option<Space> {
-        let word = |offset: u64| read(&self.memory, at.checked_add(offset)?);
+        let read = |offset: u64| word(&self.memory, at.checked_add(offset)?);
         let space =
-            Space { bottom: word(self.bottom)?, top: word(self.top)?, end: word(self.end)? };
+            Space { bottom: read(self.bottom)?, top: read(self.top)?, end: read(self.end)? };
         space.is_plausible().then_some(space)
     }
-}
-
-/// A word of this process's memory, read through the kernel: what is told by a table need not be right.
-fn read(memory: &File, address: u64) -> Option<u64> {
-    let mut word = [0; 8];
-    memory.read_exact_at(&mut word, address).ok()?;
-    Some(u64::from_ne_bytes(word))
-}
-
-/// The JVM's table: where each field is, by type and name.
-#[derive(Default)]
-struct Structs(HashMap<(String, String), Place>);
-
-#[derive(Clone, Copy)]
-struct Place {
-    is_static: bool,
-    /// An address if static, else an offset.
-    at: u64,
-}
-
-impl Structs {
-    /// JVM: `VMStructEntry` of `vmStructs.hpp`, whose layout has its own symbols: words at these places.
-    const LAYOUT: [&'static CStr; 6] = [
-        c"gHotSpotVMStructEntryTypeNameOffset",
-        c"gHotSpotVMStructEntryFieldNameOffset",
-        c"gHotSpotVMStructEntryIsStaticOffset",
-        c"gHotSpotVMStructEntryOffsetOffset",
-        c"gHotSpotVMStructEntryAddressOffset",
-        c"gHotSpotVMStructEntryArrayStride",
-    ];
-    /// More fields than any JVM tells of.
-    const ENTRIES_MAX: u64 = 10_000;
-    const NAME_MAX: usize = 64;
-
-    fn read() -> Option<Self> {
-        let memory = File::open("/proc/self/mem").ok()?;
-        let symbol = |name: &CStr| {
-            // SAFETY: dlsym(3) wants a string with an end; the JVM's library is global to the process.
-            let address = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-            (!address.is_null()).then_some(address.addr() as u64)
-        };
-        let word = |name: &CStr| read(&memory, symbol(name)?);
-        let mut layout = [0; 6];
-        for (place, name) in layout.iter_mut().zip(Self::LAYOUT) {
-            *place = word(name)?;
-        }
-        let [type_name, field_name, is_static, offset, address, stride] = layout;
-        let table = word(c"gHotSpotVMStructs")?;
-        let mut structs = Self::default();
-        for entry in (0..Self::ENTRIES_MAX).map(|index| table + index * stride) {
-            let name = read(&memory, entry + type_name)?;
-            if name == 0 {
-                break;
-            }
-            let name = text(&memory, name)?;
-            let Some(field) = text(&memory, read(&memory, entry + field_name)?) else { continue };
-            // An int32_t of its own.
-            let is_static = read(&memory, entry + is_static)? & u64::from(u32::MAX) != 0;
-            let at = read(&memory, entry + if is_static { address } else { offset })?;
-            structs.0.insert((name, field), Place { is_static, at });
-        }
-        Some(structs)
-    }
-
-    /// The address of a static field.
-    fn statik(&self, type_name: &str, field: &str) -> Option<u64> {
-        let place = self.0.get(&(type_name.to_owned(), field.to_owned()))?;
-        place.is_static.then_some(place.at)
-    }
-
-    /// Where a field is within the first of these types that has it.
-    fn offset(&self, types: &[&str], field: &str) -> Option<u64> {
-        let key = |name: &str| (name.to_owned(), field.to_owned());
-        let place = types.iter().find_map(|name| self.0.get(&key(name)))?;
-        (!place.is_static).then_some(place.at)
-    }
-}
-
-/// A string of the JVM's, as far as it is worth reading.
-fn text(memory: &File, address: u64) -> Option<String> {
-    let mut bytes = [0; Structs::NAME_MAX];
-    let read = memory.read_at(&mut bytes, address).ok()?;
-    let text = CStr::from_bytes_until_nul(&bytes[..read]).ok()?;
-    text.to_str().ok().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -300,7 +215,5 @@ mod tests {
     #[test]
     fn a_process_that_is_no_jvm_has_no_heap() {
         assert!(Heap::find(b"G1").is_none());
-        let memory = File::open("/proc/self/mem").unwrap();
-        assert_eq!(read(&memory, 8), None);
     }
 }

@@ -23,6 +23,7 @@
 //! border, so that none reaches the JVM.
 
 mod application;
+mod archive;
 mod attach;
 mod classfile;
 mod compilers;
@@ -40,6 +41,7 @@ mod perf_data;
 mod shim;
 mod start;
 mod strings;
+mod vm_tables;
 
 use tubthumping_app::desk::Desk;
 

@@ -7,7 +7,7 @@
 
 use crate::application::{self, JavaApplication};
 use crate::jvm::{Argument, Callbacks, Env, Jvm, JvmError, Object};
-use crate::{DESK, descriptors, direct, facade, free_space, hooks, shim};
+use crate::{DESK, archive, descriptors, direct, facade, free_space, hooks, shim};
 use jni_sys::{JNI_ERR, JNI_OK, JNIEnv, JavaVM, jint, jobject};
 use std::ffi::{CStr, c_char, c_void};
 use std::io::{self, Write};
@@ -28,6 +28,8 @@ unsafe extern "C" fn Agent_OnLoad(
         return JNI_OK;
     }
     descriptors::remember_inherited();
+    // A JVM whose options are not understood has larger images, and nothing else.
+    let _ = archive::keep_in_place();
     // SAFETY: the JVM passes its own handle.
     let loaded = unsafe { Jvm::load(vm) };
     report(loaded.and_then(|jvm| {
