@@ -12,6 +12,7 @@ use std::io;
 use std::mem;
 use std::os::unix::thread::JoinHandleExt;
 use std::panic::resume_unwind;
+use std::sync::{Mutex, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 /// Runs `beside` on a thread with that name, and `here` on the caller's, which is told where no thread
@@ -21,9 +22,15 @@ pub fn beside<A: Send, B>(
     beside: impl FnOnce() -> A + Send,
     here: impl FnOnce(Option<&io::Error>) -> B,
 ) -> (io::Result<A>, B) {
+    let sent_away = Mutex::new(());
+    let sending = sent_away.lock().unwrap_or_else(PoisonError::into_inner);
+    let work = || {
+        let _stays = Until(&sent_away);
+        beside()
+    };
     // SAFETY: the thread is joined below before anything it borrows ends, and by `Joined` where `here`
     // panics; nobody else gets the handle.
-    let started = unsafe { Builder::new().name(name.to_owned()).spawn_unchecked(beside) };
+    let started = unsafe { Builder::new().name(name.to_owned()).spawn_unchecked(work) };
     match started {
         Err(error) => {
             let here = here(Some(&error));
@@ -31,6 +38,7 @@ pub fn beside<A: Send, B>(
         }
         Ok(thread) => {
             send_away(&thread);
+            drop(sending);
             let joined = Joined(Some(thread));
             let here = here(None);
             (Ok(joined.join()), here)
@@ -49,10 +57,20 @@ fn send_away<T>(thread: &JoinHandle<T>) {
     }
     let mask = others.as_ptr().cast::<libc::cpu_set_t>();
     // It is only a hint: where it fails, the scheduler decides.
-    // SAFETY: the handle's thread has not been joined; the C library reads as many bytes as it is told.
+    // SAFETY: the handle's thread has not ended (`Until`); the C library reads as many bytes as it is told.
     unsafe {
         libc::pthread_setaffinity_np(thread.as_pthread_t(), mem::size_of_val(&*others), mask)
     };
+}
+
+/// Keeps a thread from ending, by panic or not, as long as somebody holds the lock. The C library would take the
+/// id of one that has ended for 0, and so confine the caller (pthread_setaffinity_np of glibc 2.36 and musl 1.2.3).
+struct Until<'a>(&'a Mutex<()>);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        drop(self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
 /// A thread that is waited for in any case.
@@ -119,6 +137,16 @@ mod tests {
         assert!(ended.load(Ordering::SeqCst));
         let caught = catch_unwind(|| beside("fails", || panic!("for the test"), |_| 7));
         assert!(caught.is_err());
+    }
+
+    #[test]
+    fn one_that_is_done_at_once_confines_nobody() {
+        let before = crate::affinity(tub_units::HostPid(0)).unwrap();
+        for round in 0..2000 {
+            let (done, _) = beside("at-once", || round, |_| ());
+            assert_eq!(done.unwrap(), round);
+            assert_eq!(crate::affinity(tub_units::HostPid(0)).unwrap(), before, "round {round}");
+        }
     }
 
     /// As long as it has anything to do, it leaves the caller's processor to the caller.
